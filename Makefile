@@ -1,0 +1,68 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format emulator provision worker enqueue put status lock clean
+
+PYTHON ?= python3
+PORT ?= 4566
+UV_VERSION := 0.13.9
+UV := .tools/bin/uv
+RUN := $(UV) run --no-sync
+
+# The Python that is here, never one that uv would fetch.
+export UV_PYTHON := $(PYTHON)
+export UV_PYTHON_DOWNLOADS := never
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/installed ## Run the whole journey on the embedded emulator, and show what became of each email
+	@$(RUN) email-service demo
+
+test: .venv/installed ## Run the fast tests
+	@$(RUN) pytest -m "not slow" -n 2 --dist loadgroup
+
+test-slow: .venv/installed ## Run the tests that take minutes
+	@$(RUN) pytest -m slow
+
+check: .venv/installed ## Lint, check types, imports, formats and the lock
+	@$(UV) lock --check --quiet
+	@$(RUN) ruff format --check --quiet
+	@$(RUN) ruff check --quiet
+	@$(RUN) mypy
+	@$(RUN) lint-imports --no-logo
+	@$(RUN) check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+format: .venv/installed ## Format the code, and fix what ruff can
+	@$(RUN) ruff check --fix
+	@$(RUN) ruff format
+
+emulator: .venv/installed ## Run SQS and DynamoDB on this machine (PORT=4566), queues and table made
+	@$(RUN) email-service emulator --port $(PORT)
+
+provision: .venv/installed ## Make the queues and the table
+	@$(RUN) email-service provision
+
+worker: .venv/installed ## Run a worker
+	@$(RUN) celery -A tasks worker --loglevel INFO
+
+enqueue: .venv/installed ## Put an email's id on the queue: make enqueue EMAIL_ID=test-1
+	@$(RUN) email-service enqueue $(EMAIL_ID)
+
+put: .venv/installed ## Write an email's row: make put ROW=email.json
+	@$(RUN) email-service put $(ROW)
+
+status: .venv/installed ## Tell an email's story: make status EMAIL_ID=test-1
+	@$(RUN) email-service status $(EMAIL_ID)
+
+lock: $(UV) ## Resolve the dependencies anew
+	@$(UV) lock
+
+clean: ## Remove what make installed and what the tools cached
+	@rm -rf .tools .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache demo-outbox
+
+.venv/installed: $(UV) pyproject.toml uv.lock
+	@$(UV) sync --locked --quiet
+	@touch $@
+
+$(UV):
+	@$(PYTHON) -m venv .tools || { echo "Install Python's venv module (Debian: python3-venv)." >&2; exit 1; }
+	@.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)

@@ -1,0 +1,2 @@
+class ExceptionWithTraceback(Exception):
+    exc: Exception

@@ -1,0 +1,17 @@
+from typing import Any
+
+from celery import Signature
+
+class Context:
+    chain: Any
+    id: str
+    properties: dict[str, Any]
+    retries: int
+
+class Task:
+    Request: Any
+    request: Context
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def run(self, *args: Any, **kwargs: Any) -> Any: ...
+    def retry(self, *, countdown: float, max_retries: int | None) -> BaseException: ...
+    def s(self, *args: Any, **kwargs: Any) -> Signature: ...

@@ -1,0 +1,4 @@
+class Reject(Exception):
+    reason: object
+    requeue: bool
+    def __init__(self, reason: object = ..., requeue: bool = ...) -> None: ...

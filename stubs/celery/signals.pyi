@@ -1,0 +1,9 @@
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+_Receiver = TypeVar("_Receiver", bound=Callable[..., Any])
+
+class Signal:
+    def connect(self, receiver: _Receiver) -> _Receiver: ...
+
+celeryd_init: Signal

@@ -1,0 +1,6 @@
+from typing import Any
+
+class Request:
+    message: Any
+    def on_failure(self, exc_info: Any, send_failed_event: bool = ..., return_ok: bool = ...) -> Any: ...
+    def reject(self, requeue: bool = ...) -> None: ...
