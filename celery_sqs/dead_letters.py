@@ -1,0 +1,47 @@
+"""A rejected message on its way to the dead-letter queue, with the reason it is there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from celery_sqs.batches import MAX_MESSAGE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_ATTRIBUTES = 10  # SQS Developer Guide, "Message metadata": attributes a message
+
+
+class Reason(NamedTuple):
+    """Why a message is a dead letter: a stable code for machines, a sentence for people, without the body's content."""
+
+    code: str
+    detail: str
+
+
+def with_reason(body: str, attributes: Mapping[str, Mapping[str, Any]], reason: Reason) -> dict[str, dict[str, Any]]:
+    """The message attributes `Reason` and `Detail`, and as many of the message's own as still fit beside the body.
+
+    A message may have 10 attributes, and 1 MiB with them (SQS Developer Guide, "Amazon SQS message quotas"): what does
+    not fit is left out, the message's own attributes first.
+    """
+    wanted = {"Reason": _string(reason.code), "Detail": _string(reason.detail)}
+    wanted |= {name: dict(value) for name, value in attributes.items() if name not in wanted}
+    kept: dict[str, dict[str, Any]] = {}
+    room = MAX_MESSAGE_BYTES - len(body.encode())
+    for name, value in wanted.items():
+        size = attribute_bytes(name, value)
+        if len(kept) < MAX_ATTRIBUTES and size <= room:
+            kept[name] = value
+            room -= size
+    return kept
+
+
+def attribute_bytes(name: str, value: Mapping[str, Any]) -> int:
+    """What an attribute counts towards a message's size: its name, its type and its value."""
+    content = value.get("StringValue", "").encode() or value.get("BinaryValue", b"")
+    return len(name.encode()) + len(value["DataType"].encode()) + len(content)
+
+
+def _string(text: str) -> dict[str, str]:
+    return {"DataType": "String", "StringValue": text}

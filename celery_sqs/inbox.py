@@ -1,0 +1,50 @@
+"""From the pollers' threads to the consumer's: a queue that an event loop can watch, and a thread wait on."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+
+class Inbox:
+    """Readable, as a file descriptor, while something is in it."""
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+        self._filled = threading.Condition()
+        self._reader, self._writer = socket.socketpair()
+        self._reader.settimeout(0)
+        self._writer.settimeout(0)
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def put(self, item: Any) -> None:
+        with self._filled:
+            self._items.append(item)
+            self._filled.notify()
+        self.wake()
+
+    def get(self, timeout: float | None = None) -> Any:
+        """The next item, or None after so many seconds without one."""
+        with self._filled:
+            self._filled.wait_for(lambda: self._items, timeout)
+            return self._items.popleft() if self._items else None
+
+    def wake(self) -> None:
+        """Make it readable where something is in it."""
+        if self._items:
+            # A full socket buffer wakes the loop as well as one more byte would; a closed one has nobody to wake.
+            with suppress(OSError):
+                self._writer.send(b"\0")
+
+    def drain_wakeups(self) -> None:
+        with suppress(BlockingIOError):
+            self._reader.recv(4096)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
