@@ -1,0 +1,1 @@
+"""An email, without Celery: its message, its row, its delivery."""

@@ -1,0 +1,217 @@
+"""Load an email, then claim → send → record: what the tasks call, and whatever else sends."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, TypeVar
+
+from emails.backoff import full_jitter
+from emails.model import ABANDON, DISCARD, Email, EmailStatus, InvalidRow, status_of
+from emails.providers import load_providers
+from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
+from emails.store import Claim, Conflict, EmailStore, StoreUnavailable
+from settings.aws import client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from emails.model import Transition
+    from emails.providers.contract import Provider
+    from emails.store import Row
+    from settings import Settings
+
+logger = logging.getLogger(__name__)
+
+RECORD_RETRY_SECONDS = 0.5
+ABANDONED = "a worker stopped between the claim and the record: the provider may have accepted it"
+LEASE_GRACE_SECONDS = 1  # clocks of two workers differ; a lease is over when it is over on both
+
+
+class EmailNotFound(Exception):
+    """There is no such row (yet: the producer may write it a moment later)."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The email may be sent now."""
+
+    email: Email
+
+
+@dataclass(frozen=True)
+class Later:
+    """Nothing to do for so many seconds."""
+
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Nothing more to do for this message; the outcome is a line for a log."""
+
+    outcome: str
+
+
+@dataclass(frozen=True)
+class _Settle:
+    """The row is to take this transition, without a send."""
+
+    transition: Transition
+    reason: str
+    outcome: str
+
+
+Outcome = TypeVar("Outcome", Later, Finished)
+
+ROW_CHANGED = Later(0, "the row changed meanwhile")
+
+
+class Delivery:
+    """Delivers the emails of one store. Every method may raise EmailNotFound, StoreUnavailable and StoreRefused."""
+
+    def __init__(self, store: EmailStore, providers: Mapping[str, Provider], settings: Settings) -> None:
+        self._store = store
+        self._providers = providers
+        self._settings = settings
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Delivery:
+        return cls(EmailStore(client("dynamodb", settings), settings.table), load_providers(settings), settings)
+
+    def preview(self, email_id: str) -> Ready | Later | Finished:
+        """What `load` would say, without the writes."""
+        verdict = self._judge(self._get(email_id))
+        return Finished(verdict.outcome) if isinstance(verdict, _Settle) else verdict
+
+    def load(self, email_id: str) -> Ready | Later | Finished:
+        """Judge the row: may it be sent? Settles what needs no send."""
+        return self._follow(email_id, self._judge(self._get(email_id)))
+
+    def send(self, email_id: str) -> Later | Finished:
+        """Claim the email, send what the claim returned, record what became of it."""
+        try:
+            claim = self._store.claim(email_id, lease=self._settings.claim_lease)
+        except Conflict as conflict:
+            if conflict.row is None:
+                raise EmailNotFound from None
+            outcome = self._follow(email_id, self._judge(conflict.row))
+            return ROW_CHANGED if isinstance(outcome, Ready) else outcome
+        verdict = self._judge_content(claim.row)
+        if isinstance(verdict, Ready):
+            return self._send(verdict.email, claim)
+        if isinstance(verdict, Later):
+            return self._give_back(claim, verdict.seconds, verdict.reason, counted=False)
+        reason = verdict.reason
+        return self._settle(claim, lambda: self._store.fail(claim, reason), Finished(verdict.outcome))
+
+    def _get(self, email_id: str) -> Row:
+        row = self._store.get(email_id)
+        if row is None:
+            raise EmailNotFound
+        return row
+
+    def _judge(self, row: Row) -> Ready | Later | Finished | _Settle:
+        """What the row says is to be done. Changes nothing."""
+        status = status_of(row)
+        if status == EmailStatus.SENDING:
+            expires_at = row.get("ClaimExpiresAt")
+            left = float(expires_at if isinstance(expires_at, Decimal) else 0) + LEASE_GRACE_SECONDS - time.time()
+            if left > 0:
+                return Later(left, "another worker holds its claim")
+            return _Settle(ABANDON, ABANDONED, "Unknown: the claim expired")
+        if status not in (EmailStatus.PENDING, None):
+            return Finished(f"already {status}")
+        return self._judge_content(row)
+
+    def _judge_content(self, row: Row) -> Ready | Later | _Settle:
+        try:
+            email = Email.from_row(row)
+        except InvalidRow as error:
+            return _Settle(DISCARD, str(error), "Failed: invalid row")
+        if refusal := self._refusal(email):
+            return _Settle(DISCARD, refusal, f"Failed: {refusal}")
+        wait = max(email.next_attempt_at - time.time(), _seconds_until_due(email))
+        return Later(wait, "it is not due yet") if wait > 0 else Ready(email)
+
+    def _follow(self, email_id: str, verdict: Ready | Later | Finished | _Settle) -> Ready | Later | Finished:
+        if not isinstance(verdict, _Settle):
+            return verdict
+        try:
+            self._store.settle(email_id, verdict.transition, verdict.reason)
+        except Conflict:
+            return ROW_CHANGED
+        return Finished(verdict.outcome)
+
+    def provider(self, email: Email) -> Provider:
+        """The one that sends this email."""
+        return self._providers[email.send_via or self._settings.provider]
+
+    def _refusal(self, email: Email) -> str:
+        """Why the email must not be sent at all, or nothing."""
+        if email.expires_at and email.expires_at.timestamp() <= time.time():
+            return "expired"
+        if email.send_via and email.send_via not in self._providers:
+            return f"SendVia: names none of the providers {', '.join(self._providers)}"
+        return ""
+
+    def _send(self, email: Email, claim: Claim) -> Later | Finished:
+        provider = self.provider(email)
+        if claim.expires_at - time.time() < self._settings.provider_timeout:
+            return self._give_back(claim, 0, "the claim took too long to reach the provider", counted=False)
+        try:
+            receipt = provider.send(email)
+        except TemporaryError as error:
+            return self._try_again(claim, email, error)
+        except PermanentError as error:
+            reason = str(error)
+            return self._settle(claim, lambda: self._store.fail(claim, reason), Finished(f"Failed: {reason}"))
+        except Exception as error:  # noqa: BLE001 (one that the provider did not foresee tells nothing of what left)
+            # The text of an unforeseen error may quote the email.
+            reason = str(error) if isinstance(error, NoTellingError) else f"the provider raised {type(error).__name__}"
+            return self._settle(claim, lambda: self._store.lose_track(claim, reason), Finished(f"Unknown: {reason}"))
+        return self._settle(claim, lambda: self._store.record(claim, receipt), Finished("Sent"))
+
+    def _try_again(self, claim: Claim, email: Email, error: TemporaryError) -> Later | Finished:
+        attempt = int(email.attempts)
+        if attempt >= self._settings.max_attempts:
+            reason = f"{error} (attempt {attempt}, the last)"
+            return self._settle(claim, lambda: self._store.fail(claim, reason), Finished(f"Failed: {reason}"))
+        delay = full_jitter(attempt, self._settings.retry_delay, self._settings.retry_delay_max)
+        return self._give_back(claim, max(delay, error.retry_after), f"{error} (attempt {attempt})")
+
+    def _give_back(self, claim: Claim, seconds: float, reason: str, *, counted: bool = True) -> Later | Finished:
+        at = time.time() + seconds
+        return self._settle(
+            claim,
+            lambda: self._store.give_back(claim, next_attempt_at=at, reason=reason, counted=counted),
+            Later(seconds, reason),
+        )
+
+    def _settle(self, claim: Claim, write: Callable[[], None], outcome: Outcome) -> Outcome | Finished:
+        """Write what became of the send, again and again while the lease lasts.
+
+        Raises:
+            StoreUnavailable: the lease is over; the rule for expired leases settles the row.
+        """
+        while True:
+            try:
+                write()
+            except Conflict as conflict:
+                status = status_of(conflict.row or {})
+                logger.warning("the claim was lost to another's; the row says %s", status)
+                return Finished(f"already {status}")
+            except StoreUnavailable:
+                if time.time() > claim.expires_at:
+                    raise
+                logger.warning("the outcome is not written yet: retrying until the claim ends")
+                time.sleep(RECORD_RETRY_SECONDS)
+            else:
+                return outcome
+
+
+def _seconds_until_due(email: Email) -> float:
+    return email.send_after.timestamp() - time.time() if email.send_after else 0

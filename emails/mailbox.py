@@ -1,0 +1,56 @@
+"""An RFC 5322 mailbox: `ada@example.com`, or `Ada Lovelace <ada@example.com>`."""
+
+from __future__ import annotations
+
+import re
+from email.headerregistry import Address
+
+import idna
+
+MAX_LOCAL_PART_BYTES = 64  # RFC 5321, section 4.5.3.1.1
+MAX_ADDRESS_BYTES = 254  # RFC 5321, section 4.5.3.1.3, less the angle brackets of the path
+
+# RFC 5322, section 3.2.3, with the non-ASCII characters that RFC 6532 adds.
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
+_DOT_ATOM = rf"{_ATOM}(?:\.{_ATOM})*"
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_LABEL = r"[A-Za-z0-9\x80-\U0010ffff](?:[A-Za-z0-9\x80-\U0010ffff-]*[A-Za-z0-9\x80-\U0010ffff])?"
+_ADDRESS = re.compile(rf"(?P<local>{_DOT_ATOM}|{_QUOTED})@(?P<domain>{_LABEL}(?:\.{_LABEL})*)")
+_NAMED = re.compile(rf'(?P<name>{_QUOTED}\s*|[^"<>()@,;:\\]*)<(?P<address>[^<>]*)>')
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def parse_mailbox(text: str) -> Address:
+    """The mailbox that the text is, its domain in ASCII.
+
+    Raises:
+        ValueError: it is none; the message says why, without quoting it.
+    """
+    if CONTROL_CHARACTERS.search(text):
+        msg = "has a control character"
+        raise ValueError(msg)
+    text = text.strip()
+    if "@" not in text:
+        msg = "is no address: it has no @"
+        raise ValueError(msg)
+    named = _NAMED.fullmatch(text)
+    match = _ADDRESS.fullmatch(named["address"].strip() if named else text)
+    local = _unquoted(match["local"]) if match else ""
+    # Address forgets the quotes around a local part that is empty, or whose dots need them.
+    if not match or "" in local.split("."):
+        msg = 'is no address like ada@example.com or "Ada Lovelace" <ada@example.com>'
+        raise ValueError(msg)
+    if len(match["local"].encode()) > MAX_LOCAL_PART_BYTES or len(match[0].encode()) > MAX_ADDRESS_BYTES:
+        msg = f"is longer than {MAX_LOCAL_PART_BYTES} bytes before the @, or {MAX_ADDRESS_BYTES} in all"
+        raise ValueError(msg)
+    try:
+        # IDNA 2008: the standard library's codec is that of 2003, which sends mail for faß.de to fass.de.
+        domain = idna.encode(match["domain"], uts46=True).decode()
+    except idna.IDNAError:
+        msg = "has a domain that no DNS can hold (IDNA 2008)"
+        raise ValueError(msg) from None
+    return Address(_unquoted(named["name"].strip()) if named else "", local, domain)
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith('"') else text

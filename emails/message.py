@@ -1,0 +1,66 @@
+"""A raw queue's body → email_id, or why not. Only this module knows the shapes that a body may have."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from emails.mailbox import CONTROL_CHARACTERS
+
+MAX_EMAIL_ID_BYTES = 190  # whose base64url form fits an SES tag value of 256 characters
+
+
+class InvalidMessage(Exception):
+    """A body is not understood. `reason` is a stable code, `detail` a sentence without the body's content."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def parse_message(body: str) -> str:
+    """The email_id in `{"email_id": "..."}`, bare or inside an SNS or EventBridge envelope.
+
+    Raises:
+        InvalidMessage
+    """
+    message = _json_object(body, "the body")
+    if "email_id" not in message and "Message" in message and "TopicArn" in message:
+        if not isinstance(message["Message"], str):
+            raise InvalidMessage("InvalidEnvelope", "the SNS envelope's Message is not a string")
+        message = _json_object(message["Message"], "the SNS envelope's Message")
+    elif "email_id" not in message and "detail" in message and "detail-type" in message:
+        if not isinstance(message["detail"], dict):
+            raise InvalidMessage("InvalidEnvelope", "the EventBridge envelope's detail is not an object")
+        message = message["detail"]
+    if "email_id" not in message:
+        raise InvalidMessage("NoEmailId", 'there is no "email_id"')
+    return check_email_id(message["email_id"])
+
+
+def _json_object(text: str, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):  # a ValueError too: a number of more than 4,300 digits
+        raise InvalidMessage("NotJson", f"{what} is not JSON") from None
+    if not isinstance(value, dict):
+        raise InvalidMessage("NotAnObject", f"{what} is JSON, but no object")
+    return value
+
+
+def check_email_id(value: object) -> str:
+    """The value, where it may be an email_id.
+
+    Raises:
+        InvalidMessage
+    """
+    if not isinstance(value, str):
+        raise InvalidMessage("InvalidEmailId", f"email_id is a {type(value).__name__}, not a string")
+    if not value.strip():
+        raise InvalidMessage("InvalidEmailId", "email_id is blank")
+    if CONTROL_CHARACTERS.search(value):
+        raise InvalidMessage("InvalidEmailId", "email_id has a control character or a lone surrogate")
+    if len(value.encode()) > MAX_EMAIL_ID_BYTES:
+        raise InvalidMessage("InvalidEmailId", f"email_id is longer than {MAX_EMAIL_ID_BYTES} bytes in UTF-8")
+    return value

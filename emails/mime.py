@@ -1,0 +1,132 @@
+"""Email → RFC 5322 message."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from datetime import UTC, datetime
+from email.header import Header
+from email.message import EmailMessage
+from email.policy import SMTP
+from typing import TYPE_CHECKING, Self
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from email.headerregistry import Address
+    from email.policy import Policy
+
+    from emails.model import Attachment, Email
+
+# Not every hop speaks 8BITMIME (RFC 6152), and SES wants lines below 1,000 bytes: quoted-printable and base64 pass.
+SEVEN_BIT = SMTP.clone(cte_type="7bit")
+
+MAX_LINE = 998  # RFC 5322, section 2.1.1
+MAX_QUOTED_NAME = 500  # so that an address of 254 fits beside it
+
+
+def encoded_id(email: Email) -> str:
+    """The id as callbacks bring it back: base64url without padding, safe in a header and in a provider's tag."""
+    return base64.urlsafe_b64encode(email.id.encode()).rstrip(b"=").decode()
+
+
+def message_id(email: Email) -> str:
+    """The same for every attempt at the same email, so that a receiver can drop a second copy."""
+    return f"<{hashlib.sha256(email.id.encode()).hexdigest()[:32]}@{email.sender.domain}>"
+
+
+def to_mime(email: Email) -> EmailMessage:
+    """The message to send. Recipients in blind copy are in the envelope alone, so not in here."""
+    # An address of non-ASCII letters before the @ cannot be written but in UTF-8 (RFC 6531).
+    addresses = [email.sender, *email.to, *email.cc, *email.reply_to]
+    message = EmailMessage(SEVEN_BIT.clone(utf8=not all(a.username.isascii() for a in addresses)))
+    for name, mailboxes in (("From", [email.sender]), ("To", email.to), ("Cc", email.cc), ("Reply-To", email.reply_to)):
+        if mailboxes:
+            message[name] = _Header.of_mailboxes(name, mailboxes)
+    message["Date"] = datetime.now(UTC)
+    texts = {"Subject": email.subject, "Message-ID": message_id(email), "X-Email-Id": encoded_id(email)}
+    for name, text in (texts | email.headers).items():
+        message[name] = _Header.of_text(name, text)
+    if email.text:
+        message.set_content(email.text)
+        if email.html:
+            message.add_alternative(email.html, subtype="html")
+    else:
+        message.set_content(email.html, subtype="html")
+    for attachment in email.attachments:
+        _attach(message, attachment)
+    return message
+
+
+class _Header(str):
+    """A header's text, and how it is written.
+
+    The standard library would decode `=?…?=` in the text and write what comes out, line breaks included; where it folds
+    it drops quotes that an address needs, and makes encoded words of long URLs and ids, which nobody then finds.
+    """
+
+    name: str
+    written: str
+
+    def __new__(cls, name: str, text: str, written: str) -> Self:
+        header = super().__new__(cls, text)
+        header.name, header.written = name, written
+        return header
+
+    @classmethod
+    def of_text(cls, name: str, text: str) -> Self:
+        room = MAX_LINE - len(f"{name}: ")
+        words = text.split(" ")
+        if not _is_plain(text):
+            written = _encoded_words(name, text)
+        elif len(text) <= room:
+            written = text
+        elif all(0 < len(word) <= room for word in words):
+            written = "\r\n ".join(words)
+        else:
+            written = _encoded_words(name, text)
+        return cls(name, text, written)
+
+    @classmethod
+    def of_mailboxes(cls, name: str, mailboxes: list[Address]) -> Self:
+        return cls(name, ", ".join(map(str, mailboxes)), ",\r\n ".join(_mailbox(name, mailbox) for mailbox in mailboxes))
+
+    def fold(self, *, policy: Policy) -> str:
+        """What EmailPolicy calls for a value that has a name."""
+        return f"{self.name}: {self.written}{policy.linesep}"
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a reader sees the text as it is written: nothing to decode, no space to lose."""
+    return text.isascii() and "=?" not in text and text == text.strip()
+
+
+def _encoded_words(name: str, text: str) -> str:
+    return Header(text, "utf-8", header_name=name).encode(linesep="\r\n")
+
+
+def _mailbox(header: str, address: Address) -> str:
+    name = address.display_name
+    if not name:
+        return address.addr_spec
+    if not _is_plain(name) or len(name) > MAX_QUOTED_NAME:
+        name = _encoded_words(header, name)
+    elif not all(word.isalnum() for word in name.split(" ")):
+        name = '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
+    return f"{name} <{address.addr_spec}>"
+
+
+def _attach(message: EmailMessage, attachment: Attachment) -> None:
+    content_type = attachment.content_type
+    if content_type.lower().startswith("message/"):
+        # RFC 2046, section 5.2.1, lets no base64 be around a message, and nothing else keeps every byte.
+        content_type = "application/octet-stream"
+    name = attachment.name
+    # RFC 2231, section 4, for what a quoted string cannot carry alike to every reader.
+    filename = f'"{name}"' if _is_plain(name) and not set(name) & {'"', "\\"} else None
+    disposition = f"attachment; filename={filename}" if filename else f"attachment; filename*=utf-8''{quote(name, '')}"
+    message.add_attachment(attachment.body, maintype="application", subtype="octet-stream")
+    part = list(message.iter_parts())[-1]
+    for header, text in (("Content-Type", content_type), ("Content-Disposition", disposition)):
+        del part[header]
+        part[header] = _Header(header, text, text)

@@ -1,0 +1,271 @@
+"""An email as its DynamoDB row has it, and the statuses it passes through."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from email.headerregistry import Address
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from boto3.dynamodb.types import Binary
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from emails.mailbox import CONTROL_CHARACTERS, parse_mailbox
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_core import ErrorDetails
+
+
+MAX_FILE_NAME_BYTES = 255  # file systems take no longer one; percent-encoded (RFC 2231) it still fits a line
+
+
+class EmailStatus(StrEnum):
+    """The attribute `EmailStatus`. Any other value there belongs to the producer."""
+
+    PENDING = "Pending"
+    SENDING = "Sending"
+    SENT = "Sent"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+    DELIVERED = "Delivered"
+    BOUNCED = "Bounced"
+    COMPLAINED = "Complained"
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One arrow between statuses, from which the store makes one conditional write.
+
+    `by_holder` says that only the holder of the claim may go this way; `after_lease` that it waits for the lease's end.
+    """
+
+    sources: frozenset[EmailStatus | None]  # None: the attribute is missing, NULL or empty
+    target: EmailStatus
+    by_holder: bool = False
+    after_lease: bool = False
+
+
+def _arrow(
+    *sources: EmailStatus | None, to: EmailStatus, by_holder: bool = False, after_lease: bool = False
+) -> Transition:
+    return Transition(frozenset(sources), to, by_holder, after_lease)
+
+
+CLAIM = _arrow(EmailStatus.PENDING, to=EmailStatus.SENDING)
+DISCARD = _arrow(EmailStatus.PENDING, None, to=EmailStatus.FAILED)
+# A holder whose lease ran out while the provider answered is late, not wrong: Unknown becomes Sent.
+RECORD = _arrow(EmailStatus.SENDING, EmailStatus.UNKNOWN, to=EmailStatus.SENT, by_holder=True)
+GIVE_BACK = _arrow(EmailStatus.SENDING, to=EmailStatus.PENDING, by_holder=True)
+FAIL = _arrow(EmailStatus.SENDING, to=EmailStatus.FAILED, by_holder=True)
+LOSE_TRACK = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, by_holder=True)
+ABANDON = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, after_lease=True)
+
+TRANSITIONS = (CLAIM, DISCARD, RECORD, GIVE_BACK, FAIL, LOSE_TRACK, ABANDON)
+
+
+class InvalidRow(Exception):
+    """A row cannot be mapped. The text names each attribute and what is wrong with it, without its value."""
+
+
+def _mailbox(value: object) -> Address:
+    if not isinstance(value, str):
+        msg = "is no string"
+        raise ValueError(msg)  # noqa: TRY004 (pydantic reports a ValueError, and lets a TypeError through)
+    return parse_mailbox(value)
+
+
+def _listed(value: object) -> object:
+    return sorted(value, key=repr) if isinstance(value, set) else value
+
+
+def _moment(value: object) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value if isinstance(value, str) else "")
+    except ValueError:
+        msg = "is no ISO 8601 time like 2026-01-31T12:00:00Z"
+        raise ValueError(msg) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _number(value: object) -> object:
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _one_line(value: object) -> object:
+    if isinstance(value, str) and CONTROL_CHARACTERS.search(value):
+        msg = "has a line break or another control character"
+        raise ValueError(msg)
+    return value
+
+
+def _file_name(value: object) -> object:
+    if isinstance(value, str) and len(value.encode(errors="surrogatepass")) > MAX_FILE_NAME_BYTES:
+        msg = f"is longer than {MAX_FILE_NAME_BYTES} bytes"
+        raise ValueError(msg)
+    return _one_line(value)
+
+
+def _base64(value: object) -> object:
+    if isinstance(value, Binary):  # a B attribute: DynamoDB has decoded it
+        return bytes(value.value)
+    try:
+        return base64.b64decode(value if isinstance(value, str) else "-", validate=True)
+    except ValueError:
+        msg = "is not base64"
+        raise ValueError(msg) from None
+
+
+def _text(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            msg = "has a lone surrogate, which no charset can carry"
+            raise ValueError(msg) from None
+    return value
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value == Binary(b"") or (isinstance(value, (str, list, set, dict)) and not value)
+
+
+Mailbox = Annotated[Address, BeforeValidator(_mailbox)]
+Mailboxes = Annotated[list[Mailbox], BeforeValidator(_listed)]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+Number = Annotated[float, BeforeValidator(_number)]
+Line = Annotated[str, BeforeValidator(_one_line)]
+Text = Annotated[str, BeforeValidator(_text)]
+FileName = Annotated[str, BeforeValidator(_file_name)]
+HeaderName = Annotated[str, Field(pattern=r"^[!-9;-~]+$", max_length=200)]  # RFC 5322, section 3.6.8: ftext
+ContentType = Annotated[Line, Field(pattern=r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+( *;[ -~]*)?$", max_length=900)]
+
+# What mime.py writes itself, or a provider does: a row that sets one would contradict its own attributes.
+RESERVED_HEADERS = frozenset(
+    ("bcc", "cc", "date", "dkim-signature", "from", "message-id", "mime-version", "orig-date", "received", "reply-to")
+) | {"return-path", "sender", "subject", "to", "x-email-id"}
+
+
+class _Attributes(BaseModel):
+    """A DynamoDB map: a missing attribute, NULL, an empty list and an empty string are the same; unknown ones pass."""
+
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="ignore", frozen=True, strict=True, hide_input_in_errors=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_missing(cls, values: Any) -> Any:
+        return {k: v for k, v in values.items() if not _is_missing(v)} if isinstance(values, dict) else values
+
+
+class Attachment(_Attributes):
+    """A file that goes with an email."""
+
+    name: FileName
+    content_type: ContentType
+    body: Annotated[bytes | None, BeforeValidator(_base64)] = Field(default=None, repr=False)
+    size: Number | None = None
+    e_tag: str | None = None
+    last_modified: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_body(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not _is_missing(values.get("s3_uri")):
+            msg = "s3_uri is in no allow-listed prefix"
+            raise ValueError(msg)
+        if isinstance(values, dict) and _is_missing(values.get("body")):
+            msg = "has no body"
+            raise ValueError(msg)
+        return values
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.content_type.lower().startswith("multipart/"):
+            msg = "content_type is multipart, which no file is"
+            raise ValueError(msg)
+        if self.size is not None and self.body is not None and self.size != len(self.body):
+            msg = f"size is {self.size:g}, but body has {len(self.body)} bytes"
+            raise ValueError(msg)
+        return self
+
+
+class Email(_Attributes):
+    """A row, mapped. Its repr has the id and the status alone."""
+
+    id: Line = Field(alias="EmailId")
+    status: EmailStatus = Field(alias="EmailStatus", strict=False)
+    subject: Line = Field(alias="Subject", repr=False)
+    sender: Mailbox = Field(alias="Sender", repr=False)
+    to: Mailboxes = Field(default=[], alias="RecipientsTo", repr=False)
+    cc: Mailboxes = Field(default=[], alias="RecipientsCc", repr=False)
+    bcc: Mailboxes = Field(default=[], alias="RecipientsBcc", repr=False)
+    reply_to: Mailboxes = Field(default=[], alias="ReplyTo", repr=False)
+    html: Text = Field(default="", alias="BodyHtml", repr=False)
+    text: Text = Field(default="", alias="BodyText", repr=False)
+    attachments: list[Attachment] = Field(default=[], alias="Attachments", repr=False)
+    headers: dict[HeaderName, Line] = Field(default={}, alias="Headers", repr=False)
+    tags: dict[str, str] = Field(default={}, alias="Tags", repr=False)
+    send_after: Moment | None = Field(default=None, alias="SendAfter", repr=False)
+    expires_at: Moment | None = Field(default=None, alias="ExpiresAt", repr=False)
+    send_via: str | None = Field(default=None, alias="SendVia", repr=False)
+    attempts: Number = Field(default=0, alias="Attempts", repr=False)
+    next_attempt_at: Number = Field(default=0, alias="NextAttemptAt", repr=False)
+    claim_expires_at: Number = Field(default=0, alias="ClaimExpiresAt", repr=False)
+
+    @model_validator(mode="after")
+    def _can_be_sent(self) -> Self:
+        if not self.recipients:
+            msg = "RecipientsTo, RecipientsCc and RecipientsBcc: name no recipient"
+            raise ValueError(msg)
+        if not (self.html or self.text):
+            msg = "BodyHtml and BodyText: are both missing"
+            raise ValueError(msg)
+        for name in self.headers:
+            if name.lower() in RESERVED_HEADERS or name.lower().startswith("content-"):
+                msg = f"Headers[{name}]: is written by the service"
+                raise ValueError(msg)
+        return self
+
+    @property
+    def recipients(self) -> list[Address]:
+        return [*self.to, *self.cc, *self.bcc]
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Email:
+        """Map a row, as boto3's TypeDeserializer gives it.
+
+        Raises:
+            InvalidRow: it cannot be mapped.
+        """
+        try:
+            return cls.model_validate(dict(row))
+        except ValidationError as error:
+            raise InvalidRow("; ".join(_explanation(problem) for problem in error.errors())) from None
+
+
+def status_of(row: Mapping[str, Any]) -> EmailStatus | str | None:
+    """The row's status: ours, the producer's own as text, or None where it is missing."""
+    value = row.get("EmailStatus")
+    if _is_missing(value):
+        return None
+    try:
+        return EmailStatus(value)  # type: ignore[arg-type]  # any value may stand in a row
+    except ValueError:
+        return value if isinstance(value, str) else repr(value)
+
+
+def _explanation(problem: ErrorDetails) -> str:
+    text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if problem["type"] == "missing":
+        text = "is missing"
+    attribute, *path = problem["loc"] or ("",)
+    where = str(attribute) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    where = re.sub(CONTROL_CHARACTERS, "?", where)[:200]
+    return f"{where}: {text}" if where else text

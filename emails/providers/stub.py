@@ -1,0 +1,54 @@
+"""The provider for trying things out: accepts every email, and may keep it as a file."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from emails.mime import message_id, to_mime
+from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from emails.model import Email
+
+
+class StubProvider:
+    """Writes each email to `<outbox>/<hash>.eml` where an outbox is set.
+
+    `failures` names recipients to fail for: `temporary`, `permanent` or `no-telling`; `temporary:2` fails the first two
+    attempts only.
+    """
+
+    name = "stub"
+
+    def __init__(self, outbox: Path | None = None, failures: Mapping[str, str] | None = None) -> None:
+        self._outbox = outbox
+        self._failures = dict(failures or {})
+
+    def send(self, email: Email) -> Receipt:
+        content = bytes(to_mime(email))
+        for recipient in email.recipients:
+            self._fail(self._failures.get(recipient.addr_spec, ""), email.attempts)
+        if self._outbox:
+            self._outbox.mkdir(parents=True, exist_ok=True)
+            # A hash, since an id may hold a path separator, and is nobody's business in a folder listing.
+            name = hashlib.sha256(email.id.encode()).hexdigest()[:32]
+            (self._outbox / f"{name}.eml").write_bytes(content)
+        return Receipt(self.name, message_id(email), "accepted by the stub, which delivers nothing")
+
+    def _fail(self, failure: str, attempts: float) -> None:
+        kind, _, only_first = failure.partition(":")
+        if only_first and attempts > int(only_first):
+            return
+        if kind == "temporary":
+            msg = "the stub was told to fail temporarily"
+            raise TemporaryError(msg)
+        if kind == "permanent":
+            msg = "the stub was told to fail permanently"
+            raise PermanentError(msg)
+        if kind == "no-telling":
+            msg = "the stub was told not to answer"
+            raise NoTellingError(msg)

@@ -1,0 +1,134 @@
+"""The queues, each with its dead letters, and the table: `provision` makes them, a worker's start checks them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from settings.aws import client
+from settings.model import dead_letter_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_sqs import SQSClient
+
+    from settings import Settings
+
+DEAD_LETTER_RETENTION_SECONDS = 14 * 24 * 3600  # the longest that SQS keeps a message
+# A backstop for messages that kill workers. Waits burn no receives, so an honest message never comes near.
+MAX_RECEIVES = 20
+
+NO_SUCH_QUEUE = ("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue")
+
+
+class ResourcesMissing(Exception):
+    """A queue or the table is missing, or nothing answers. The text says what to do."""
+
+
+def check_resources(settings: Settings) -> None:
+    """Check that every queue and the table are there.
+
+    Raises:
+        ResourcesMissing
+    """
+    sqs, dynamodb = client("sqs", settings), client("dynamodb", settings)
+    names = [name for queue in settings.queues for name in (queue, dead_letter_queue(queue))]
+    try:
+        missing = [f"queue {name}" for name in names if not queue_url(sqs, name)]
+        missing += [f"table {settings.table}"] if not _table_exists(dynamodb, settings.table) else []
+    except BotoCoreError as error:
+        raise ResourcesMissing(_unreachable(settings, error)) from None
+    except ClientError as error:
+        msg = f"AWS refuses in {settings.region}: {error}. Check the credentials and their policy."
+        raise ResourcesMissing(msg) from None
+    if missing:
+        msg = f"Missing: {', '.join(missing)}. Make them with `make provision` (email-service provision)."
+        raise ResourcesMissing(msg)
+
+
+def provision(settings: Settings) -> Iterator[str]:
+    """Make what is missing, correct what differs; says of each thing what it did.
+
+    Raises:
+        ResourcesMissing: nothing answers.
+    """
+    sqs, dynamodb = client("sqs", settings), client("dynamodb", settings)
+    try:
+        for queue in settings.queues:
+            yield from _provision_queue(sqs, settings, queue)
+        yield _provision_table(dynamodb, settings.table)
+    except BotoCoreError as error:
+        raise ResourcesMissing(_unreachable(settings, error)) from None
+
+
+def queue_url(sqs: SQSClient, name: str) -> str | None:
+    """The queue's URL, or None where there is no such queue."""
+    try:
+        return sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] in NO_SUCH_QUEUE:
+            return None
+        raise
+
+
+def _provision_queue(sqs: SQSClient, settings: Settings, queue: str) -> Iterator[str]:
+    fifo = {"FifoQueue": "true"} if queue.endswith(".fifo") else {}
+    dead_letters = dead_letter_queue(queue)
+    retention = {"MessageRetentionPeriod": str(DEAD_LETTER_RETENTION_SECONDS)}
+    yield _ensure_queue(sqs, dead_letters, retention, fifo)
+    arn = sqs.get_queue_attributes(QueueUrl=queue_url(sqs, dead_letters) or "", AttributeNames=["QueueArn"])
+    redrive = {"deadLetterTargetArn": arn["Attributes"]["QueueArn"], "maxReceiveCount": MAX_RECEIVES}
+    attributes = {"VisibilityTimeout": str(settings.visibility_timeout), "RedrivePolicy": json.dumps(redrive)}
+    yield _ensure_queue(sqs, queue, attributes, fifo)
+
+
+def _ensure_queue(sqs: SQSClient, name: str, attributes: dict[str, str], fixed: dict[str, str]) -> str:
+    url = queue_url(sqs, name)
+    if url is None:
+        sqs.create_queue(QueueName=name, Attributes=cast("Any", {**attributes, **fixed}))
+        return f"made queue {name}"
+    present = cast("dict[str, str]", sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"])
+    if all(_same(present.get(key), value) for key, value in attributes.items()):
+        return f"found queue {name}"
+    sqs.set_queue_attributes(QueueUrl=url, Attributes=attributes)  # type: ignore[arg-type]  # as above
+    return f"corrected queue {name}"
+
+
+def _same(present: str | None, wanted: str) -> bool:
+    if present is None or not wanted.startswith("{"):
+        return present == wanted
+    return {k: str(v) for k, v in json.loads(present).items()} == {k: str(v) for k, v in json.loads(wanted).items()}
+
+
+def _provision_table(dynamodb: DynamoDBClient, table: str) -> str:
+    if _table_exists(dynamodb, table):
+        return f"found table {table}"
+    dynamodb.create_table(
+        TableName=table,
+        KeySchema=[{"AttributeName": "EmailId", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "EmailId", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    dynamodb.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    return f"made table {table}"
+
+
+def _table_exists(dynamodb: DynamoDBClient, table: str) -> bool:
+    try:
+        dynamodb.describe_table(TableName=table)
+    except dynamodb.exceptions.ResourceNotFoundException:
+        return False
+    return True
+
+
+def _unreachable(settings: Settings, error: BotoCoreError) -> str:
+    if settings.endpoint:
+        return (
+            f"Nothing answers at {settings.endpoint}: start the local emulator with `make emulator`, "
+            "or name another endpoint in EMAIL_ENDPOINT_URL, or a region in EMAIL_REGION."
+        )
+    return f"AWS in {settings.region} cannot be used: {error}"

@@ -1,0 +1,242 @@
+"""The emails' rows in DynamoDB: every write is conditional, and its condition comes from a Transition."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from botocore.exceptions import BotoCoreError, ClientError
+
+from emails.model import CLAIM, FAIL, GIVE_BACK, LOSE_TRACK, RECORD, Transition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import UpdateItemInputTypeDef
+
+    from emails.providers.contract import Receipt
+
+Row = dict[str, Any]
+
+MAX_REASON = 1000  # of a FailureReason, in characters: an item may have 400 KB, a screen has less
+
+# DynamoDB's answers that no repetition changes (Amazon DynamoDB Developer Guide, "Error handling").
+_FINAL_ERRORS = frozenset({"ValidationException", "ItemCollectionSizeLimitExceededException"})
+
+_serialize = TypeSerializer().serialize
+_deserialize = TypeDeserializer().deserialize
+
+
+class StoreUnavailable(Exception):
+    """DynamoDB is throttled or away, or refuses us for now. Nothing is known to have changed."""
+
+
+class StoreRefused(Exception):
+    """DynamoDB will never take this write, such as one that grows the item past 400 KB."""
+
+
+class Conflict(Exception):
+    """The row is not where the transition starts. `row` is what stands there, or None for no row."""
+
+    def __init__(self, row: Row | None) -> None:
+        super().__init__()
+        self.row = row
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to send an email, until the lease ends. `row` is the row as the claim left it."""
+
+    email_id: str
+    id: str
+    expires_at: float
+    row: Row
+
+
+class EmailStore:
+    """The rows of one table. Times are epoch seconds; every method may raise StoreUnavailable or StoreRefused."""
+
+    def __init__(self, client: DynamoDBClient, table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def get(self, email_id: str) -> Row | None:
+        """The row, as the last write left it."""
+        with _errors():
+            answer = self._client.get_item(TableName=self._table, Key={"EmailId": {"S": email_id}}, ConsistentRead=True)
+        return _to_row(answer.get("Item"))
+
+    def put(self, row: Row) -> None:
+        """Write a new row.
+
+        Raises:
+            Conflict: a row of that id exists.
+        """
+        with _errors():
+            self._client.put_item(
+                TableName=self._table,
+                Item={name: _serialize(value) for name, value in row.items()},
+                ConditionExpression="attribute_not_exists(EmailId)",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+
+    def claim(self, email_id: str, *, lease: float) -> Claim:
+        """Pending → Sending, unless NextAttemptAt is still to come. Counts one attempt.
+
+        Raises:
+            Conflict: somebody else's, not due, or past sending.
+        """
+        now, claim_id = time.time(), uuid.uuid4().hex
+        expires_at = int(now + lease)
+        try:
+            row = self._move(
+                email_id,
+                CLAIM,
+                {"ClaimedBy": claim_id, "ClaimExpiresAt": expires_at},
+                attempts=+1,
+                condition="(attribute_not_exists(NextAttemptAt) OR attribute_type(NextAttemptAt, :null)"
+                " OR NextAttemptAt <= :now)",
+                values={":now": int(now), ":null": "NULL"},
+            )
+        except Conflict as conflict:
+            if not _is_own_success(conflict.row, CLAIM, claim_id):
+                raise
+            row = conflict.row or {}
+        return Claim(email_id, claim_id, expires_at, row)
+
+    def record(self, claim: Claim, receipt: Receipt) -> None:
+        """Sending (or Unknown, where the holder is late) → Sent."""
+        self._move_claimed(
+            claim,
+            RECORD,
+            {
+                "Provider": receipt.provider,
+                "ProviderMessageId": receipt.message_id,
+                "ProviderResponse": receipt.response,
+                "SentAt": _iso(receipt.accepted_at),
+            },
+            remove=("FailureReason", "NextAttemptAt"),
+        )
+
+    def give_back(self, claim: Claim, *, next_attempt_at: float, reason: str, counted: bool = True) -> None:
+        """Sending → Pending, not to be claimed before then; `counted` is False where nothing was tried."""
+        self._move_claimed(
+            claim,
+            GIVE_BACK,
+            {"NextAttemptAt": int(next_attempt_at), "FailureReason": reason[:MAX_REASON]},
+            attempts=0 if counted else -1,
+        )
+
+    def fail(self, claim: Claim, reason: str) -> None:
+        """Sending → Failed."""
+        self._move_claimed(claim, FAIL, {"FailureReason": reason[:MAX_REASON]})
+
+    def lose_track(self, claim: Claim, reason: str) -> None:
+        """Sending → Unknown: the provider may have accepted the email."""
+        self._move_claimed(claim, LOSE_TRACK, {"FailureReason": reason[:MAX_REASON]})
+
+    def settle(self, email_id: str, transition: Transition, reason: str) -> None:
+        """Take a transition that needs no claim: DISCARD, ABANDON."""
+        self._move(email_id, transition, {"FailureReason": reason[:MAX_REASON]})
+
+    def _move_claimed(self, claim: Claim, transition: Transition, assign: Row, **options: Any) -> None:
+        try:
+            self._move(
+                claim.email_id,
+                transition,
+                assign,
+                condition="ClaimedBy = :claim",
+                values={":claim": claim.id},
+                **options,
+            )
+        except Conflict as conflict:
+            if not _is_own_success(conflict.row, transition, claim.id):
+                raise
+
+    def _move(  # noqa: PLR0913 (the parts of one expression)
+        self,
+        email_id: str,
+        transition: Transition,
+        assign: Row,
+        *,
+        condition: str = "",
+        values: Row | None = None,
+        remove: tuple[str, ...] = (),
+        attempts: int = 0,
+    ) -> Row:
+        assign = {"EmailStatus": transition.target.value, "UpdatedAt": _iso(time.time()), **assign}
+        values = {**(values or {}), **{f":new_{name}": value for name, value in assign.items()}}
+        changes = [f"{name} = :new_{name}" for name in assign]
+        if attempts:
+            changes.append("Attempts = if_not_exists(Attempts, :zero) + :attempts")
+            values |= {":zero": 0, ":attempts": attempts}
+        source = _source_condition(transition, values)
+        if transition.after_lease:
+            condition = "(attribute_not_exists(ClaimExpiresAt) OR ClaimExpiresAt < :now)"
+            values[":now"] = int(time.time())
+        request: UpdateItemInputTypeDef = {
+            "TableName": self._table,
+            "Key": {"EmailId": {"S": email_id}},
+            "UpdateExpression": f"SET {', '.join(changes)}" + (f" REMOVE {', '.join(remove)}" if remove else ""),
+            "ConditionExpression": f"attribute_exists(EmailId) AND {source}" + (condition and f" AND {condition}"),
+            "ExpressionAttributeValues": {name: _serialize(value) for name, value in values.items()},
+            "ReturnValues": "ALL_NEW",
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        with _errors():
+            answer = self._client.update_item(**request)
+        return _to_row(answer.get("Attributes")) or {}
+
+
+def _source_condition(transition: Transition, values: Row) -> str:
+    """The condition that the row stands where the transition starts; adds what it names to `values`."""
+    names = []
+    for status in sorted(source for source in transition.sources if source):
+        names.append(f":from_{status}")
+        values[names[-1]] = status.value
+    condition = f"EmailStatus IN ({', '.join(names)})"
+    if None in transition.sources:
+        values |= {":no_status": "", ":null_type": "NULL"}
+        condition += (
+            " OR attribute_not_exists(EmailStatus) OR EmailStatus = :no_status"
+            " OR attribute_type(EmailStatus, :null_type)"
+        )
+    return f"({condition})"
+
+
+def _is_own_success(row: Row | None, transition: Transition, claim_id: str) -> bool:
+    """Whether the row that stands in the way is what this very write left, its answer lost and the write resent."""
+    return row is not None and row.get("ClaimedBy") == claim_id and row.get("EmailStatus") == transition.target
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn botocore's errors into the store's."""
+    try:
+        yield
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code == "ConditionalCheckFailedException":
+            raise Conflict(_to_row(error.response.get("Item"))) from None  # type: ignore[arg-type]  # not in its type
+        if code in _FINAL_ERRORS:
+            msg = f"DynamoDB refuses: {code}"
+            raise StoreRefused(msg) from error
+        msg = f"DynamoDB answers {code}"
+        raise StoreUnavailable(msg) from error
+    except BotoCoreError as error:
+        msg = f"DynamoDB cannot be reached: {type(error).__name__}"
+        raise StoreUnavailable(msg) from error
+
+
+def _to_row(item: Mapping[str, Any] | None) -> Row | None:
+    return {name: _deserialize(value) for name, value in item.items()} if item else None
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
