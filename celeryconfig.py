@@ -1,0 +1,54 @@
+"""Every Celery setting in which we depart from the default, with its reason."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlsplit
+
+from kombu import Exchange, Queue
+
+from settings import get_settings
+from settings.aws import LOCAL_ACCESS_KEY, LOCAL_REGION
+
+_settings = get_settings()
+_endpoint = urlsplit(_settings.endpoint or "")
+_credentials = f"{quote(LOCAL_ACCESS_KEY)}:{quote(LOCAL_ACCESS_KEY)}@" if _settings.is_local else ""
+
+# Where and how messages travel. SQS alone: nobody waits for a task's result, so there is no result backend.
+broker_url = f"sqs://{_credentials}{_endpoint.netloc}"
+broker_transport = "celery_sqs:Transport"
+broker_transport_options = {
+    "region": LOCAL_REGION if _settings.is_local else _settings.region,
+    "is_secure": _endpoint.scheme != "http",
+    "visibility_timeout": _settings.visibility_timeout,
+    "wait_time_seconds": 15,  # SQS allows 20; every idle poll is a request
+    "raw_queues": {_settings.queue: "tasks.bridge"},
+    # Our messages are JSON already: base64 around it, twice by default, costs a third of every message.
+    "sqs_base64_encoding": False,
+    "body_encoding": "utf-8",
+}
+broker_connection_retry_on_startup = True  # a broker that is away for a moment is no reason to exit
+
+# `provision` makes the queues, with their dead-letter queues; a worker that made them would forget those.
+task_create_missing_queues = False
+task_queues = [Queue(name, Exchange(""), routing_key=name) for name in _settings.queues]
+task_default_queue = _settings.tasks_queue
+task_default_exchange = ""
+task_default_routing_key = _settings.tasks_queue
+
+# A message goes only when its task is done, however the worker ends. A task that raises is a dead letter, not gone.
+task_acks_late = True
+task_reject_on_worker_lost = True
+task_acks_on_failure_or_timeout = False
+
+task_serializer = "json"
+accept_content = ["json"]  # pickle runs code that a message brings
+result_accept_content = ["json"]
+task_ignore_result = True
+
+# Sending is waiting: threads share one client, one connection pool, and batches; prefork could share none of them.
+worker_pool = "threads"
+worker_concurrency = _settings.concurrency
+worker_prefetch_multiplier = 2  # start.py raises it for small pools: SQS hands out 10 messages at a time
+worker_hijack_root_logger = True
+task_send_sent_event = False
+worker_enable_remote_control = False

@@ -1,0 +1,92 @@
+"""The tasks: a raw body → process_email → load_email → send_email."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
+
+from celery import chain
+from celery.exceptions import Reject
+from celery.utils.log import get_task_logger
+
+from celery_sqs import Reason
+from emails.backoff import full_jitter
+from emails.delivery import Delivery, EmailNotFound, Finished, Later
+from emails.message import InvalidMessage, parse_message
+from emails.store import StoreUnavailable
+from settings import get_settings
+from tasks.app import app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery_sqs import Task
+    from emails.delivery import Ready
+
+logger = get_task_logger(__name__)
+
+Outcome = TypeVar("Outcome", bound="Ready | Finished")
+
+FIRST_WAIT_SECONDS = 1
+LONGEST_WAIT_SECONDS = 900
+
+
+@cache
+def delivery() -> Delivery:
+    """The process's own: its boto3 clients are thread-safe."""
+    return Delivery.from_settings(get_settings())
+
+
+@app.task(name="tasks.bridge")
+def bridge(body: str) -> None:
+    """A body of the raw queue, whatever it is: celery_sqs makes it this task's argument."""
+    try:
+        email_id = parse_message(body)
+    except InvalidMessage as error:
+        raise Reject(Reason(error.reason, error.detail)) from None
+    process_email.run(email_id)
+
+
+@app.task(name="tasks.process_email")
+def process_email(email_id: str) -> None:
+    """Start an email on its way."""
+    chain(load_email.s(email_id), send_email.s()).apply_async()
+
+
+@app.task(name="tasks.load_email", bind=True)
+def load_email(self: Task, email_id: str) -> str:
+    """Read the row and judge it; send_email follows only where it may be sent."""
+    outcome = _attempt(self, email_id, delivery().load)
+    if isinstance(outcome, Finished):
+        self.request.chain = None
+        return outcome.outcome
+    return email_id
+
+
+@app.task(name="tasks.send_email", bind=True)
+def send_email(self: Task, email_id: str) -> str:
+    """Claim the row, send what it says, record what became of it."""
+    outcome = _attempt(self, email_id, delivery().send)
+    return outcome.outcome
+
+
+def _attempt(task: Task, email_id: str, step: Callable[[str], Outcome | Later]) -> Outcome:
+    """Take the step, or put it off by a delayed copy of the task's message."""
+    tries = task.request.retries
+    try:
+        outcome = step(email_id)
+    except EmailNotFound:
+        # Waits of 1, 2, 4, … seconds: so many have gone by.
+        waited, longest = 2**tries - 1, get_settings().missing_row_wait
+        if waited >= longest:
+            detail = f"no row came in {longest:g} seconds"
+            raise Reject(Reason("EmailNotFound", detail)) from None
+        outcome = Later(min(2**tries, longest - waited), "it has no row yet")
+    except StoreUnavailable as error:
+        outcome = Later(full_jitter(tries + 1, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS), str(error))
+    if isinstance(outcome, Later):
+        logger.info("%s waits %.1f s: %s", email_id, outcome.seconds, outcome.reason)
+        raise task.retry(countdown=outcome.seconds, max_retries=None)
+    if isinstance(outcome, Finished):
+        logger.info("%s: %s", email_id, outcome.outcome)
+    return outcome
