@@ -1,0 +1,43 @@
+"""What a person types: `email-service COMMAND`, one command a file."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+import click
+
+from emails.resources import ResourcesMissing
+
+# A program of its own; the rest of the modules here are commands.
+NOT_COMMANDS = frozenset({"broker"})
+
+
+class Commands(click.Group):
+    """Every module in this folder is a command, imported when it is asked for: some stay out of the image."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in NOT_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = getattr(import_module(f"commands.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)  # noqa: S101 (for the type checker)
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ResourcesMissing as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.command(cls=Commands)
+@click.version_option(package_name="email-service")
+def main() -> None:
+    """Send email from Amazon SQS and DynamoDB.
+
+    A row in DynamoDB is an email; its id on the queue sends it. Every command works on the region, endpoint, queue and
+    table that the EMAIL_ settings name (see .env.example), which is the local emulator where they name none.
+    """

@@ -1,0 +1,81 @@
+"""`email_broker`, the forerunner's program: a worker, or with --dry-run a look at what one would do."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from emails.delivery import Delivery, EmailNotFound, Finished, Later
+from emails.message import InvalidMessage, parse_message
+from emails.mime import to_mime
+from emails.queue import RawQueue
+from emails.resources import ResourcesMissing
+from emails.store import StoreUnavailable
+from settings import Settings, get_settings
+from settings.aws import client
+from settings.model import variable
+
+
+@click.command()
+@click.option("-r", "--region", help="An AWS region, or localstack for the local endpoint.")
+@click.option("-q", "--queue-url", help="The raw queue; the other queues' names derive from its name.")
+@click.option("-t", "--table-name", help="The emails' table.")
+@click.option("--dry-run", is_flag=True, help="Poll once, say what would be sent, and change nothing.")
+def main(region: str | None, queue_url: str | None, table_name: str | None, dry_run: bool) -> None:
+    """Run a worker that sends the emails whose ids come by the queue.
+
+    An option that is not given comes from the environment or .env (EMAIL_REGION, EMAIL_QUEUE_URL, EMAIL_TABLE_NAME).
+    """
+    for field, value in (("region", region), ("queue_url", queue_url), ("table_name", table_name)):
+        if value:
+            os.environ[variable(field)] = value
+    get_settings.cache_clear()
+    if dry_run:
+        try:
+            _dry_run(get_settings())
+        except ResourcesMissing as error:
+            raise click.ClickException(str(error)) from None
+    else:
+        from tasks import app  # noqa: PLC0415 (the app reads the settings when it is imported)
+
+        app.worker_main(["worker", "--loglevel", "INFO"])
+
+
+def _dry_run(settings: Settings) -> None:
+    click.echo(settings)
+    queue = RawQueue(client("sqs", settings), settings)
+    delivery = Delivery.from_settings(settings)
+    messages = queue.receive(10, wait=1)
+    try:
+        for message in messages:
+            click.echo(f"{message['MessageId']}: {_verdict(delivery, message['Body'])}")
+    finally:
+        queue.release(messages)
+    count = len(messages)
+    click.echo(
+        f"{count} message{'' if count == 1 else 's'} looked at and given back; nothing was sent, no row changed."
+        " SQS counts the receive."
+    )
+
+
+def _verdict(delivery: Delivery, body: str) -> str:
+    try:
+        email_id = parse_message(body)
+    except InvalidMessage as error:
+        return f"would become a dead letter: {error.reason}: {error.detail}"
+    try:
+        verdict = delivery.preview(email_id)
+    except EmailNotFound:
+        return f"{email_id}: would wait: it has no row yet"
+    except StoreUnavailable as error:
+        return f"{email_id}: would wait: {error}"
+    if isinstance(verdict, Later):
+        return f"{email_id}: would wait {verdict.seconds:.0f} s: {verdict.reason}"
+    if isinstance(verdict, Finished):
+        return f"{email_id}: would not be sent: {verdict.outcome}"
+    email = verdict.email
+    return (
+        f"{email_id}: would be sent by {delivery.provider(email).name}, {len(email.recipients)} recipients,"
+        f" {len(email.attachments)} attachments, {len(bytes(to_mime(email)))} bytes"
+    )

@@ -1,0 +1,172 @@
+"""The whole journey, from raw messages to sent emails, on an emulator of its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any
+
+import click
+from pydantic import HttpUrl
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from commands.emulator import HOST, EmulatorFailed, running_emulator
+from emails.queue import RawQueue, dead_letters
+from emails.resources import provision
+from emails.store import EmailStore
+from settings import Settings
+from settings.aws import client
+from settings.model import variable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from emails.store import Row
+
+SECONDS = 45
+GOES_ON_THE_SECOND_TRY = "second-try@example.com"
+FAILS = "nobody@example.com"
+
+
+@dataclass(frozen=True)
+class Case:
+    """An id on the queue, and where it has to end."""
+
+    email_id: str
+    ends: str
+    row: Row | None = None
+
+
+def _row(email_id: str, to: str = "ada@example.com", **attributes: Any) -> Row:
+    return {
+        "EmailId": email_id,
+        "EmailStatus": "Pending",
+        "Subject": f"Hello from {email_id}",
+        "Sender": "The Shop <shop@example.com>",
+        "RecipientsTo": [to],
+        "BodyText": "Hello!",
+        "BodyHtml": "<p>Hello!</p>",
+        **attributes,
+    }
+
+
+REPORT = base64.b64encode(b"month,emails\njanuary,1000\n").decode()
+FILE = {"name": "r\u00e9sum\u00e9 \U0001f4ca.csv", "content_type": "text/csv", "body": REPORT}
+CASES = (
+    *(Case(f"good-{number}", "Sent", _row(f"good-{number}")) for number in range(1, 6)),
+    Case(
+        "attachment-and-emoji",
+        "Sent",
+        _row("attachment-and-emoji", Subject="Your report \U0001f389", Attachments=[FILE]),
+    ),
+    Case("already-sent", "Sent", _row("already-sent", EmailStatus="Sent")),
+    Case("fails-for-good", "Failed", _row("fails-for-good", to=FAILS)),
+    Case("fails-once-then-goes", "Sent", _row("fails-once-then-goes", to=GOES_ON_THE_SECOND_TRY)),
+    Case("no-recipient", "Failed", _row("no-recipient", RecipientsTo=[])),
+    Case("no-row", "EmailNotFound"),
+)
+MALFORMED_BODY = '{"email_id": '
+DEAD_LETTERS = sorted(["EmailNotFound", "NotJson"])
+
+
+@click.command()
+def demo() -> None:
+    """Start an emulator and a worker, send a handful of emails, good and bad, and show what became of each.
+
+    Needs nothing and leaves nothing running; the emails lie as .eml files in a new folder. Exit code 0 only if every
+    one ended as it should.
+    """
+    console = Console()
+    outbox = Path(mkdtemp(prefix="email-service-demo-"))
+    failures = {FAILS: "permanent", GOES_ON_THE_SECOND_TRY: "temporary:1"}
+    try:
+        with running_emulator(_free_port()) as url:
+            settings = Settings(
+                endpoint_url=HttpUrl(url),
+                stage="demo",
+                stub_outbox=outbox,
+                stub_failures=failures,
+                retry_delay=1,
+                missing_row_wait=3,
+            )
+            list(provision(settings))
+            with _running_worker(settings, outbox / "worker.log"):
+                ended_well = _run(settings, console)
+    except EmulatorFailed as error:
+        raise click.ClickException(str(error)) from None
+    console.print(f"\nThe emails: {outbox}/*.eml (a mail program opens them). The worker's log: {outbox}/worker.log")
+    if not ended_well:
+        raise click.ClickException("Not every email ended as it should: see above.")
+
+
+def _run(settings: Settings, console: Console) -> bool:
+    sqs = client("sqs", settings)
+    store = EmailStore(client("dynamodb", settings), settings.table)
+    for case in CASES:
+        if case.row:
+            store.put(case.row)
+    queue = RawQueue(sqs, settings)
+    queue.enqueue((case.email_id for case in CASES), sent=lambda count: count)
+    sqs.send_message(QueueUrl=queue.url, MessageBody=MALFORMED_BODY)
+    deadline = time.monotonic() + SECONDS
+    with Live(console=console, refresh_per_second=5, transient=True) as live:
+        while True:
+            rows = {case.email_id: store.get(case.email_id) or {} for case in CASES}
+            letters = list(dead_letters(sqs, settings))
+            live.update(_table(rows))
+            ended_well = sorted(letter.reason for letter in letters) == DEAD_LETTERS and all(
+                rows[case.email_id].get("EmailStatus") == case.ends for case in CASES if case.row
+            )
+            if ended_well or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+    console.print(_table(rows))
+    console.print("Dead letters:")
+    for letter in letters:
+        console.print(f"  {letter.queue}: {letter.reason}: {letter.detail}", highlight=False, markup=False)
+    return ended_well
+
+
+def _table(rows: dict[str, Row]) -> Table:
+    table = Table("Email", "Status", "Attempts", "Why")
+    for email_id, row in rows.items():
+        status = row.get("EmailStatus", "no row")
+        table.add_row(email_id, status, str(row.get("Attempts", "")), row.get("FailureReason", ""))
+    return table
+
+
+@contextmanager
+def _running_worker(settings: Settings, log: Path) -> Iterator[None]:
+    values = settings.model_dump(mode="json", exclude_defaults=True)
+    environment = os.environ | {
+        variable(field): value if isinstance(value, str) else json.dumps(value) for field, value in values.items()
+    }
+    arguments = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--loglevel", "INFO"]
+    with log.open("wb") as output:
+        worker = subprocess.Popen(arguments, env=environment, stdout=output, stderr=output, start_new_session=True)  # noqa: S603 (ours)
+        try:
+            yield
+        finally:
+            worker.send_signal(signal.SIGTERM)
+            try:
+                worker.wait(20)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])

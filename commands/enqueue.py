@@ -1,0 +1,67 @@
+"""Put ids on the raw queue."""
+
+from __future__ import annotations
+
+import sys
+from itertools import chain
+from typing import IO, TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from emails.message import InvalidMessage, check_email_id
+from emails.queue import RawQueue
+from settings import get_settings
+from settings.aws import client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+@click.command()
+@click.argument("email_ids", metavar="ID...", nargs=-1)
+@click.option("--from-file", type=click.File("r", encoding="utf-8"), help="A file of ids, one a line; - is stdin.")
+def enqueue(email_ids: tuple[str, ...], from_file: IO[str] | None) -> None:
+    """Put each ID on the raw queue, as any producer would: {"email_id": "ID"}.
+
+    Ids come from the arguments, from --from-file, or from standard input where neither is given. They go in batches of
+    ten; what SQS does not take is tried again, and named at the end.
+    """
+    if not email_ids and from_file is None:
+        from_file = sys.stdin
+    settings = get_settings()
+    queue = RawQueue(client("sqs", settings), settings)
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("enqueuing"), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=len(email_ids) if from_file is None else None)
+        counts: list[int] = []
+
+        def sent(count: int) -> None:
+            counts.append(count)
+            progress.advance(bar, count)
+
+        failed = queue.enqueue(_checked(chain(email_ids, _lines(from_file))), sent)
+    total = sum(counts)
+    click.echo(
+        f"{total} on {settings.queue}." + (f" Follow it: email-service status {email_ids[0]}" if email_ids else "")
+    )
+    if failed:
+        for email_id, code in failed.items():
+            click.echo(f"not sent: {email_id}: {code}", err=True)
+        raise click.ClickException(f"SQS did not take {len(failed)} of {total + len(failed)}; enqueue those again.")
+
+
+def _lines(file: IO[str] | None) -> Iterator[str]:
+    for line in file or ():
+        if line.strip():
+            yield line.strip()
+
+
+def _checked(email_ids: Iterable[str]) -> Iterator[str]:
+    for email_id in email_ids:
+        try:
+            yield check_email_id(email_id)
+        except InvalidMessage as error:
+            raise click.ClickException(f"{email_id[:200]!r}: {error.detail}. Those before it may have gone.") from None

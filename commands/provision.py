@@ -1,0 +1,20 @@
+"""Make the queues and the table."""
+
+from __future__ import annotations
+
+import click
+
+from emails import resources
+from settings import get_settings
+
+
+@click.command()
+def provision() -> None:
+    """Make the queues, each with its dead-letter queue, and the table.
+
+    What is there already stays; a queue whose attributes differ is corrected. Run it as often as you like.
+    """
+    settings = get_settings()
+    click.echo(settings)
+    for line in resources.provision(settings):
+        click.echo(line)

@@ -1,0 +1,51 @@
+"""Write an email's row."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import IO, Any
+
+import click
+
+from emails.model import Email, EmailStatus, InvalidRow
+from emails.store import Conflict, EmailStore, StoreRefused, StoreUnavailable
+from settings import get_settings
+from settings.aws import client
+
+
+@click.command()
+@click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
+def put(file: IO[str]) -> None:
+    r"""Write a row from the JSON object in FILE (or standard input).
+
+    The row is checked as a worker would check it, and EmailStatus is Pending where it is missing. An id that has a row
+    already is refused.
+
+    \b
+    Example:
+      echo '{"EmailId": "test-1", "Subject": "Hello", "Sender": "shop@example.com",
+             "RecipientsTo": ["ada@example.com"], "BodyText": "Hi"}' | email-service put
+    """
+    row = {"EmailStatus": EmailStatus.PENDING.value, **_read(file)}
+    settings = get_settings()
+    try:
+        email = Email.from_row(row)
+        EmailStore(client("dynamodb", settings), settings.table).put(row)
+    except InvalidRow as error:
+        raise click.ClickException(f"This row would fail: {error}") from None
+    except Conflict:
+        raise click.ClickException(f"{email.id} has a row already; see `email-service status {email.id}`.") from None
+    except (StoreUnavailable, StoreRefused) as error:
+        raise click.ClickException(f"{error}. Table {settings.table}; is it provisioned?") from None
+    click.echo(f"{email.id} is {email.status}. Send it: email-service enqueue {email.id}")
+
+
+def _read(file: IO[str]) -> dict[str, Any]:
+    try:
+        row = json.load(file, parse_float=Decimal)
+    except (ValueError, RecursionError) as error:
+        raise click.ClickException(f"{file.name} is not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise click.ClickException(f"{file.name} is JSON, but no object of attributes.")
+    return row
