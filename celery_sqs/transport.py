@@ -215,6 +215,13 @@ class Transport(SQS.Transport):
         channel, *message = delivery
         channel.deliver(*message)
 
+    def close_connection(self, connection: Any) -> None:
+        super().close_connection(connection)
+        while delivery := self.inbox.get(timeout=0):  # its consumer is gone: back to the queue
+            channel, *message = delivery
+            channel.deliver(*message)
+        self.inbox.close()
+
     def close_channel(self, channel: Any) -> None:
         super().close_channel(channel)
         # kombu clears it, but a poller whose last receive is still under way has to give back what that brings.

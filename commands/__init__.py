@@ -6,8 +6,11 @@ import pkgutil
 from importlib import import_module
 
 import click
+from botocore.exceptions import BotoCoreError, ClientError
 
-from emails.resources import ResourcesMissing
+from emails.resources import ResourcesMissing, unreachable
+from emails.store import StoreRefused, StoreUnavailable
+from settings import get_settings
 
 # A program of its own; the rest of the modules here are commands.
 NOT_COMMANDS = frozenset({"broker"})
@@ -31,6 +34,14 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except ResourcesMissing as error:
             raise click.ClickException(str(error)) from None
+        except BotoCoreError as error:
+            raise click.ClickException(unreachable(get_settings(), error)) from None
+        except ClientError as error:
+            raise click.ClickException(f"AWS refuses: {error}") from None
+        except (StoreUnavailable, StoreRefused) as error:
+            settings = get_settings()
+            where = f"table {settings.table} at {settings.endpoint or settings.region}"
+            raise click.ClickException(f"{error} ({where}). Is it there? `email-service provision` makes it.") from None
 
 
 @click.command(cls=Commands)

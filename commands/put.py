@@ -9,7 +9,7 @@ from typing import IO, Any
 import click
 
 from emails.model import Email, EmailStatus, InvalidRow
-from emails.store import Conflict, EmailStore, StoreRefused, StoreUnavailable
+from emails.store import Conflict, EmailStore
 from settings import get_settings
 from settings.aws import client
 
@@ -36,8 +36,6 @@ def put(file: IO[str]) -> None:
         raise click.ClickException(f"This row would fail: {error}") from None
     except Conflict:
         raise click.ClickException(f"{email.id} has a row already; see `email-service status {email.id}`.") from None
-    except (StoreUnavailable, StoreRefused) as error:
-        raise click.ClickException(f"{error}. Table {settings.table}; is it provisioned?") from None
     click.echo(f"{email.id} is {email.status}. Send it: email-service enqueue {email.id}")
 
 

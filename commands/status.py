@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from emails.model import status_of
-from emails.store import EmailStore, StoreUnavailable
+from emails.store import EmailStore
 from settings import get_settings
 from settings.aws import client
 
@@ -41,10 +41,7 @@ EPOCH = ("NextAttemptAt", "ClaimExpiresAt")
 def status(email_id: str, as_json: bool) -> None:
     """Show what became of the email ID. Addresses and content stay out of it."""
     settings = get_settings()
-    try:
-        row = EmailStore(client("dynamodb", settings), settings.table).get(email_id)
-    except StoreUnavailable as error:
-        raise click.ClickException(f"{error}. Table {settings.table}; is it provisioned?") from None
+    row = EmailStore(client("dynamodb", settings), settings.table).get(email_id)
     if row is None:
         raise click.ClickException(f"{email_id} has no row in {settings.table}.")
     story = _story(email_id, row)

@@ -65,6 +65,8 @@ class _Header(str):
     it drops quotes that an address needs, and makes encoded words of long URLs and ids, which nobody then finds.
     """
 
+    __slots__ = ("name", "written")
+
     name: str
     written: str
 
@@ -89,7 +91,8 @@ class _Header(str):
 
     @classmethod
     def of_mailboxes(cls, name: str, mailboxes: list[Address]) -> Self:
-        return cls(name, ", ".join(map(str, mailboxes)), ",\r\n ".join(_mailbox(name, mailbox) for mailbox in mailboxes))
+        written = ",\r\n ".join(_mailbox(name, mailbox) for mailbox in mailboxes)
+        return cls(name, ", ".join(map(str, mailboxes)), written)
 
     def fold(self, *, policy: Policy) -> str:
         """What EmailPolicy calls for a value that has a name."""

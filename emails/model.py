@@ -12,7 +12,17 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from boto3.dynamodb.types import Binary
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from emails.mailbox import CONTROL_CHARACTERS, parse_mailbox
 
@@ -21,6 +31,11 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
+
+# What mime.py writes itself, or a provider does: a row that sets one would contradict its own attributes.
+RESERVED_HEADERS = frozenset(
+    ("bcc", "cc", "date", "dkim-signature", "from", "message-id", "mime-version", "orig-date", "received", "reply-to")
+) | {"return-path", "sender", "subject", "to", "x-email-id"}
 
 MAX_FILE_NAME_BYTES = 255  # file systems take no longer one; percent-encoded (RFC 2231) it still fits a line
 
@@ -104,6 +119,13 @@ def _one_line(value: object) -> object:
     return value
 
 
+def _not_reserved(name: str) -> str:
+    if name.lower() in RESERVED_HEADERS or name.lower().startswith("content-"):
+        msg = "is written by the service"
+        raise ValueError(msg)
+    return name
+
+
 def _file_name(value: object) -> object:
     if isinstance(value, str) and len(value.encode(errors="surrogatepass")) > MAX_FILE_NAME_BYTES:
         msg = f"is longer than {MAX_FILE_NAME_BYTES} bytes"
@@ -113,9 +135,10 @@ def _file_name(value: object) -> object:
 
 def _base64(value: object) -> object:
     if isinstance(value, Binary):  # a B attribute: DynamoDB has decoded it
-        return bytes(value.value)
+        return bytes(value.value)  # type: ignore[attr-defined]  # its stubs leave the attribute out
     try:
-        return base64.b64decode(value if isinstance(value, str) else "-", validate=True)
+        # The line breaks are what `base64` writes in a shell.
+        return base64.b64decode("".join(value.split()) if isinstance(value, str) else "-", validate=True)
     except ValueError:
         msg = "is not base64"
         raise ValueError(msg) from None
@@ -135,6 +158,8 @@ def _is_missing(value: object) -> bool:
     return value is None or value == Binary(b"") or (isinstance(value, (str, list, set, dict)) and not value)
 
 
+_RESTRICTED_NAME = "[A-Za-z0-9!#$&^_.+-]+"  # RFC 6838, section 4.2
+
 Mailbox = Annotated[Address, BeforeValidator(_mailbox)]
 Mailboxes = Annotated[list[Mailbox], BeforeValidator(_listed)]
 Moment = Annotated[datetime, BeforeValidator(_moment)]
@@ -142,13 +167,12 @@ Number = Annotated[float, BeforeValidator(_number)]
 Line = Annotated[str, BeforeValidator(_one_line)]
 Text = Annotated[str, BeforeValidator(_text)]
 FileName = Annotated[str, BeforeValidator(_file_name)]
-HeaderName = Annotated[str, Field(pattern=r"^[!-9;-~]+$", max_length=200)]  # RFC 5322, section 3.6.8: ftext
-ContentType = Annotated[Line, Field(pattern=r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+( *;[ -~]*)?$", max_length=900)]
-
-# What mime.py writes itself, or a provider does: a row that sets one would contradict its own attributes.
-RESERVED_HEADERS = frozenset(
-    ("bcc", "cc", "date", "dkim-signature", "from", "message-id", "mime-version", "orig-date", "received", "reply-to")
-) | {"return-path", "sender", "subject", "to", "x-email-id"}
+HeaderName = Annotated[
+    str,
+    Field(pattern=r"^[!-9;-~]+$", max_length=200),  # RFC 5322, section 3.6.8: ftext
+    AfterValidator(_not_reserved),
+]
+ContentType = Annotated[Line, Field(pattern=rf"^{_RESTRICTED_NAME}/{_RESTRICTED_NAME}( *;[ -~]*)?$", max_length=900)]
 
 
 class _Attributes(BaseModel):
@@ -205,10 +229,10 @@ class Email(_Attributes):
     sender: Mailbox = Field(alias="Sender", repr=False)
     to: Mailboxes = Field(default=[], alias="RecipientsTo", repr=False)
     cc: Mailboxes = Field(default=[], alias="RecipientsCc", repr=False)
-    bcc: Mailboxes = Field(default=[], alias="RecipientsBcc", repr=False)
+    bcc: Mailboxes = Field(default=[], alias="RecipientsBcc", repr=False, validate_default=True)
     reply_to: Mailboxes = Field(default=[], alias="ReplyTo", repr=False)
     html: Text = Field(default="", alias="BodyHtml", repr=False)
-    text: Text = Field(default="", alias="BodyText", repr=False)
+    text: Text = Field(default="", alias="BodyText", repr=False, validate_default=True)
     attachments: list[Attachment] = Field(default=[], alias="Attachments", repr=False)
     headers: dict[HeaderName, Line] = Field(default={}, alias="Headers", repr=False)
     tags: dict[str, str] = Field(default={}, alias="Tags", repr=False)
@@ -219,19 +243,22 @@ class Email(_Attributes):
     next_attempt_at: Number = Field(default=0, alias="NextAttemptAt", repr=False)
     claim_expires_at: Number = Field(default=0, alias="ClaimExpiresAt", repr=False)
 
-    @model_validator(mode="after")
-    def _can_be_sent(self) -> Self:
-        if not self.recipients:
-            msg = "RecipientsTo, RecipientsCc and RecipientsBcc: name no recipient"
+    # `info.data` has the fields above that are valid: what is wrong with the others is said there.
+    @field_validator("bcc")
+    @classmethod
+    def _names_a_recipient(cls, bcc: list[Address], info: ValidationInfo) -> list[Address]:
+        if not bcc and info.data.get("to") == info.data.get("cc") == []:
+            msg = "is missing, as are RecipientsTo and RecipientsCc"
             raise ValueError(msg)
-        if not (self.html or self.text):
-            msg = "BodyHtml and BodyText: are both missing"
+        return bcc
+
+    @field_validator("text")
+    @classmethod
+    def _has_a_body(cls, text: str, info: ValidationInfo) -> str:
+        if not text and info.data.get("html") == "":
+            msg = "is missing, as is BodyHtml"
             raise ValueError(msg)
-        for name in self.headers:
-            if name.lower() in RESERVED_HEADERS or name.lower().startswith("content-"):
-                msg = f"Headers[{name}]: is written by the service"
-                raise ValueError(msg)
-        return self
+        return text
 
     @property
     def recipients(self) -> list[Address]:
@@ -262,10 +289,13 @@ def status_of(row: Mapping[str, Any]) -> EmailStatus | str | None:
 
 
 def _explanation(problem: ErrorDetails) -> str:
-    text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     if problem["type"] == "missing":
         text = "is missing"
     attribute, *path = problem["loc"] or ("",)
-    where = str(attribute) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    keys = (part for part in path if part != "[key]")  # pydantic's mark for what is wrong with a key itself
+    if field := Email.model_fields.get(str(attribute)):  # a default was validated: pydantic names the field
+        attribute = field.alias or attribute
+    where = str(attribute) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in keys)
     where = re.sub(CONTROL_CHARACTERS, "?", where)[:200]
     return f"{where}: {text}" if where else text

@@ -41,7 +41,7 @@ def check_resources(settings: Settings) -> None:
         missing = [f"queue {name}" for name in names if not queue_url(sqs, name)]
         missing += [f"table {settings.table}"] if not _table_exists(dynamodb, settings.table) else []
     except BotoCoreError as error:
-        raise ResourcesMissing(_unreachable(settings, error)) from None
+        raise ResourcesMissing(unreachable(settings, error)) from None
     except ClientError as error:
         msg = f"AWS refuses in {settings.region}: {error}. Check the credentials and their policy."
         raise ResourcesMissing(msg) from None
@@ -51,18 +51,11 @@ def check_resources(settings: Settings) -> None:
 
 
 def provision(settings: Settings) -> Iterator[str]:
-    """Make what is missing, correct what differs; says of each thing what it did.
-
-    Raises:
-        ResourcesMissing: nothing answers.
-    """
+    """Make what is missing, correct what differs; says of each thing what it did. Raises botocore's errors."""
     sqs, dynamodb = client("sqs", settings), client("dynamodb", settings)
-    try:
-        for queue in settings.queues:
-            yield from _provision_queue(sqs, settings, queue)
-        yield _provision_table(dynamodb, settings.table)
-    except BotoCoreError as error:
-        raise ResourcesMissing(_unreachable(settings, error)) from None
+    for queue in settings.queues:
+        yield from _provision_queue(sqs, settings, queue)
+    yield _provision_table(dynamodb, settings.table)
 
 
 def queue_url(sqs: SQSClient, name: str) -> str | None:
@@ -125,7 +118,8 @@ def _table_exists(dynamodb: DynamoDBClient, table: str) -> bool:
     return True
 
 
-def _unreachable(settings: Settings, error: BotoCoreError) -> str:
+def unreachable(settings: Settings, error: BotoCoreError) -> str:
+    """What a person is told where no service answers, and what to do about it."""
     if settings.endpoint:
         return (
             f"Nothing answers at {settings.endpoint}: start the local emulator with `make emulator`, "

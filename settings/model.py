@@ -6,11 +6,22 @@ import json
 import re
 from functools import cache
 from pathlib import Path  # noqa: TC003 (pydantic reads the annotation at run time)
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BeforeValidator, Field, HttpUrl, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    HttpUrl,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
 
 LOCALSTACK = "localstack"
 LOCALSTACK_ENDPOINT = "http://localhost:4566"
@@ -24,7 +35,11 @@ StubFailure = Annotated[str, Field(pattern=r"^(temporary|permanent|no-telling)(:
 
 
 def _from_json(value: object) -> object:
-    return json.loads(value) if isinstance(value, str) else value
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        msg = "should be JSON"
+        raise ValueError(msg) from None
 
 
 class SettingsError(SystemExit):
@@ -43,6 +58,20 @@ class Settings(BaseSettings):
         populate_by_name=True,
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (the signature is not ours)
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """One source of the environment and `.env`, else AWS_REGION there would win over EMAIL_REGION here."""
+        environment, dotenv = cast("EnvSettingsSource", env_settings), cast("EnvSettingsSource", dotenv_settings)
+        environment.env_vars = {**dotenv.env_vars, **environment.env_vars}
+        return init_settings, environment
+
     region: str = Field(
         default=LOCALSTACK,
         pattern=r"^(localstack|[a-z]{2,4}(-[a-z]+)+-\d)$",
@@ -55,7 +84,9 @@ class Settings(BaseSettings):
         description="an endpoint other than the region's own",
     )
     stage: str = Field(
-        default="local", pattern=f"^{STAGE_PATTERN}$", description="names the queues and tables: emails_<stage>"
+        default="local",
+        pattern=f"^{STAGE_PATTERN}$",
+        description="at most 40 lower-case letters, digits, - and _; they name the queues and tables: emails_<stage>",
     )
     queue_url: HttpUrl | None = Field(
         default=None,
@@ -66,7 +97,7 @@ class Settings(BaseSettings):
         default="",
         pattern=f"^({TABLE_NAME_PATTERN})?$",
         validation_alias=AliasChoices("EMAIL_TABLE_NAME", "DYNAMO_TABLE"),
-        description="the emails' table, where it is not emails_<stage>",
+        description="3 to 255 letters, digits, - _ and .: the emails' table, where it is not emails_<stage>",
     )
     provider: Literal["stub"] = Field(default="stub", description="which provider sends")
     stub_outbox: Path | None = Field(default=None, description="the folder where the stub writes each email as .eml")
@@ -90,34 +121,38 @@ class Settings(BaseSettings):
         description="after which SQS gives a killed worker's messages to another",
     )
 
+    # `info.data` has the fields above that are valid: what is wrong with the others is said there.
     @field_validator("queue_url")
     @classmethod
-    def _names_a_queue(cls, url: HttpUrl | None) -> HttpUrl | None:
-        name = _last_segment(url) if url else "ok"
-        if not re.fullmatch(QUEUE_NAME_PATTERN, name.removesuffix(".fifo")):
+    def _names_a_queue_of_the_region(cls, url: HttpUrl | None, info: ValidationInfo) -> HttpUrl | None:
+        if url is None:
+            return url
+        if not re.fullmatch(QUEUE_NAME_PATTERN, _last_segment(url).removesuffix(".fifo")):
             msg = "should end in /<account>/<queue name>, the name at most 70 letters, digits, - and _"
+            raise ValueError(msg)
+        aws = re.fullmatch(r"sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?", url.host or "")
+        if aws and aws[1] != info.data.get("region", aws[1]):
+            msg = f"should be in EMAIL_REGION ({info.data['region']})"
             raise ValueError(msg)
         return url
 
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        if self.claim_lease < 2 * self.provider_timeout:
-            msg = (
-                f"EMAIL_CLAIM_LEASE: is {self.claim_lease:g}; should be at least twice EMAIL_PROVIDER_TIMEOUT "
-                f"({self.provider_timeout:g}), so that a claim outlives the send it guards"
-            )
+    @field_validator("claim_lease")
+    @classmethod
+    def _outlives_the_send_it_guards(cls, lease: float, info: ValidationInfo) -> float:
+        timeout = info.data.get("provider_timeout", 0)
+        if lease < 2 * timeout:
+            msg = f"should be at least twice EMAIL_PROVIDER_TIMEOUT ({timeout:g})"
             raise ValueError(msg)
-        if self.retry_delay_max < self.retry_delay:
-            msg = (
-                f"EMAIL_RETRY_DELAY_MAX: is {self.retry_delay_max:g}; should be at least EMAIL_RETRY_DELAY "
-                f"({self.retry_delay:g})"
-            )
+        return lease
+
+    @field_validator("retry_delay_max")
+    @classmethod
+    def _is_the_longest(cls, delay: float, info: ValidationInfo) -> float:
+        first = info.data.get("retry_delay", 0)
+        if delay < first:
+            msg = f"should be at least EMAIL_RETRY_DELAY ({first:g})"
             raise ValueError(msg)
-        host = (self.queue_url and self.queue_url.host) or ""
-        if (aws := re.fullmatch(r"sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?", host)) and aws[1] != self.region:
-            msg = f"EMAIL_QUEUE_URL: is a queue in {aws[1]}; EMAIL_REGION is {self.region}; should be the same region"
-            raise ValueError(msg)
-        return self
+        return delay
 
     @property
     def is_local(self) -> bool:
@@ -186,24 +221,24 @@ def _explanations(error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors():
         text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        if not problem["loc"]:  # a cross-check, which names its own fields
-            lines.append(text)
-            continue
-        field, *path = (str(part) for part in problem["loc"])
-        name = field if field.isupper() else variable(field)
-        where = f"[{']['.join(path)}]" if path else ""
-        description = Settings.model_fields[_field(name)].description
-        if problem["type"] == "string_pattern_mismatch":  # no person reads a pattern: the description alone
-            lines.append(f"{name}{where}: is {problem['input']!r}; should be {description}")
+        name, *path = (str(part) for part in problem["loc"])
+        info = Settings.model_fields[_field(name)]
+        if isinstance(info.validation_alias, AliasChoices):
+            name = " or ".join(map(str, info.validation_alias.choices))  # pydantic does not say by which it came
         else:
-            lines.append(f"{name}{where}: is {problem['input']!r}; {text} ({description})")
+            name = variable(name)
+        where = f"[{']['.join(path)}]" if path else ""
+        if problem["type"] == "string_pattern_mismatch":  # no person reads a pattern: the description alone
+            lines.append(f"{name}{where}: is {problem['input']!r}; should be {info.description}")
+        else:
+            lines.append(f"{name}{where}: is {problem['input']!r}; {text} ({info.description})")
     return lines
 
 
 def _field(name: str) -> str:
     for field, info in Settings.model_fields.items():
         alias = info.validation_alias
-        if name == variable(field) or (isinstance(alias, AliasChoices) and name in alias.choices):
+        if name == field or (isinstance(alias, AliasChoices) and name in alias.choices):
             return field
     raise KeyError(name)
 

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from celery_sqs.delays import MAX_DELAY_SECONDS, delay_seconds, is_early
+
+
+def eta(seconds: float) -> dict[str, object]:
+    return {"eta": (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()}
+
+
+@pytest.mark.parametrize(
+    ("headers", "delay"),
+    [
+        ({}, 0),
+        ({"eta": None}, 0),
+        (eta(-100), 0),
+        (eta(100_000), MAX_DELAY_SECONDS),
+        ({"eta": "soon"}, 0),
+        ({"eta": 7}, 0),
+    ],
+    ids=["no eta", "eta None", "past", "longer than SQS takes", "no time", "wrong type"],
+)
+def test_the_delay_is_the_time_to_the_eta(headers: dict[str, object], delay: int) -> None:
+    assert delay_seconds(headers) == delay
+
+
+def test_a_delay_is_rounded_up_so_that_no_copy_comes_early() -> None:
+    assert delay_seconds(eta(59.5)) == 60
+
+
+def test_a_naive_eta_is_left_to_celery_since_only_the_app_knows_its_time_zone() -> None:
+    headers = {"eta": (datetime.now() + timedelta(hours=30)).isoformat()}  # noqa: DTZ005 (naive on purpose)
+    assert delay_seconds(headers) == 0
+    assert not is_early(headers)
+
+
+@pytest.mark.parametrize(("seconds", "early"), [(1000, True), (2, True), (0.5, False), (-1, False)])
+def test_a_message_waits_for_another_hop_until_its_eta(seconds: float, early: bool) -> None:
+    assert is_early(eta(seconds)) is early

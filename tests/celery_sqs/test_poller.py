@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from celery_sqs import poller as poller_module
+from celery_sqs.poller import Poller, Room
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Queue:
+    """Hands out messages like SQS, as many as it is asked for, and counts the receives."""
+
+    def __init__(self, messages: int = 0) -> None:
+        self.left = messages
+        self.asked: list[int] = []
+        self.delivered: list[Any] = []
+        self.released: list[Any] = []
+        self.errors: list[Exception] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def receive(self, count: int) -> list[dict[str, Any]]:
+        self.asked.append(count)
+        self.gate.wait(20)
+        if self.errors:
+            raise self.errors.pop()
+        count = min(count, self.left)
+        self.left -= count
+        if not count:
+            threading.Event().wait(0.01)  # what a long poll does
+        return [{}] * count
+
+
+@pytest.fixture
+def room() -> Iterator[Room]:
+    room = Room()
+    yield room
+    room.close()
+
+
+def start(queue: Queue, room: Room) -> Poller:
+    poller = Poller("q", room, queue.receive, queue.delivered.extend, queue.released.extend)
+    poller.start()
+    return poller
+
+
+def test_a_full_prefetch_parks_the_poll_and_room_wakes_it(room: Room, wait_until: Callable[..., None]) -> None:
+    room.limit = 20
+    queue = Queue(messages=100)
+    start(queue, room)
+    wait_until(lambda: len(queue.delivered) == 20)
+    assert queue.asked == [10, 10]
+    room.give_back(9)
+    assert queue.asked == [10, 10], "it asks for ten at once, not for nine"
+    room.give_back(1)
+    wait_until(lambda: len(queue.delivered) == 30)
+    assert queue.asked == [10, 10, 10]
+
+
+def test_a_limit_below_ten_is_asked_for_whole(room: Room, wait_until: Callable[..., None]) -> None:
+    room.limit = 4
+    queue = Queue(messages=100)
+    start(queue, room)
+    wait_until(lambda: queue.asked == [4])
+    room.give_back(4)
+    wait_until(lambda: queue.asked == [4, 4])
+
+
+def test_a_raised_limit_wakes_it(room: Room, wait_until: Callable[..., None]) -> None:
+    room.limit = 10
+    queue = Queue(messages=100)
+    start(queue, room)
+    wait_until(lambda: len(queue.delivered) == 10)
+    room.limit = 20
+    wait_until(lambda: len(queue.delivered) == 20)
+
+
+def test_what_a_receive_does_not_bring_leaves_room(room: Room, wait_until: Callable[..., None]) -> None:
+    room.limit = 10
+    queue = Queue(messages=3)
+    start(queue, room)
+    wait_until(lambda: len(queue.delivered) == 3)
+    room.give_back(3)
+    wait_until(lambda: len(queue.asked) > 1)
+
+
+def test_what_comes_after_the_stop_is_released(room: Room, wait_until: Callable[..., None]) -> None:
+    queue = Queue(messages=10)
+    queue.gate.clear()
+    poller = start(queue, room)
+    wait_until(lambda: queue.asked)
+    poller.stop()
+    queue.gate.set()
+    wait_until(lambda: len(queue.released) == 10)
+    assert queue.delivered == []
+    assert len(queue.asked) == 1
+
+
+def test_an_error_is_waited_out_and_polling_goes_on(
+    room: Room, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller_module, "MAX_ERROR_DELAY_SECONDS", 0.01)
+    room.limit = 10
+    queue = Queue(messages=10)
+    queue.errors = [EndpointConnectionError(endpoint_url="http://sqs")] * 3
+    start(queue, room)
+    wait_until(lambda: len(queue.delivered) == 10)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+
+from celery.app.task import Context
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_sqs.raw_queues import to_task_message
+
+
+@given(body=st.text())
+def test_any_body_is_the_tasks_one_argument(body: str) -> None:
+    message = to_task_message({"Body": body, "MessageId": "m1"}, "app.bridge")
+    args, kwargs, _embed = json.loads(message["body"])
+    assert (args, kwargs) == ([body], {})
+    assert message["headers"]["task"] == "app.bridge"
+
+
+def test_the_task_id_is_the_message_id_so_that_redelivery_keeps_it() -> None:
+    headers = to_task_message({"Body": "x", "MessageId": "m1"}, "app.bridge")["headers"]
+    assert headers["id"] == headers["root_id"] == "m1"
+
+
+def test_the_repr_that_goes_into_logs_and_events_has_no_content() -> None:
+    message = to_task_message({"Body": "secret", "MessageId": "m1"}, "app.bridge")
+    assert "secret" not in message["headers"]["argsrepr"]
+
+
+def test_sqs_attributes_are_in_the_headers() -> None:
+    attributes = {"SentTimestamp": "1", "ApproximateReceiveCount": "2"}
+    message = to_task_message({"Body": "x", "MessageId": "m1", "Attributes": attributes}, "app.bridge")
+    assert message["headers"]["sqs_attributes"] == attributes
+
+
+def test_a_retry_does_not_go_back_to_the_raw_queue() -> None:
+    message = to_task_message({"Body": "x", "MessageId": "m1"}, "app.bridge")
+    info = message["properties"]["delivery_info"]
+    assert not info.get("exchange")
+    assert not info.get("routing_key")
+    assert Context(delivery_info=info).delivery_info == {}

@@ -1,0 +1,72 @@
+"""`email_broker`, the forerunner's program."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from commands.broker import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mypy_boto3_sqs import SQSClient
+
+    from emails.queue import RawQueue
+    from emails.store import EmailStore
+    from settings import Settings
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_dry_run_says_what_would_be_sent_and_why_not_and_changes_nothing(
+    row: dict[str, Any], store: EmailStore, raw_queue: RawQueue, sqs: SQSClient, settings: Settings
+) -> None:
+    rows = [row, {**row, "EmailId": "bad", "Sender": "x"}, {**row, "EmailId": "sent", "EmailStatus": "Sent"}]
+    for each in rows:
+        store.put(each)
+    raw_queue.enqueue([*(each["EmailId"] for each in rows), "no-row"], sent=lambda count: count)
+    sqs.send_message(QueueUrl=raw_queue.url, MessageBody="hello")
+    result = CliRunner().invoke(main, ["--dry-run", "-q", raw_queue.url, "-t", settings.table, "-r", "localstack"])
+    assert result.exit_code == 0, result.output
+    for line in (
+        f"{row['EmailId']}: would be sent by stub, 1 recipients, 0 attachments",
+        "bad: would not be sent: Failed: invalid row",
+        "sent: would not be sent: already Sent",
+        "no-row: would wait: it has no row yet",
+        "would become a dead letter: NotJson: the body is not JSON",
+    ):
+        assert line in result.output
+    assert [store.get(each["EmailId"]) for each in rows] == rows
+    assert len(raw_queue.receive(10)) == 5, "they were given back at once"
+
+
+def test_it_runs_a_worker_on_the_queue_and_table_it_is_given(
+    row: dict[str, Any], store: EmailStore, raw_queue: RawQueue, settings: Settings, wait_until: Callable[..., None]
+) -> None:
+    store.put(row)
+    raw_queue.enqueue([row["EmailId"]], sent=lambda count: count)
+    program = Path(sys.executable).with_name("email_broker")
+    environment = os.environ | {"AWS_ENDPOINT_URL": settings.endpoint or ""}
+    arguments = ["--region", "localstack", "--queue-url", raw_queue.url, "--table-name", settings.table]
+    process = subprocess.Popen([program, *arguments], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: (store.get(row["EmailId"]) or {})["EmailStatus"] == "Sent")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def test_a_queue_that_is_missing_is_named_with_the_command_that_makes_it(settings: Settings) -> None:
+    program = Path(sys.executable).with_name("email_broker")
+    environment = os.environ | {"EMAIL_ENDPOINT_URL": settings.endpoint or "", "EMAIL_STAGE": "nobody"}
+    result = subprocess.run([program], env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 1
+    assert "Missing: queue emails_nobody," in result.stderr
+    assert "make provision" in result.stderr

@@ -1,0 +1,126 @@
+"""What a person types, and what comes back."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from commands import main
+from settings import get_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from click.testing import Result
+
+    from emails.queue import RawQueue
+    from emails.store import EmailStore
+    from settings import Settings
+
+Run = "Callable[..., Result]"
+
+
+@pytest.mark.parametrize("command", main.list_commands(None), ids=str)  # type: ignore[arg-type]  # it asks no context
+def test_every_command_explains_itself(run: Callable[..., Result], command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 5
+
+
+def test_an_unknown_command_is_refused(run: Callable[..., Result]) -> None:
+    assert run("nonsense").exit_code == 2
+
+
+def test_nothing_listening_is_one_sentence_that_says_what_to_do(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMAIL_ENDPOINT_URL", "http://127.0.0.1:9")
+    get_settings.cache_clear()
+    for arguments in (("provision",), ("enqueue", "x"), ("status", "x")):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert result.output.splitlines()[-1].startswith("Error: ")
+        assert "http://127.0.0.1:9" in result.output
+
+
+def test_provision_makes_what_is_missing_once(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMAIL_STAGE", f"fresh-{uuid.uuid4().hex[:8]}")
+    get_settings.cache_clear()
+    first, second = run("provision"), run("provision")
+    assert first.output.count("made ") == 5
+    assert second.output.count("found ") == 5
+    assert "made" not in second.output
+
+
+def test_put_then_enqueue_then_status(run: Callable[..., Result], row: dict[str, Any], raw_queue: RawQueue) -> None:
+    email_id = row["EmailId"]
+    del row["EmailStatus"]
+    put = run("put", input=json.dumps(row))
+    assert (put.exit_code, put.output.split()[:3]) == (0, [email_id, "is", "Pending."])
+    enqueue = run("enqueue", email_id)
+    assert enqueue.exit_code == 0
+    assert f"status {email_id}" in enqueue.output
+    assert [json.loads(message["Body"]) for message in raw_queue.receive(10)] == [{"email_id": email_id}]
+    status = run("status", email_id)
+    assert dict(line.split(maxsplit=1) for line in status.output.splitlines())["EmailStatus"] == "Pending"
+
+
+def test_put_refuses_a_row_that_would_fail_and_says_why(run: Callable[..., Result], row: dict[str, Any]) -> None:
+    result = run("put", input=json.dumps({**row, "Sender": "nobody"}))
+    assert result.exit_code == 1
+    assert "Sender: is no address" in result.output
+
+
+def test_put_refuses_an_id_that_has_a_row(run: Callable[..., Result], row: dict[str, Any], store: EmailStore) -> None:
+    store.put(row)
+    result = run("put", input=json.dumps({**row, "Subject": "another"}))
+    assert result.exit_code == 1
+    assert (store.get(row["EmailId"]) or {})["Subject"] == row["Subject"]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "7"])
+def test_put_refuses_what_is_no_json_object(run: Callable[..., Result], text: str) -> None:
+    result = run("put", input=text)
+    assert result.exit_code == 1
+    assert "JSON" in result.output
+
+
+def test_enqueue_takes_ids_from_a_file_or_stdin_one_a_line(
+    run: Callable[..., Result], raw_queue: RawQueue, tmp_path: Path
+) -> None:
+    file = tmp_path / "ids"
+    file.write_text("".join(f"id-{number}\n" for number in range(12)) + "\n")
+    assert run("enqueue", "--from-file", str(file)).output.startswith("12 on ")
+    assert run("enqueue", input="id-12\n").output.startswith("1 on ")
+    received = []
+    while messages := raw_queue.receive(10):
+        received += [json.loads(message["Body"])["email_id"] for message in messages]
+    assert sorted(received) == sorted(f"id-{number}" for number in range(13))
+
+
+def test_enqueue_refuses_an_id_that_no_worker_would_take(run: Callable[..., Result]) -> None:
+    result = run("enqueue", "x" * 191)
+    assert result.exit_code == 1
+    assert "longer than 190 bytes" in result.output
+
+
+def test_status_as_json_tells_the_story_and_nothing_private(
+    run: Callable[..., Result], row: dict[str, Any], store: EmailStore
+) -> None:
+    store.put({**row, "FailureReason": "why"})
+    result = run("status", "--json", row["EmailId"])
+    assert json.loads(result.output) == {
+        "EmailId": row["EmailId"],
+        "EmailStatus": "Pending",
+        "FailureReason": "why",
+    }
+
+
+def test_status_of_an_id_without_a_row_fails(run: Callable[..., Result], settings: Settings) -> None:
+    result = run("status", "nobody")
+    assert result.exit_code == 1
+    assert f"nobody has no row in {settings.table}" in result.output

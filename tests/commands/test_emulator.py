@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emails.resources import check_resources
+from settings import Settings
+from tests.conftest import free_port
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_it_provisions_and_stops_cleanly(number: signal.Signals) -> None:
+    port = free_port()
+    program = Path(sys.executable).with_name("email-service")
+    process = subprocess.Popen([program, "emulator", "--port", str(port)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    try:
+        line = next(line for line in process.stdout if line.startswith("Ready"))
+        assert line.startswith(f"Ready on http://127.0.0.1:{port};")
+        check_resources(Settings(endpoint_url=f"http://127.0.0.1:{port}"))
+    finally:
+        process.send_signal(number)
+    assert process.wait(20) == 0
+    process.stdout.close()
+
+
+def test_a_port_that_is_taken_is_named(emulator: str) -> None:
+    program = Path(sys.executable).with_name("email-service")
+    port = emulator.rpartition(":")[2]
+    arguments = [program, "emulator", "--port", port]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 1
+    assert f"Port {port} has an emulator already" in result.stderr

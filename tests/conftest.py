@@ -1,0 +1,95 @@
+"""One emulator a test process; tests keep apart by their own queues and tables."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from commands.emulator import running_emulator
+from emails.queue import RawQueue
+from emails.resources import provision
+from emails.store import EmailStore
+from settings import Settings, get_settings
+from settings.aws import client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mypy_boto3_sqs import SQSClient
+
+logging.getLogger("botocore").setLevel(logging.INFO)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Iterator[str]:
+    """The URL of an emulator of SQS and DynamoDB."""
+    with running_emulator(free_port()) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    for name in ("AWS_REGION", "AWS_ENDPOINT_URL", "QUEUE_URL", "DYNAMO_TABLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(Settings.model_config, "env_file", None)
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def settings(emulator: str) -> Settings:
+    """Settings of a stage of its own, its queues and table made."""
+    settings = Settings(endpoint_url=emulator, stage=f"t{uuid.uuid4().hex[:10]}")
+    list(provision(settings))
+    return settings
+
+
+@pytest.fixture
+def sqs(settings: Settings) -> SQSClient:
+    return client("sqs", settings)
+
+
+@pytest.fixture
+def store(settings: Settings) -> EmailStore:
+    return EmailStore(client("dynamodb", settings), settings.table)
+
+
+@pytest.fixture
+def raw_queue(sqs: SQSClient, settings: Settings) -> RawQueue:
+    return RawQueue(sqs, settings)
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """Wait for a condition, or fail saying which."""
+
+    def wait(condition: Callable[[], object], seconds: float = 20, what: str = "") -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+            time.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture
+def row() -> dict[str, object]:
+    """A row that can be sent, as the forerunner's producers write it."""
+    return {
+        "EmailId": f"email-{uuid.uuid4().hex[:8]}",
+        "EmailStatus": "Pending",
+        "Subject": "Hello",
+        "Sender": "Shop <shop@example.com>",
+        "RecipientsTo": ["ada@example.com"],
+        "BodyText": "Hi",
+    }

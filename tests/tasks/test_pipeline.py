@@ -1,0 +1,233 @@
+"""From raw messages to sent emails and dead letters, through a real worker."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import uuid
+from email import message_from_bytes, policy
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+from celery import Celery
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from settings.model import dead_letter_queue
+
+if TYPE_CHECKING:
+    from tests.tasks.conftest import Pipeline
+
+pytestmark = pytest.mark.xdist_group("worker")
+
+Row = dict[str, Any]
+
+
+def test_a_raw_message_becomes_a_sent_email(pipeline: Pipeline, row: Row) -> None:
+    row["Subject"] = "Grüße \U0001f389"
+    pipeline.store.put(row)
+    pipeline.send_raw(json.dumps({"email_id": row["EmailId"]}))
+    pipeline.wait_until(lambda: pipeline.status(row) == "Sent")
+    written = [message_from_bytes(file.read_bytes(), policy=policy.default) for file in pipeline.outbox.glob("*.eml")]
+    assert [message["To"] for message in written if message["Subject"] == row["Subject"]] == ["ada@example.com"]
+
+
+def test_an_email_enqueued_twice_is_sent_once(pipeline: Pipeline, row: Row) -> None:
+    pipeline.store.put(row)
+    pipeline.enqueue(row["EmailId"])
+    pipeline.wait_until(lambda: pipeline.status(row) == "Sent")
+    pipeline.enqueue(row["EmailId"])
+    pipeline.wait_until(lambda: f"{row['EmailId']}: already Sent" in pipeline.log())
+    assert pipeline.log().count(f"{row['EmailId']}: Sent") == 1
+
+
+@pytest.mark.parametrize(
+    ("recipient", "ends", "attempts"),
+    [
+        ("permanent@example.com", "Failed", 1),
+        ("temporary@example.com", "Sent", 2),
+        ("silent@example.com", "Unknown", 1),
+    ],
+    ids=["permanent", "temporary", "no telling"],
+)
+def test_what_the_provider_answers_decides_the_status(
+    pipeline: Pipeline, row: Row, recipient: str, ends: str, attempts: int
+) -> None:
+    row["RecipientsTo"] = [recipient]
+    pipeline.store.put(row)
+    pipeline.enqueue(row["EmailId"])
+
+    def ended() -> bool:
+        found = pipeline.store.get(row["EmailId"]) or {}
+        return (found["EmailStatus"], found.get("Attempts")) == (ends, attempts)
+
+    pipeline.wait_until(ended)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "named"),
+    [
+        ({"RecipientsTo": []}, "RecipientsTo"),
+        ({"RecipientsTo": ["nobody"]}, "RecipientsTo[0]"),
+        ({"Subject": "Hello\r\nBcc: everybody@example.com"}, "Subject"),
+        ({"Headers": {"X-Shop": "a\nb"}}, "Headers.X-Shop"),
+        ({"Subject": 7}, "Subject"),
+        ({"Attachments": [{"name": "a", "content_type": "text/plain", "body": "!"}]}, "Attachments[0].body"),
+    ],
+    ids=["no recipient", "no @", "CRLF in subject", "LF in header", "wrong type", "bad attachment"],
+)
+def test_a_row_that_cannot_be_mapped_fails_with_the_attribute_named(
+    pipeline: Pipeline, row: Row, attributes: Row, named: str
+) -> None:
+    pipeline.store.put({**row, **attributes})
+    pipeline.enqueue(row["EmailId"])
+    pipeline.wait_until(lambda: pipeline.status(row) == "Failed")
+    assert (pipeline.store.get(row["EmailId"]) or {})["FailureReason"].startswith(f"{named}")
+
+
+def celery_message(task: str, *args: object) -> dict[str, Any]:
+    """As kombu's SQS transport publishes it."""
+    task_id = str(uuid.uuid4())
+    return {
+        "body": json.dumps([args, {}, {}]),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {"lang": "py", "task": task, "id": task_id, "root_id": task_id, "retries": 0},
+        "properties": {
+            "delivery_info": {"exchange": "", "routing_key": "x"},
+            "delivery_tag": "y",
+            "body_encoding": "utf-8",
+        },
+    }
+
+
+def pickled(content: object) -> dict[str, Any]:
+    message = celery_message("tasks.process_email")
+    message["content-type"] = "application/x-python-serialize"
+    message["content-encoding"] = "binary"
+    message["body"] = base64.b64encode(pickle.dumps(content)).decode()
+    message["properties"]["body_encoding"] = "base64"
+    return message
+
+
+BAD_BODIES = {
+    "not JSON": ("hello", "NotJson"),
+    "no object": ("[1]", "NotAnObject"),
+    "no email_id": ("{}", "NoEmailId"),
+    "wrong type": ('{"email_id": 7}', "InvalidEmailId"),
+    "blank": ('{"email_id": "  "}', "InvalidEmailId"),
+    "too long": (json.dumps({"email_id": "x" * 191}), "InvalidEmailId"),
+    "control characters": ('{"email_id": "a\\u0000b"}', "InvalidEmailId"),
+    "nested deeply": ("[" * 100_000, "NotJson"),
+    "an envelope of a known task": (json.dumps(celery_message("tasks.process_email", "x")), "NoEmailId"),
+    "an envelope of an unknown task": (json.dumps(celery_message("os.system", "x")), "NoEmailId"),
+    "a pickle envelope": (json.dumps(pickled(["x"])), "NoEmailId"),
+    "a corrupt envelope": (json.dumps({**celery_message("tasks.process_email"), "properties": 1}), "NoEmailId"),
+}
+
+
+@pytest.mark.parametrize(("body", "reason"), BAD_BODIES.values(), ids=BAD_BODIES)
+def test_a_bad_raw_body_is_a_dead_letter_with_its_reason_and_its_body_unchanged(
+    pipeline: Pipeline, body: str, reason: str
+) -> None:
+    nonce = uuid.uuid4().hex
+    attribute = {"nonce": {"DataType": "String", "StringValue": nonce}}
+    pipeline.send_raw(body, MessageAttributes=attribute)
+    letter = pipeline.find_dead_letter(lambda letter: letter.attributes.get("nonce") == nonce)
+    assert (letter.reason, letter.body) == (reason, body)
+    assert letter.detail
+
+
+def test_a_body_of_one_mebibyte_is_a_dead_letter_though_no_reason_fits_beside_it(pipeline: Pipeline) -> None:
+    body = "x" * 1_048_576
+    pipeline.send_raw(body)
+    assert pipeline.find_dead_letter(lambda letter: letter.body == body).reason == "MaxReceives"
+
+
+BAD_TASK_MESSAGES = {
+    "no JSON": "hello",
+    "no object": "[1]",
+    "no envelope": "{}",
+    "properties of a wrong type": json.dumps({**celery_message("tasks.process_email"), "properties": 1}),
+    "headers of a wrong type": json.dumps({**celery_message("tasks.process_email"), "headers": "x"}),
+    "a body that is no JSON": json.dumps({**celery_message("tasks.process_email"), "body": "{"}),
+    "an unknown task": json.dumps(celery_message("os.system", "x")),
+    "pickle": json.dumps(pickled([["x"], {}, {}])),
+    "too many arguments": json.dumps(celery_message("tasks.process_email", 1, 2, 3)),
+    "no arguments": json.dumps({**celery_message("tasks.process_email"), "body": "7"}),
+    "an empty body": json.dumps({**celery_message("tasks.process_email"), "body": "[]"}),
+    "no task id": json.dumps({**celery_message("tasks.process_email"), "headers": {"task": "tasks.process_email"}}),
+    "a task name that is no string": json.dumps(celery_message(["x"], "x")),
+}
+
+
+@pytest.mark.parametrize("body", BAD_TASK_MESSAGES.values(), ids=BAD_TASK_MESSAGES)
+def test_a_bad_message_on_the_tasks_queue_is_a_dead_letter_too(pipeline: Pipeline, body: str) -> None:
+    nonce = uuid.uuid4().hex
+    attribute = {"nonce": {"DataType": "String", "StringValue": nonce}}
+    pipeline.send(pipeline.settings.tasks_queue, body, MessageAttributes=attribute)
+    letter = pipeline.find_dead_letter(lambda letter: letter.attributes.get("nonce") == nonce)
+    assert letter.queue == dead_letter_queue(pipeline.settings.tasks_queue)
+    assert letter.body == body
+    assert letter.reason != "MaxReceives"
+
+
+# What SQS takes in a body (SendMessage, "MessageBody").
+sqs_text = st.text(
+    st.characters(min_codepoint=0x20, max_codepoint=0x10FFFF, exclude_categories=["Cs"]).filter(
+        lambda c: c not in "\ufffe\uffff"
+    ),
+    min_size=1,
+    max_size=300,
+)
+
+
+@given(bodies=st.lists(sqs_text, min_size=5, max_size=10, unique=True))
+@hypothesis_settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_text_a_producer_sends_ends_in_the_dead_letters(pipeline: Pipeline, bodies: list[str]) -> None:
+    sent = {pipeline.send_raw(body): body for body in bodies}
+    for body in sent.values():
+        assert pipeline.find_dead_letter(lambda letter, body=body: letter.body == body).reason in {
+            "NotJson",
+            "NotAnObject",
+        }
+
+
+def test_an_id_without_a_row_waits_for_it(pipeline: Pipeline, row: Row) -> None:
+    pipeline.enqueue(row["EmailId"])
+    pipeline.wait_until(lambda: f"{row['EmailId']} waits" in pipeline.log())
+    pipeline.store.put(row)
+    pipeline.wait_until(lambda: pipeline.status(row) == "Sent")
+
+
+def test_an_id_whose_row_never_comes_is_a_dead_letter(pipeline: Pipeline) -> None:
+    email_id = f"never-{uuid.uuid4().hex}"
+    pipeline.enqueue(email_id)
+    assert pipeline.find_dead_letter(lambda letter: email_id in letter.body).reason == "EmailNotFound"
+
+
+def test_another_celery_program_may_start_process_email(pipeline: Pipeline, row: Row) -> None:
+    pipeline.store.put(row)
+    program = Celery("another", broker=f"sqs://test:test@{urlsplit(pipeline.settings.endpoint or '').netloc}")
+    program.conf.broker_transport_options = {"region": "us-east-1", "is_secure": False}
+    program.conf.task_create_missing_queues = True
+    program.send_task("tasks.process_email", [row["EmailId"]], queue=pipeline.settings.tasks_queue)
+    pipeline.wait_until(lambda: pipeline.status(row) == "Sent")
+
+
+def test_nothing_private_is_in_the_log(pipeline: Pipeline, row: Row) -> None:
+    for attribute in ("Subject", "BodyText", "BodyHtml"):
+        row[attribute] = f"mark-{attribute}"
+    row |= {"Sender": "mark-name <mark-sender@example.com>", "RecipientsTo": ["mark-to@example.com"]}
+    row |= {"Headers": {"X-Mark": "mark-header"}, "Tags": {"mark": "mark-tag"}}
+    pipeline.store.put(row)
+    pipeline.store.put({**row, "EmailId": f"{row['EmailId']}-bad", "RecipientsCc": ["mark-bad address@"]})
+    pipeline.enqueue(row["EmailId"], f"{row['EmailId']}-bad")
+    pipeline.send_raw('{"mark-body": "mark-value"}')
+    pipeline.wait_until(lambda: pipeline.status(row) == "Sent")
+    pipeline.find_dead_letter(lambda letter: "mark-body" in letter.body)
+    pipeline.wait_until(lambda: f"{row['EmailId']}-bad: Failed" in pipeline.log())
+    assert "mark-" not in pipeline.log()
