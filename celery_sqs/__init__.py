@@ -1,7 +1,6 @@
 """Celery on SQS: a kombu transport. Knows nothing of the project around it."""
 
 from celery_sqs.dead_letters import Reason
-from celery_sqs.task import Task
 from celery_sqs.transport import Transport
 
-__all__ = ["Reason", "Task", "Transport"]
+__all__ = ["Reason", "Transport"]

@@ -37,6 +37,12 @@ def with_reason(body: str, attributes: Mapping[str, Mapping[str, Any]], reason: 
     return kept
 
 
+def message_bytes(parameters: Mapping[str, Any]) -> int:
+    """What a message counts: its body, and its attributes with their names and types."""
+    attributes = parameters.get("MessageAttributes", {})
+    return len(parameters["MessageBody"].encode()) + sum(attribute_bytes(*item) for item in attributes.items())
+
+
 def attribute_bytes(name: str, value: Mapping[str, Any]) -> int:
     """What an attribute counts towards a message's size: its name, its type and its value."""
     content = value.get("StringValue", "").encode() or value.get("BinaryValue", b"")

@@ -1,31 +1,38 @@
-"""Receives from one queue in a thread of its own: parked while there is no room, awake when there is."""
+"""Receives from one queue in threads of its own: parked while there is no room, awake as soon as there is."""
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from kombu.log import get_logger
 
 from celery_sqs.batches import MAX_ENTRIES
+from celery_sqs.quiet import OnceAMinute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 logger = get_logger(__name__)
+complain = OnceAMinute(logger)
 
-MAX_ERROR_DELAY_SECONDS = 30
+THREADS = 2  # the second receives only while the first finds more than it can carry
+LAST_BACKOFF_SECONDS = 20.0
 
 
 class Room:
-    """How many more messages a consumer may hold. Thread-safe."""
+    """How many more messages a consumer may hold, shared first come first by the pollers of its queues. Thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._limit = 0
         self._held = 0
+        self._waiting: deque[object] = deque()
         self._closed = False
+        self.sharers = 1
 
     @property
     def limit(self) -> int:
@@ -38,18 +45,25 @@ class Room:
             self._limit = limit
             self._changed.notify_all()
 
-    def take(self) -> int:
-        """Wait for room for a whole receive (10, or the limit where it is less) and take it.
+    def take(self, stopped: threading.Event) -> int:
+        """Wait for room for a whole receive, and take it. Returns how much it is, or 0 once stopped.
 
-        Returns 0 once closed. To wait for 10 keeps a busy consumer from asking SQS for one message at a time.
+        A receive is of 10 messages: less would make a busy consumer ask for one at a time. Where the limit is too small
+        for 10 a queue it is shared out, so that no queue's long poll starves another.
         """
+        ticket = object()
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._free() >= self._wanted())
-            if self._closed:
+            self._waiting.append(ticket)
+            self._changed.wait_for(
+                lambda: stopped.is_set() or (self._waiting[0] is ticket and self._free() >= self._share())
+            )
+            self._waiting.remove(ticket)
+            self._changed.notify_all()
+            if stopped.is_set():
                 return 0
-            wanted = self._wanted()
-            self._held += wanted
-            return wanted
+            share = self._share()
+            self._held += share
+            return share
 
     def give_back(self, count: int) -> None:
         """So many are not held any more, or never came."""
@@ -57,23 +71,22 @@ class Room:
             self._held -= count
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Nobody waits any more."""
+    def wake(self) -> None:
+        """Let those who wait see that they are stopped."""
         with self._changed:
-            self._closed = True
             self._changed.notify_all()
 
-    def _wanted(self) -> int:
-        return min(MAX_ENTRIES, self._limit or MAX_ENTRIES)
+    def _share(self) -> int:
+        return min(MAX_ENTRIES, max(1, self._limit // self.sharers)) if self._limit else MAX_ENTRIES
 
     def _free(self) -> int:
         return self._limit - self._held if self._limit else MAX_ENTRIES
 
 
 class Poller:
-    """Calls `receive(count)` again and again while `room` allows it, and passes on what it brings to `deliver`.
+    """Calls `receive(count)` while `room` allows it, and passes on what it brings to `accept`.
 
-    What a receive brings after `stop` goes to `release`.
+    What a receive brings after `stop` goes to `give_back`, since it may be what this process has just released.
     """
 
     def __init__(
@@ -81,40 +94,69 @@ class Poller:
         name: str,
         room: Room,
         receive: Callable[[int], list[dict[str, Any]]],
-        deliver: Callable[[list[dict[str, Any]]], None],
-        release: Callable[[list[dict[str, Any]]], None],
+        accept: Callable[[list[dict[str, Any]]], None],
+        give_back: Callable[[list[dict[str, Any]]], None],
     ) -> None:
+        self.last_receive_at = time.time()
+        self.parked = False
+        self._name = name
         self._room = room
         self._receive = receive
-        self._deliver = deliver
-        self._release = release
+        self._accept = accept
+        self._give_back = give_back
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"poll {name}", daemon=True)
-        self._name = name
+        self._plenty = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(number == 0,), name=f"poll {name} {number}", daemon=True)
+            for number in range(THREADS)
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Start no further receive."""
         self._stopped.set()
+        self._plenty.set()
+        self._room.wake()
 
-    def _run(self) -> None:
+    def join(self, seconds: float) -> None:
+        """Wait so long for the receives under way."""
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0, deadline - time.monotonic()))
+
+    def _run(self, is_first: bool) -> None:
         failures = 0
-        while not self._stopped.is_set() and (count := self._room.take()):
-            messages: list[dict[str, Any]] = []
+        while not self._stopped.is_set():
+            if not is_first:
+                self._plenty.wait()
+            self.parked = is_first
+            count = self._room.take(self._stopped)
+            self.parked = False
+            if not count:
+                return
             try:
                 messages = self._receive(count)
-                failures = 0
             except (BotoCoreError, ClientError) as error:
+                self._room.give_back(count)
+                complain("cannot receive from %s, and keeps trying: %s", self._name, error)
                 failures += 1
-                logger.error("cannot receive from %s: %s", self._name, error)
-            finally:
-                self._room.give_back(count - len(messages))
+                self._stopped.wait(min(2.0 ** (failures - 1), LAST_BACKOFF_SECONDS))
+                continue
+            failures = 0
+            self.last_receive_at = time.time()
+            self._room.give_back(count - len(messages))
             if self._stopped.is_set():
-                self._release(messages)
                 self._room.give_back(len(messages))
-            elif messages:
-                self._deliver(messages)
-            if failures:
-                self._stopped.wait(min(2**failures, MAX_ERROR_DELAY_SECONDS))
+                self._give_back(messages)
+            else:
+                self._set_plenty(len(messages) == count)
+                self._accept(messages)
+
+    def _set_plenty(self, plenty: bool) -> None:
+        if plenty:
+            self._plenty.set()
+        elif not self._stopped.is_set():
+            self._plenty.clear()

@@ -1,25 +1,59 @@
-"""The kombu transport: kombu's own SQS channel, with our way of receiving, settling and delaying."""
+"""The kombu transport: kombu's own SQS channel, wired to our way of receiving, settling, sending and delaying."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
+from botocore.config import Config
 from botocore.exceptions import ClientError
+from celery._state import get_current_task
 from kombu.log import get_logger
 from kombu.transport import SQS, virtual
 from kombu.transport.SQS.exceptions import DoesNotExistQueueException
+from kombu.utils.json import dumps
 
 from celery_sqs import delays, raw_queues
-from celery_sqs.dead_letters import Reason
+from celery_sqs.batches import MAX_MESSAGE_BYTES
+from celery_sqs.dead_letters import Reason, message_bytes
+from celery_sqs.deliveries import get_deliveries, make_visible
 from celery_sqs.inbox import Inbox
 from celery_sqs.poller import Poller, Room
 from celery_sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage
+from celery_sqs.request import use_our_request
+
+if TYPE_CHECKING:
+    from celery_sqs.deliveries import Delivery
 
 logger = get_logger(__name__)
 
 REJECTED = Reason("Rejected", "the worker rejected the message: its log has the message id and the cause")
 NOT_A_MESSAGE = Reason("NotAMessage", "the body is no message of kombu's")
+
+# Beside kombu's `client-config`, which overrides them. A half-open connection is noticed by the time-outs: the read
+# time-out is above the longest poll (20 s). Retries are the pollers' and batchers' own.
+CLIENT_CONFIG = {
+    "connect_timeout": 5,
+    "read_timeout": 25,
+    "tcp_keepalive": True,
+    "retries": {"mode": "standard", "total_max_attempts": 2},
+    "max_pool_connections": 50,
+    # As in settings that the bench compares: both save CPU on every request.
+    "user_agent": "celery_sqs",
+    "parameter_validation": False,
+}
+
+# An idle long poll has nothing to give back; one that swallowed what was just released answers at once.
+JOIN_SECONDS = 0.5
+
+
+class MessageTooLarge(ValueError):
+    """A message is larger than SQS takes."""
+
+
+class DelayRefused(ValueError):
+    """A FIFO queue takes no delay of a single message: it would be sent early."""
 
 
 class QoS(SQS.QoS):
@@ -42,6 +76,9 @@ class QoS(SQS.QoS):
             super().ack(delivery_tag)
             self.room.give_back(1)
 
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Nothing to do: `Deliveries` keeps what runs, and gives back what does not."""
+
 
 class Message(virtual.Message):
     """A message that knows, once rejected, why."""
@@ -57,9 +94,10 @@ class Channel(SQS.Channel):
 
     def __init__(self, connection: Transport, **kwargs: Any) -> None:
         self._pollers: dict[str, Poller] = {}
+        self._queues: dict[str, Queue] = {}
         super().__init__(connection, **kwargs)
 
-    # Queues
+    # Queues and clients
 
     def _update_queue_cache(self, queue_name_prefix: str) -> None:
         """Fill the cache with the predefined queues alone: kombu lists up to 1,000 queues for every channel."""
@@ -77,6 +115,21 @@ class Channel(SQS.Channel):
                 raise DoesNotExistQueueException(f"Queue with name {name!r} doesn't exist in SQS") from None
         return super()._resolve_queue_url(queue)
 
+    def _new_boto_client(self, service: str, *args: Any, config: Config | None = None, **kwargs: Any) -> Any:
+        """One client a process for the same arguments: they are thread-safe, and slow to make."""
+        ours = Config(**(CLIENT_CONFIG | (self.transport_options.get("client-config") or {})))
+        config = ours.merge(config) if config else ours
+        key = (os.getpid(), service, args, tuple(sorted(kwargs.items())), self.endpoint_url, repr(vars(config)))
+        if key not in _clients:
+            _clients[key] = super()._new_boto_client(service, *args, config=config, **kwargs)
+        return _clients[key]
+
+    def _queue(self, queue: str) -> Queue:
+        if queue not in self._queues:
+            name = self.canonical_queue_name(queue)
+            self._queues[queue] = Queue(name, self._new_queue(queue), client=lambda: self.sqs(queue=name))
+        return self._queues[queue]
+
     # Receiving
 
     def basic_consume(
@@ -87,41 +140,48 @@ class Channel(SQS.Channel):
             self._noack_queues.add(queue)
         # Not kombu's SQS channel's, which starts its own polling on the hub.
         virtual.Channel.basic_consume(self, queue, no_ack, callback, consumer_tag, *args, **kwargs)
-        name = self.canonical_queue_name(queue)
-        source = Queue(name, self._new_queue(queue), client=lambda: self.sqs(queue=name))
-        self._pollers[queue] = Poller(
+        source = self._queue(queue)
+        poller = self._pollers[queue] = Poller(
             queue,
             self.qos.room,
-            receive=lambda count: source.receive(count, self.wait_time_seconds),
-            deliver=lambda messages: self._accept(queue, source, messages),
-            release=lambda messages: _release(source, messages),
+            receive=lambda count: source.receive(count, self.wait_time_seconds, self.visibility_timeout),
+            accept=lambda messages: self._accept(queue, source, messages),
+            give_back=lambda messages: make_visible(source, [message["ReceiptHandle"] for message in messages]),
         )
-        self._pollers[queue].start()
+        self.qos.room.sharers = len(self._pollers)
+        poller.start()
 
     def basic_cancel(self, consumer_tag: str) -> None:
-        if poller := self._pollers.pop(self._tag_to_queue.get(consumer_tag, ""), None):
-            poller.stop()
+        """Stop consuming a queue, and give back what nobody has begun to work on."""
+        queue = self._tag_to_queue.get(consumer_tag, "")
+        poller = self._pollers.pop(queue, None)
         super().basic_cancel(consumer_tag)
-
-    def close(self) -> None:
-        if not self.closed:
-            self.qos.room.close()
-        super().close()
+        if poller:
+            poller.stop()
+            self.qos.room.sharers = max(1, len(self._pollers))
+            self.connection.stopped_pollers.append(poller)
+            held = get_deliveries()
+            held.release([delivery for delivery in held.held() if delivery.queue is self._queues[queue]])
 
     def _accept(self, queue: str, source: Queue, messages: list[ReceivedMessage]) -> None:
         """Hand each message to the consumer, or settle it here where it is not to reach the consumer."""
         for message in messages:
+            delivery = get_deliveries().add(source, message, self.visibility_timeout)
             payload = self._to_payload(queue, message)
-            if payload is None:
-                source.dead_letter(message, NOT_A_MESSAGE)
-            elif delays.is_early(payload["headers"]):
-                source.delay(message, delays.delay_seconds(payload["headers"]))
-            else:
+            if payload and not delays.is_early(payload["headers"]):
                 payload["headers"].pop("eta", None)  # it is due: Celery's worker would set a timer for it
-                payload["properties"]["delivery_tag"] = message["ReceiptHandle"]
-                payload["properties"]["delivery_info"] |= {"sqs_message": message, "sqs_queue": source}
+                payload["properties"]["delivery_tag"] = delivery.tag
+                payload["properties"]["delivery_info"] |= {
+                    "sqs_message": message,
+                    "sqs_queue": source.url,
+                    "sqs_delivery": delivery,
+                }
                 self.connection.inbox.put((self, queue, payload))
                 continue
+            if payload:
+                delivery.delay(delays.delay_seconds(payload["headers"]))
+            else:
+                delivery.reject(NOT_A_MESSAGE)
             self.qos.room.give_back(1)
 
     def _to_payload(self, queue: str, message: ReceivedMessage) -> dict[str, Any] | None:
@@ -142,57 +202,85 @@ class Channel(SQS.Channel):
 
     def deliver(self, queue: str, payload: dict[str, Any]) -> None:
         """Hand a message to the queue's consumer, in the consumer's thread."""
-        tag, info = payload["properties"]["delivery_tag"], payload["properties"]["delivery_info"]
+        delivery: Delivery = payload["properties"]["delivery_info"]["sqs_delivery"]
+        if queue not in self._pollers:  # cancelled since, and the message given back
+            self.qos.room.give_back(1)
+            return
+        no_ack = queue in self._noack_queues
         try:
-            if queue in self._pollers:
-                self.connection._deliver(payload, queue)
-            else:  # cancelled since
-                self.qos.room.give_back(1)
-                info["sqs_queue"].make_visible(info["sqs_message"])
+            self.connection._deliver(payload, queue)
         except self.connection.connection_errors:
             raise
         except Exception as error:  # noqa: BLE001 (one message must not stop the consumer, whatever it holds)
             # Celery's consumer trusts what is in a message: one without a task id ends the worker (KeyError).
-            name = type(error).__name__
-            logger.error("the consumer of %s raised %s for message %s", queue, name, info["sqs_message"]["MessageId"])
-            reason = Reason(name, f"the consumer raised {name} when it read the message")
-            info["sqs_queue"].dead_letter(info["sqs_message"], reason)
-            self.qos.ack(tag)
+            name, message_id = type(error).__name__, delivery.message["MessageId"]
+            logger.error("the consumer of %s raised %s for message %s", queue, name, message_id)
+            delivery.reject(Reason(name, f"the consumer raised {name} when it read the message"))
+            self.qos.ack(delivery.tag)
+        if no_ack:
+            delivery.ack()
+            self.qos.room.give_back(1)
 
     # Settling
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
-        info = self.qos.get(delivery_tag).delivery_info
-        try:
-            info["sqs_queue"].delete(info["sqs_message"])
-        finally:
-            # Whatever SQS answered: a slot held for ever would park the poller. What is not deleted comes back.
-            self.qos.ack(delivery_tag)
+        self._delivery(delivery_tag).ack()
+        self.qos.ack(delivery_tag)
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Put the message on the queue's dead-letter queue with its reason, or leave it to be received again."""
-        message = self.qos.get(delivery_tag)
-        queue, sqs_message = message.delivery_info["sqs_queue"], message.delivery_info["sqs_message"]
-        try:
-            if requeue:
-                queue.make_visible(sqs_message, after=_requeue_delay(sqs_message))
-            elif self.qos.is_backoff_task(delivery_tag):
-                SQS.QoS.reject(self.qos, delivery_tag)  # kombu's backoff policy
-            else:
-                queue.dead_letter(sqs_message, message.reject_reason)
-        finally:
-            self.qos.ack(delivery_tag)
+        """Put the message on the queue's dead-letter queue with its reason, or let it be received again."""
+        delivery = self._delivery(delivery_tag)
+        if requeue:
+            delivery.give_up(after=_requeue_delay(delivery.message))
+        elif self.qos.is_backoff_task(delivery_tag):
+            SQS.QoS.reject(self.qos, delivery_tag)  # kombu's backoff policy
+            delivery.leave()
+        else:
+            delivery.reject(self.qos.get(delivery_tag).reject_reason)
+        self.qos.ack(delivery_tag)
 
-    def _restore(self, message: virtual.Message) -> None:
-        """Make a message that nobody worked on visible again at once."""
-        message.delivery_info["sqs_queue"].make_visible(message.delivery_info["sqs_message"])
+    def _delivery(self, delivery_tag: str) -> Delivery:
+        delivery: Delivery = self.qos.get(delivery_tag).delivery_info["sqs_delivery"]
+        return delivery
 
     # Sending
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        if delay := delays.delay_seconds(message["headers"]):
-            message["properties"]["DelaySeconds"] = delay
-        super()._put(queue, message, **kwargs)
+        """Send a message: because of the task that runs here, or else at once."""
+        target = self._queue(queue)
+        parameters = self._to_parameters(target, message)
+        if (size := message_bytes(parameters)) > MAX_MESSAGE_BYTES:
+            raise MessageTooLarge(f"the message has {size} bytes with its attributes; SQS takes {MAX_MESSAGE_BYTES}")
+        parent = _current_delivery()
+        # Two batches of a FIFO queue may overtake each other.
+        if parent and not target.is_fifo:
+            parent.publish(target, parameters)
+        else:
+            target.send(parameters)
+
+    def _to_parameters(self, target: Queue, message: dict[str, Any]) -> dict[str, Any]:
+        """What SQS is asked to send, in kombu's terms: message attributes, group, deduplication id and delay."""
+        properties = message["properties"]
+        parameters: dict[str, Any] = {}
+        if attributes := properties.pop("message_attributes", None):
+            parameters["MessageAttributes"] = attributes
+        if group := properties.get("MessageGroupId"):
+            parameters["MessageGroupId"] = group
+        delay = self._resolve_delay_seconds(properties)
+        if (until_eta := delays.delay_seconds(message["headers"])) > 0:
+            delay = max(delay or 0, until_eta)
+        if target.is_fifo:
+            if delay:
+                raise DelayRefused(f"queue {target.name} is FIFO and takes no delay of a message; asked for {delay} s")
+            parameters.setdefault("MessageGroupId", "default")
+            parameters["MessageDeduplicationId"] = (
+                properties.get("MessageDeduplicationId") or properties["delivery_tag"]
+            )
+        elif delay is not None:
+            parameters["DelaySeconds"] = delay
+        body = dumps(message)
+        parameters["MessageBody"] = SQS.AsyncMessage().encode(body) if self.sqs_base64_encoding else body
+        return parameters
 
 
 class Transport(SQS.Transport):
@@ -201,8 +289,10 @@ class Transport(SQS.Transport):
     Channel = Channel
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
+        use_our_request()
         super().__init__(client, **kwargs)
         self.inbox = Inbox()
+        self.stopped_pollers: list[Poller] = []
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Called for every new connection: a lost one leaves the hub empty (kombu's `Hub.reset`)."""
@@ -217,10 +307,9 @@ class Transport(SQS.Transport):
 
     def close_connection(self, connection: Any) -> None:
         super().close_connection(connection)
-        while delivery := self.inbox.get(timeout=0):  # its consumer is gone: back to the queue
-            channel, *message = delivery
-            channel.deliver(*message)
         self.inbox.close()
+        for poller in self.stopped_pollers:
+            poller.join(JOIN_SECONDS)
 
     def close_channel(self, channel: Any) -> None:
         super().close_channel(channel)
@@ -237,9 +326,15 @@ class Transport(SQS.Transport):
             self.inbox.wake()
 
 
-def _release(queue: Queue, messages: list[ReceivedMessage]) -> None:
-    for message in messages:
-        queue.make_visible(message)
+_clients: dict[tuple[Any, ...], Any] = {}
+
+
+def _current_delivery() -> Delivery | None:
+    """What this process holds of the task that runs in this thread; none where it was acknowledged before it ran."""
+    task = get_current_task()
+    tag = ((task.request.properties if task else None) or {}).get("delivery_tag", "")
+    delivery = get_deliveries().get(tag)
+    return delivery if delivery and delivery.is_open else None
 
 
 def _requeue_delay(message: ReceivedMessage) -> int:

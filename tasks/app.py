@@ -2,5 +2,5 @@
 
 from celery import Celery
 
-app = Celery("tasks", task_cls="celery_sqs:Task", include=["tasks.pipeline", "tasks.start"])
+app = Celery("tasks", include=["tasks.pipeline", "tasks.start"])
 app.config_from_object("celeryconfig")

@@ -20,7 +20,8 @@ from tasks.app import app
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from celery_sqs import Task
+    from celery.app.task import Task
+
     from emails.delivery import Ready
 
 logger = get_task_logger(__name__)

@@ -7,3 +7,4 @@ class Signal:
     def connect(self, receiver: _Receiver) -> _Receiver: ...
 
 celeryd_init: Signal
+worker_ready: Signal

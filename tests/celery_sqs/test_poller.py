@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+Start = "Callable[[Queue], Poller]"
+
+
 class Queue:
     """Hands out messages like SQS, as many as it is asked for, and counts the receives."""
 
@@ -38,22 +41,31 @@ class Queue:
 
 
 @pytest.fixture
-def room() -> Iterator[Room]:
-    room = Room()
-    yield room
-    room.close()
+def room() -> Room:
+    return Room()
 
 
-def start(queue: Queue, room: Room) -> Poller:
-    poller = Poller("q", room, queue.receive, queue.delivered.extend, queue.released.extend)
-    poller.start()
-    return poller
+@pytest.fixture
+def start(room: Room) -> Iterator[Callable[[Queue], Poller]]:
+    pollers = []
+
+    def start(queue: Queue) -> Poller:
+        poller = Poller("q", room, queue.receive, queue.delivered.extend, queue.released.extend)
+        pollers.append(poller)
+        poller.start()
+        return poller
+
+    yield start
+    for poller in pollers:
+        poller.stop()
 
 
-def test_a_full_prefetch_parks_the_poll_and_room_wakes_it(room: Room, wait_until: Callable[..., None]) -> None:
+def test_a_full_prefetch_parks_the_poll_and_room_wakes_it(
+    room: Room, start: Start, wait_until: Callable[..., None]
+) -> None:
     room.limit = 20
     queue = Queue(messages=100)
-    start(queue, room)
+    start(queue)
     wait_until(lambda: len(queue.delivered) == 20)
     assert queue.asked == [10, 10]
     room.give_back(9)
@@ -63,37 +75,37 @@ def test_a_full_prefetch_parks_the_poll_and_room_wakes_it(room: Room, wait_until
     assert queue.asked == [10, 10, 10]
 
 
-def test_a_limit_below_ten_is_asked_for_whole(room: Room, wait_until: Callable[..., None]) -> None:
+def test_a_limit_below_ten_is_asked_for_whole(room: Room, start: Start, wait_until: Callable[..., None]) -> None:
     room.limit = 4
     queue = Queue(messages=100)
-    start(queue, room)
+    start(queue)
     wait_until(lambda: queue.asked == [4])
     room.give_back(4)
     wait_until(lambda: queue.asked == [4, 4])
 
 
-def test_a_raised_limit_wakes_it(room: Room, wait_until: Callable[..., None]) -> None:
+def test_a_raised_limit_wakes_it(room: Room, start: Start, wait_until: Callable[..., None]) -> None:
     room.limit = 10
     queue = Queue(messages=100)
-    start(queue, room)
+    start(queue)
     wait_until(lambda: len(queue.delivered) == 10)
     room.limit = 20
     wait_until(lambda: len(queue.delivered) == 20)
 
 
-def test_what_a_receive_does_not_bring_leaves_room(room: Room, wait_until: Callable[..., None]) -> None:
+def test_what_a_receive_does_not_bring_leaves_room(room: Room, start: Start, wait_until: Callable[..., None]) -> None:
     room.limit = 10
     queue = Queue(messages=3)
-    start(queue, room)
+    start(queue)
     wait_until(lambda: len(queue.delivered) == 3)
     room.give_back(3)
     wait_until(lambda: len(queue.asked) > 1)
 
 
-def test_what_comes_after_the_stop_is_released(room: Room, wait_until: Callable[..., None]) -> None:
+def test_what_comes_after_the_stop_is_released(room: Room, start: Start, wait_until: Callable[..., None]) -> None:
     queue = Queue(messages=10)
     queue.gate.clear()
-    poller = start(queue, room)
+    poller = start(queue)
     wait_until(lambda: queue.asked)
     poller.stop()
     queue.gate.set()
@@ -103,11 +115,11 @@ def test_what_comes_after_the_stop_is_released(room: Room, wait_until: Callable[
 
 
 def test_an_error_is_waited_out_and_polling_goes_on(
-    room: Room, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    room: Room, start: Start, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(poller_module, "MAX_ERROR_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(poller_module, "LAST_BACKOFF_SECONDS", 0.01)
     room.limit = 10
     queue = Queue(messages=10)
     queue.errors = [EndpointConnectionError(endpoint_url="http://sqs")] * 3
-    start(queue, room)
+    start(queue)
     wait_until(lambda: len(queue.delivered) == 10)

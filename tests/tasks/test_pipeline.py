@@ -70,7 +70,7 @@ def test_what_the_provider_answers_decides_the_status(
 @pytest.mark.parametrize(
     ("attributes", "named"),
     [
-        ({"RecipientsTo": []}, "RecipientsTo"),
+        ({"RecipientsTo": []}, "Recipients"),
         ({"RecipientsTo": ["nobody"]}, "RecipientsTo[0]"),
         ({"Subject": "Hello\r\nBcc: everybody@example.com"}, "Subject"),
         ({"Headers": {"X-Shop": "a\nb"}}, "Headers.X-Shop"),
@@ -85,7 +85,7 @@ def test_a_row_that_cannot_be_mapped_fails_with_the_attribute_named(
     pipeline.store.put({**row, **attributes})
     pipeline.enqueue(row["EmailId"])
     pipeline.wait_until(lambda: pipeline.status(row) == "Failed")
-    assert (pipeline.store.get(row["EmailId"]) or {})["FailureReason"].startswith(f"{named}")
+    assert (pipeline.store.get(row["EmailId"]) or {})["FailureReason"].startswith(named)
 
 
 def celery_message(task: str, *args: object) -> dict[str, Any]:

@@ -1,0 +1,168 @@
+"""Collects entries of one of SQS's batch actions, and sends them from threads of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from kombu.log import get_logger
+
+from celery_sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES
+from celery_sqs.quiet import OnceAMinute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery_sqs.queue import Queue
+
+logger = get_logger(__name__)
+complain = OnceAMinute(logger)
+
+THREADS = 2
+CAPACITY = 1000  # entries, above which whoever adds one waits
+FIRST_BACKOFF_SECONDS = 0.1
+LAST_BACKOFF_SECONDS = 20.0
+
+
+@dataclass
+class Entry:
+    """One entry for one queue. `done` hears, in a batcher's thread, SQS's error code, or "" where it succeeded."""
+
+    queue: Queue
+    parameters: dict[str, Any]
+    done: Callable[[str], None]
+    size: int = 0
+    added_at: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class _Line:
+    """What waits for one queue."""
+
+    entries: deque[Entry] = field(default_factory=deque)
+    failures: int = 0
+    not_before: float = 0.0
+
+
+class Batcher:
+    """Sends batches of up to 10 entries and 1 MiB a queue, each as soon as it is full or `linger` seconds old.
+
+    `send(queue, batch)` makes the request and returns each entry's error code. An entry that fails is sent again, after
+    a backoff, for as long as it takes, unless its code is one of `final`: no other try would go better.
+    """
+
+    def __init__(
+        self, name: str, send: Callable[[Queue, list[Entry]], list[str]], linger: float, final: frozenset[str]
+    ) -> None:
+        self._name = name
+        self._send = send
+        self._linger = linger
+        self._final = final
+        self._changed = threading.Condition()
+        self._lines: dict[str, _Line] = {}
+        self._waiting = 0
+        self._in_flight = 0
+        self._hurried = False
+        self._threads: list[threading.Thread] = []
+
+    def add(self, entry: Entry, *, may_wait: bool = True) -> None:
+        """Add an entry. Waits while the buffer is full, unless the caller is one that empties it."""
+        with self._changed:
+            if not self._threads:
+                self._start()
+            if may_wait:
+                self._changed.wait_for(lambda: self._waiting < CAPACITY)
+            self._lines.setdefault(entry.queue.url, _Line()).entries.append(entry)
+            self._waiting += 1
+            self._changed.notify()
+
+    def hurry(self) -> None:
+        """Let nothing that waits now linger."""
+        with self._changed:
+            if self._waiting:
+                self._hurried = True
+                self._changed.notify_all()
+
+    def flush(self, seconds: float) -> int:
+        """Send all there is, and wait so long for the answers. Returns how many entries have none."""
+        self.hurry()
+        with self._changed:
+            self._changed.wait_for(lambda: not (self._waiting or self._in_flight), seconds)
+            return self._waiting + self._in_flight
+
+    def _start(self) -> None:
+        for number in range(THREADS):
+            thread = threading.Thread(target=self._run, name=f"{self._name} {number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while (batch := self._take()) is None:
+                    self._changed.wait(self._seconds_to_next())
+                self._in_flight += len(batch)
+            self._transmit(batch)
+
+    def _take(self) -> list[Entry] | None:
+        """The next batch that is ripe, or None. Called with the lock held."""
+        for line in self._lines.values():
+            if line.entries and self._ripe_at(line) <= time.monotonic():
+                batch: list[Entry] = []
+                room = MAX_MESSAGE_BYTES
+                while line.entries and len(batch) < MAX_ENTRIES and (not batch or line.entries[0].size <= room):
+                    batch.append(line.entries.popleft())
+                    room -= batch[-1].size
+                self._waiting -= len(batch)
+                self._hurried = self._hurried and self._waiting > 0
+                self._changed.notify_all()
+                return batch
+        return None
+
+    def _ripe_at(self, line: _Line) -> float:
+        full = len(line.entries) >= MAX_ENTRIES or sum(entry.size for entry in line.entries) >= MAX_MESSAGE_BYTES
+        linger = 0 if full or self._hurried else self._linger
+        return max(line.entries[0].added_at + linger, line.not_before)
+
+    def _seconds_to_next(self) -> float | None:
+        ripe = [self._ripe_at(line) for line in self._lines.values() if line.entries]
+        return max(0, min(ripe) - time.monotonic()) if ripe else None
+
+    def _transmit(self, batch: list[Entry]) -> None:
+        queue = batch[0].queue
+        try:
+            codes = self._send(queue, batch)
+        except ClientError as error:
+            codes = [error.response["Error"]["Code"]] * len(batch)
+        except BotoCoreError as error:
+            codes = [type(error).__name__] * len(batch)
+        again = [entry for entry, code in zip(batch, codes, strict=True) if code and code not in self._final]
+        if again:
+            code = next(code for code in codes if code and code not in self._final)
+            complain(
+                "%s: SQS does not take %d of %d for %s (%s): trying again",
+                self._name,
+                len(again),
+                len(batch),
+                queue.name,
+                code,
+            )
+        for entry, code in zip(batch, codes, strict=True):
+            if not code or code in self._final:
+                entry.done(code)
+        with self._changed:
+            line = self._lines[queue.url]
+            line.entries.extendleft(reversed(again))
+            line.failures = line.failures + 1 if again else 0
+            line.not_before = time.monotonic() + _backoff(line.failures)
+            self._waiting += len(again)
+            self._in_flight -= len(batch)
+            self._changed.notify_all()
+
+
+def _backoff(failures: int) -> float:
+    return min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LAST_BACKOFF_SECONDS) if failures else 0

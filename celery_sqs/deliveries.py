@@ -1,0 +1,313 @@
+"""The messages that this process holds, each from its receive until SQS has confirmed what became of it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from kombu.log import get_logger
+
+from celery_sqs.batcher import Batcher, Entry
+from celery_sqs.dead_letters import Reason, message_bytes, with_reason
+from celery_sqs.queue import NO_SUCH_QUEUE, STALE_HANDLE, Queue, ReceivedMessage
+from celery_sqs.quiet import OnceAMinute
+from celery_sqs.visibility import VisibilityKeeper, batches_by_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+logger = get_logger(__name__)
+complain = OnceAMinute(logger)
+
+# How long an entry waits for others to share its request. A publish is on an email's way; a delete is on nobody's.
+SEND_LINGER_SECONDS = 0.05
+DELETE_LINGER_SECONDS = 0.1
+
+EXIT_FLUSH_SECONDS = 10
+
+# No other try goes better. Of deletes and changes of visibility: the handle is stale, or the queue is gone.
+FINAL_FOR_HANDLE = STALE_HANDLE | NO_SUCH_QUEUE
+FINAL_FOR_SEND = NO_SUCH_QUEUE | {
+    "AWS.SimpleQueueService.UnsupportedOperation",
+    "InvalidAttributeValue",
+    "InvalidMessageContents",
+    "InvalidParameterValue",
+    "MissingParameter",
+    "UnsupportedOperation",
+}
+
+
+class Delivery:
+    """One received message.
+
+    It is settled (deleted, dead-lettered) by `ack` or `reject`, but not before SQS has confirmed every message that was
+    published because of it. Thread-safe.
+    """
+
+    def __init__(self, deliveries: Deliveries, queue: Queue, message: ReceivedMessage, visibility_timeout: int) -> None:
+        self.queue = queue
+        self.message = message
+        self.visibility_timeout = visibility_timeout
+        self.received_at = self.extended_at = time.monotonic()
+        self.lost = False  # its handle is stale: SQS has given the message to somebody else
+        self._deliveries = deliveries
+        self._lock = threading.Lock()
+        self._started = False
+        self._released = False
+        self._children = 0
+        self._refused: Reason | None = None
+        self._settle: Callable[[], None] | None = None
+        self._settled = threading.Event()
+
+    @property
+    def tag(self) -> str:
+        handle: str = self.message["ReceiptHandle"]
+        return handle
+
+    def start(self) -> bool:
+        """Whether its work may begin: not where the message was released to others."""
+        with self._lock:
+            self._started = not self._released
+            return self._started
+
+    def publish(self, queue: Queue, parameters: dict[str, Any], *, may_wait: bool = True) -> None:
+        """Send a message because of this one: this one stays until SQS has confirmed it."""
+        with self._lock:
+            self._children += 1
+        entry = Entry(queue, parameters, self._child_done, message_bytes(parameters))
+        self._deliveries.sends.add(entry, may_wait=may_wait)
+
+    def ack(self) -> None:
+        self._finish(self._after_children)
+
+    def reject(self, reason: Reason) -> None:
+        """Move it to its queue's dead-letter queue. Where there is none, delete it and say so."""
+        self._finish(lambda: self._dead_letter(reason))
+
+    def delay(self, seconds: int) -> None:
+        """Replace it by a copy that comes after so many seconds."""
+        attributes = self.message.get("MessageAttributes", {})
+        self.publish(self.queue, self._copy(self.queue, attributes) | {"DelaySeconds": seconds})
+        self.ack()
+
+    def give_up(self, after: int) -> None:
+        """Let it be received again after so many seconds."""
+        self._finish(lambda: self._give_up(after))
+
+    def leave(self) -> None:
+        """Somebody else has said when it is to be received again."""
+        self._finish(self._settled_as_it_is)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages may still be published because of it."""
+        return not (self._settle or self._released)
+
+    def wait_settled(self) -> None:
+        """Wait until SQS has confirmed what became of it."""
+        self._deliveries.deletes.hurry()
+        self._settled.wait()
+
+    def lost_by(self, code: str) -> bool:
+        """Whether SQS's answer means that the message is not ours any more; remembers it."""
+        self.lost = self.lost or code in FINAL_FOR_HANDLE
+        return self.lost
+
+    def try_release(self) -> bool:
+        """Give up a message on which no work began; says whether there was none."""
+        with self._lock:
+            if self._started or self._released or self._settle:
+                return False
+            self._released = True
+            return True
+
+    def _finish(self, settle: Callable[[], None]) -> None:
+        with self._lock:
+            if self._settle or self._released:
+                return
+            self._settle = settle
+            ready = not self._children
+        self._deliveries.at_work(-1)
+        if ready:
+            settle()
+
+    def _child_done(self, code: str) -> None:
+        with self._lock:
+            self._children -= 1
+            if code:
+                detail = f"SQS refuses a message that this one's task published: {code}"
+                self._refused = Reason("ChildRefused", detail)
+            ready = not self._children and self._settle
+        if ready:
+            ready()
+
+    def _after_children(self) -> None:
+        if self._refused:
+            self._dead_letter(self._refused)
+        else:
+            self._delete()
+
+    def _moved(self, code: str) -> None:
+        if code:
+            complain(
+                "the dead-letter queue of %s refuses message %s: %s", self.queue.name, self.message["MessageId"], code
+            )
+            self._settled_as_it_is()
+        else:
+            self._delete()
+
+    def _give_up(self, after: int) -> None:
+        self._settled_as_it_is()
+        make_visible(self.queue, [self.tag], after)
+
+    def _settled_as_it_is(self) -> None:
+        self._deliveries.remove(self)
+        self._settled.set()
+
+    def _delete(self) -> None:
+        # A batcher's own thread may be the one that comes here: it must not wait for itself.
+        entry = Entry(self.queue, {"ReceiptHandle": self.tag}, self._deleted)
+        self._deliveries.deletes.add(entry, may_wait=False)
+
+    def _deleted(self, code: str) -> None:
+        if code:
+            logger.info("message %s of %s was not ours to delete: %s", self.message["MessageId"], self.queue.name, code)
+        self._settled_as_it_is()
+
+    def _dead_letter(self, reason: Reason) -> None:
+        message_id = self.message["MessageId"]
+        try:
+            target = self.queue.dead_letters()
+        except (BotoCoreError, ClientError) as error:
+            # It stays, SQS delivers it again, and it is rejected again.
+            complain("cannot find the dead-letter queue of %s for message %s: %s", self.queue.name, message_id, error)
+            self._settled_as_it_is()
+            return
+        if target is None:
+            text = "dropped message %s of %s, which has no dead-letter queue: %s (%s)"
+            logger.warning(text, message_id, self.queue.name, reason.code, reason.detail)
+            self._delete()
+            return
+        attributes = with_reason(self.message["Body"], self.message.get("MessageAttributes", {}), reason)
+        parameters = self._copy(target, attributes)
+        self._deliveries.sends.add(Entry(target, parameters, self._moved, message_bytes(parameters)), may_wait=False)
+
+    def _copy(self, target: Queue, attributes: dict[str, Any]) -> dict[str, Any]:
+        parameters: dict[str, Any] = {"MessageBody": self.message["Body"], "MessageAttributes": attributes}
+        if group := self.message.get("Attributes", {}).get("MessageGroupId"):
+            parameters["MessageGroupId"] = group
+        if target.is_fifo:
+            parameters["MessageDeduplicationId"] = self.message["MessageId"]
+        return parameters
+
+
+class Deliveries:
+    """All that the process holds, and the batches by which it leaves."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, Delivery] = {}
+        self._at_work = 0
+        self._pid = os.getpid()
+        self.sends = Batcher("sends", _send, SEND_LINGER_SECONDS, FINAL_FOR_SEND)
+        self.deletes = Batcher("deletes", _delete, DELETE_LINGER_SECONDS, FINAL_FOR_HANDLE)
+        self._keeper = VisibilityKeeper(self.held)
+        atexit.register(self.exit)
+
+    def add(self, queue: Queue, message: ReceivedMessage, visibility_timeout: int) -> Delivery:
+        delivery = Delivery(self, queue, message, visibility_timeout)
+        with self._lock:
+            self._held[delivery.tag] = delivery
+            self._at_work += 1
+        self._keeper.watch()
+        return delivery
+
+    def get(self, tag: str) -> Delivery | None:
+        return self._held.get(tag)
+
+    def held(self) -> list[Delivery]:
+        with self._lock:
+            return list(self._held.values())
+
+    def remove(self, delivery: Delivery) -> None:
+        with self._lock:
+            self._held.pop(delivery.tag, None)
+
+    def at_work(self, change: int) -> None:
+        """Count one more or one less at work: where there is none, no publish can come that others would wait for."""
+        with self._lock:
+            self._at_work += change
+            idle = not self._at_work
+        if idle:
+            self.sends.hurry()
+
+    def release(self, deliveries: Iterable[Delivery]) -> None:
+        """Let those be received again on which no work began."""
+        released = [delivery for delivery in deliveries if delivery.try_release()]
+        for delivery in released:
+            self.remove(delivery)
+            self.at_work(-1)
+        _make_all_visible(released)
+
+    def exit(self) -> None:
+        """Confirm what is finished, and let the rest be received again: nothing of ours waits for a time-out."""
+        if os.getpid() != self._pid:  # a fork that exits as Python does
+            return
+        unsent = self.sends.flush(EXIT_FLUSH_SECONDS)
+        undeleted = self.deletes.flush(EXIT_FLUSH_SECONDS)
+        if unsent or undeleted:
+            logger.error(
+                "exit: SQS confirmed neither %d messages sent nor %d deleted; those will be received again",
+                unsent,
+                undeleted,
+            )
+        _make_all_visible(self.held())
+
+
+_deliveries: Deliveries | None = None
+_create = threading.Lock()
+
+
+def get_deliveries() -> Deliveries:
+    """The process's own: one that publishes does so by another connection than the one it receives by."""
+    global _deliveries  # noqa: PLW0603 (the process is what it belongs to)
+    with _create:
+        if _deliveries is None:
+            _deliveries = Deliveries()
+        return _deliveries
+
+
+def _forget_parents() -> None:
+    """What the parent process holds is not the child's, and neither are its locks."""
+    global _deliveries, _create
+    _deliveries, _create = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_parents)
+
+
+def make_visible(queue: Queue, handles: list[str], after: int = 0) -> None:
+    """Let up to ten messages be received again after so many seconds; where that fails they come back by themselves."""
+    entries = [{"ReceiptHandle": handle, "VisibilityTimeout": after} for handle in handles]
+    try:
+        if entries:
+            queue.change_visibility_batch(entries)
+    except (BotoCoreError, ClientError) as error:
+        complain("cannot give back messages of %s: %s; they come back by themselves", queue.name, error)
+
+
+def _make_all_visible(deliveries: list[Delivery]) -> None:
+    for batch in batches_by_queue(deliveries):
+        make_visible(batch[0].queue, [delivery.tag for delivery in batch])
+
+
+def _send(queue: Queue, batch: list[Entry]) -> list[str]:
+    return queue.send_batch([entry.parameters for entry in batch])
+
+
+def _delete(queue: Queue, batch: list[Entry]) -> list[str]:
+    return queue.delete_batch([entry.parameters for entry in batch])

@@ -1,0 +1,83 @@
+"""What Celery's worker makes of a message: a request that says when work begins, and why it is rejected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from billiard.einfo import ExceptionWithTraceback
+from celery.app.task import Task as CeleryTask
+from celery.exceptions import Reject
+from celery.signals import worker_ready
+from celery.worker.request import Request as CeleryRequest
+from kombu.exceptions import OperationalError
+
+from celery_sqs.dead_letters import Reason
+
+if TYPE_CHECKING:
+    from celery_sqs.deliveries import Delivery
+
+
+class Released(Exception):
+    """The message was given back before its task began: another worker's turn."""
+
+
+class Request(CeleryRequest):
+    """Tells the transport when work begins, and why a message is rejected: Celery drops the reason before it asks."""
+
+    #: Whether the pool is of threads, which keep a line of tasks and report each as it begins.
+    in_threads = True
+
+    @property
+    def delivery(self) -> Delivery | None:
+        """None where the message came by another transport."""
+        found: Delivery | None = self.message.delivery_info.get("sqs_delivery")
+        return found
+
+    def revoked(self) -> bool:
+        """Asked before the task goes to the pool. Of processes there is no calling back: it begins here."""
+        if not self.in_threads and self.delivery and not self.delivery.start():
+            return True
+        return super().revoked()
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        if self.in_threads and self.delivery and not self.delivery.start():
+            raise Released(self.id)
+        super().on_accepted(pid, time_accepted)
+        if self.in_threads and self.delivery and not self.task.acks_late:
+            # Acknowledged before it runs means that it never runs twice: not before SQS has deleted it.
+            self.delivery.wait_settled()
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        error = exc_info.exception
+        error = error.exc if isinstance(error, ExceptionWithTraceback) else error
+        cause = error.reason if isinstance(error, Reject) else error
+        if isinstance(error, Reject) and isinstance(cause, OperationalError):
+            # `Task.retry` could not publish: Celery would drop the task for it. The message stays where it is.
+            error.requeue = True
+        elif isinstance(cause, OperationalError):
+            return self.reject(requeue=True)
+        self.message.reject_reason = _reason(cause)
+        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+
+def use_our_request() -> None:
+    """Make it every task's default: Celery asks a task for its request class (`Task.Request`) when a worker starts.
+
+    So the transport is the one setting that a project needs.
+    """
+    CeleryTask.Request = Request
+
+
+@worker_ready.connect
+def learn_pool(sender: Any, **_: Any) -> None:
+    """Before the first message: the signal's sender is the worker's consumer."""
+    Request.in_threads = not sender.pool.uses_semaphore
+
+
+def _reason(cause: object) -> Reason:
+    if isinstance(cause, Reason):
+        return cause
+    if isinstance(cause, BaseException):
+        # Its text may quote what the task worked on.
+        return Reason(type(cause).__name__, f"the task raised {type(cause).__name__}; the worker's log has the rest")
+    return Reason("Rejected", str(cause or "the task rejected the message"))
