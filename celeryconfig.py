@@ -7,7 +7,9 @@ from urllib.parse import quote, urlsplit
 from kombu import Exchange, Queue
 
 from settings import get_settings
-from settings.aws import LOCAL_ACCESS_KEY, LOCAL_REGION
+from settings.model import LOCAL_ACCESS_KEY, LOCAL_REGION
+
+# Imports no boto3: gevent's patching makes Celery read this file, and botocore has to come after it.
 
 _settings = get_settings()
 _endpoint = urlsplit(_settings.endpoint or "")

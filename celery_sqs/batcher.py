@@ -151,6 +151,8 @@ class Batcher:
                 queue.name,
                 code,
             )
+        for entry in again:
+            entry.added_at = float("-inf")  # it has lingered
         for entry, code in zip(batch, codes, strict=True):
             if not code or code in self._final:
                 entry.done(code)

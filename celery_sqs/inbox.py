@@ -15,12 +15,10 @@ class Inbox:
     def __init__(self) -> None:
         self._items: deque[Any] = deque()
         self._filled = threading.Condition()
-        self._reader, self._writer = socket.socketpair()
-        self._reader.settimeout(0)
-        self._writer.settimeout(0)
+        self._sockets: tuple[socket.socket, socket.socket] | None = None  # made for the event loop that asks for them
 
     def fileno(self) -> int:
-        return self._reader.fileno()
+        return self._pair()[0].fileno()
 
     def put(self, item: Any) -> None:
         with self._filled:
@@ -36,15 +34,23 @@ class Inbox:
 
     def wake(self) -> None:
         """Make it readable where something is in it."""
-        if self._items:
+        if self._items and self._sockets:
             # A full socket buffer wakes the loop as well as one more byte would; a closed one has nobody to wake.
             with suppress(OSError):
-                self._writer.send(b"\0")
+                self._sockets[1].send(b"\0")
 
     def drain_wakeups(self) -> None:
         with suppress(BlockingIOError):
-            self._reader.recv(4096)
+            self._pair()[0].recv(4096)
 
     def close(self) -> None:
-        self._reader.close()
-        self._writer.close()
+        for end in self._sockets or ():
+            end.close()
+
+    def _pair(self) -> tuple[socket.socket, socket.socket]:
+        if self._sockets is None:
+            self._sockets = socket.socketpair()
+            for end in self._sockets:
+                end.settimeout(0)
+            self.wake()
+        return self._sockets

@@ -121,9 +121,8 @@ class Poller:
         self._plenty.set()
         self._room.wake()
 
-    def join(self, seconds: float) -> None:
-        """Wait so long for the receives under way."""
-        deadline = time.monotonic() + seconds
+    def join(self, deadline: float) -> None:
+        """Wait for the receives under way until then, on the monotonic clock."""
         for thread in self._threads:
             thread.join(max(0, deadline - time.monotonic()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
 from celery.app.task import Task as CeleryTask
@@ -12,9 +12,7 @@ from celery.worker.request import Request as CeleryRequest
 from kombu.exceptions import OperationalError
 
 from celery_sqs.dead_letters import Reason
-
-if TYPE_CHECKING:
-    from celery_sqs.deliveries import Delivery
+from celery_sqs.deliveries import get_deliveries
 
 
 class Released(Exception):
@@ -27,25 +25,24 @@ class Request(CeleryRequest):
     #: Whether the pool is of threads, which keep a line of tasks and report each as it begins.
     in_threads = True
 
-    @property
-    def delivery(self) -> Delivery | None:
-        """None where the message came by another transport."""
-        found: Delivery | None = self.message.delivery_info.get("sqs_delivery")
-        return found
-
     def revoked(self) -> bool:
-        """Asked before the task goes to the pool. Of processes there is no calling back: it begins here."""
-        if not self.in_threads and self.delivery and not self.delivery.start():
-            return True
-        return super().revoked()
+        """Asked before the task goes to the pool. From processes there is no calling it back: it begins here."""
+        return (not self.in_threads and not self._may_begin()) or super().revoked()
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        if self.in_threads and self.delivery and not self.delivery.start():
+        if self.in_threads and not self._may_begin():
             raise Released(self.id)
+        delivery = get_deliveries().get(self.message.delivery_tag)
         super().on_accepted(pid, time_accepted)
-        if self.in_threads and self.delivery and not self.task.acks_late:
+        if self.in_threads and delivery and not self.task.acks_late:
             # Acknowledged before it runs means that it never runs twice: not before SQS has deleted it.
-            self.delivery.wait_settled()
+            delivery.wait_settled()
+
+    def _may_begin(self) -> bool:
+        if "sqs_queue" not in self.message.delivery_info:  # by another transport
+            return True
+        delivery = get_deliveries().get(self.message.delivery_tag)
+        return delivery is not None and delivery.start()
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         error = exc_info.exception

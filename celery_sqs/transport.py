@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from celery._state import get_current_task
+from celery.signals import worker_shutting_down
 from kombu.log import get_logger
 from kombu.transport import SQS, virtual
 from kombu.transport.SQS.exceptions import DoesNotExistQueueException
@@ -19,6 +23,7 @@ from celery_sqs.batches import MAX_MESSAGE_BYTES
 from celery_sqs.dead_letters import Reason, message_bytes
 from celery_sqs.deliveries import get_deliveries, make_visible
 from celery_sqs.inbox import Inbox
+from celery_sqs.liveness import LivenessFile
 from celery_sqs.poller import Poller, Room
 from celery_sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage
 from celery_sqs.request import use_our_request
@@ -46,6 +51,8 @@ CLIENT_CONFIG = {
 
 # An idle long poll has nothing to give back; one that swallowed what was just released answers at once.
 JOIN_SECONDS = 0.5
+
+LONGEST_WAIT_SECONDS = 0.25
 
 
 class MessageTooLarge(ValueError):
@@ -96,6 +103,7 @@ class Channel(SQS.Channel):
         self._pollers: dict[str, Poller] = {}
         self._queues: dict[str, Queue] = {}
         super().__init__(connection, **kwargs)
+        _channels.add(self)
 
     # Queues and clients
 
@@ -149,16 +157,23 @@ class Channel(SQS.Channel):
             give_back=lambda messages: make_visible(source, [message["ReceiptHandle"] for message in messages]),
         )
         self.qos.room.sharers = len(self._pollers)
+        if self.connection.liveness:
+            self.connection.liveness.watch(queue, poller)
         poller.start()
 
     def basic_cancel(self, consumer_tag: str) -> None:
         """Stop consuming a queue, and give back what nobody has begun to work on."""
         queue = self._tag_to_queue.get(consumer_tag, "")
-        poller = self._pollers.pop(queue, None)
         super().basic_cancel(consumer_tag)
+        self.stop_receiving(queue)
+
+    def stop_receiving(self, queue: str) -> None:
+        poller = self._pollers.pop(queue, None)
         if poller:
             poller.stop()
             self.qos.room.sharers = max(1, len(self._pollers))
+            if self.connection.liveness:
+                self.connection.liveness.forget(queue)
             self.connection.stopped_pollers.append(poller)
             held = get_deliveries()
             held.release([delivery for delivery in held.held() if delivery.queue is self._queues[queue]])
@@ -171,11 +186,9 @@ class Channel(SQS.Channel):
             if payload and not delays.is_early(payload["headers"]):
                 payload["headers"].pop("eta", None)  # it is due: Celery's worker would set a timer for it
                 payload["properties"]["delivery_tag"] = delivery.tag
-                payload["properties"]["delivery_info"] |= {
-                    "sqs_message": message,
-                    "sqs_queue": source.url,
-                    "sqs_delivery": delivery,
-                }
+                # kombu's names. Without the body: prefork pickles it all for its processes.
+                known = {name: value for name, value in message.items() if name != "Body"}
+                payload["properties"]["delivery_info"] |= {"sqs_message": known, "sqs_queue": source.url}
                 self.connection.inbox.put((self, queue, payload))
                 continue
             if payload:
@@ -202,8 +215,8 @@ class Channel(SQS.Channel):
 
     def deliver(self, queue: str, payload: dict[str, Any]) -> None:
         """Hand a message to the queue's consumer, in the consumer's thread."""
-        delivery: Delivery = payload["properties"]["delivery_info"]["sqs_delivery"]
-        if queue not in self._pollers:  # cancelled since, and the message given back
+        delivery = get_deliveries().get(payload["properties"]["delivery_tag"])
+        if delivery is None:  # the consumer was cancelled since, and the message given back
             self.qos.room.give_back(1)
             return
         no_ack = queue in self._noack_queues
@@ -224,13 +237,16 @@ class Channel(SQS.Channel):
     # Settling
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
-        self._delivery(delivery_tag).ack()
+        if delivery := get_deliveries().get(delivery_tag):
+            delivery.ack()
         self.qos.ack(delivery_tag)
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Put the message on the queue's dead-letter queue with its reason, or let it be received again."""
-        delivery = self._delivery(delivery_tag)
-        if requeue:
+        delivery = get_deliveries().get(delivery_tag)
+        if delivery is None:
+            pass
+        elif requeue:
             delivery.give_up(after=_requeue_delay(delivery.message))
         elif self.qos.is_backoff_task(delivery_tag):
             SQS.QoS.reject(self.qos, delivery_tag)  # kombu's backoff policy
@@ -238,10 +254,6 @@ class Channel(SQS.Channel):
         else:
             delivery.reject(self.qos.get(delivery_tag).reject_reason)
         self.qos.ack(delivery_tag)
-
-    def _delivery(self, delivery_tag: str) -> Delivery:
-        delivery: Delivery = self.qos.get(delivery_tag).delivery_info["sqs_delivery"]
-        return delivery
 
     # Sending
 
@@ -284,7 +296,10 @@ class Channel(SQS.Channel):
 
 
 class Transport(SQS.Transport):
-    """Set it as `broker_transport` beside a `broker_url` of `sqs://`; its options are kombu's, and `raw_queues`."""
+    """Set it as `broker_transport` beside a `broker_url` of `sqs://`.
+
+    Its options are kombu's, `raw_queues` (see `celery_sqs.raw_queues`) and `liveness_file` (see `celery_sqs.liveness`).
+    """
 
     Channel = Channel
 
@@ -293,13 +308,23 @@ class Transport(SQS.Transport):
         super().__init__(client, **kwargs)
         self.inbox = Inbox()
         self.stopped_pollers: list[Poller] = []
+        self._liveness: LivenessFile | None = None
+
+    @property
+    def liveness(self) -> LivenessFile | None:
+        """The file that says that this process receives, where the option `liveness_file` names one."""
+        path = self.client.transport_options.get("liveness_file")
+        if path and self._liveness is None:
+            self._liveness = LivenessFile(path)
+        return self._liveness
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Called for every new connection: a lost one leaves the hub empty (kombu's `Hub.reset`)."""
         loop.add_reader(self.inbox, self._on_readable)
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
-        delivery = self.inbox.get(timeout)
+        # Celery's loop without a hub looks for signals between two calls.
+        delivery = self.inbox.get(min(timeout or LONGEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS))
         if delivery is None:
             raise TimeoutError
         channel, *message = delivery
@@ -308,8 +333,11 @@ class Transport(SQS.Transport):
     def close_connection(self, connection: Any) -> None:
         super().close_connection(connection)
         self.inbox.close()
+        if self._liveness:
+            self._liveness.end()
+        deadline = time.monotonic() + JOIN_SECONDS
         for poller in self.stopped_pollers:
-            poller.join(JOIN_SECONDS)
+            poller.join(deadline)
 
     def close_channel(self, channel: Any) -> None:
         super().close_channel(channel)
@@ -327,6 +355,22 @@ class Transport(SQS.Transport):
 
 
 _clients: dict[tuple[Any, ...], Any] = {}
+_channels: WeakSet[Channel] = WeakSet()
+
+
+@worker_shutting_down.connect
+def stop_receiving(**_: Any) -> None:
+    """Give back what nobody has begun as soon as the signal comes: the consumer may be waiting for a busy pool.
+
+    In a thread, since a signal's handler must not wait.
+    """
+
+    def stop() -> None:
+        for channel in list(_channels):
+            for queue in list(channel._pollers):
+                channel.stop_receiving(queue)
+
+    threading.Thread(target=stop, name="stop receiving").start()
 
 
 def _current_delivery() -> Delivery | None:

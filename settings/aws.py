@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, overload
 import boto3
 from botocore.config import Config
 
+from settings.model import LOCAL_ACCESS_KEY, LOCAL_REGION
+
 if TYPE_CHECKING:
     from typing import Any, Literal
 
@@ -14,10 +16,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
     from settings.model import Settings
-
-# The local endpoint wants a signature, not an account; any will do.
-LOCAL_REGION = "us-east-1"
-LOCAL_ACCESS_KEY = "test"
 
 CONNECT_TIMEOUT = 2.0
 READ_TIMEOUT = 10.0

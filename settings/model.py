@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 LOCALSTACK = "localstack"
 LOCALSTACK_ENDPOINT = "http://localhost:4566"
+# The local endpoint wants a signature, not an account; any will do.
+LOCAL_REGION = "us-east-1"
+LOCAL_ACCESS_KEY = "test"
 
 SQS_MAX_VISIBILITY_SECONDS = 12 * 3600  # SQS quotas: "Message visibility timeout"
 STAGE_PATTERN = r"[a-z0-9][a-z0-9_-]{0,39}"  # what leaves room for `emails_…_tasks_dlq` in SQS's 80 characters

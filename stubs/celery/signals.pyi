@@ -8,3 +8,4 @@ class Signal:
 
 celeryd_init: Signal
 worker_ready: Signal
+worker_shutting_down: Signal

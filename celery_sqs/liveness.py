@@ -1,0 +1,94 @@
+"""Whether a worker still receives: it keeps a small file, and a probe reads it, without a word to SQS.
+
+    python -m celery_sqs.liveness FILE [--max-age SECONDS]
+
+exits with 0 where every queue of the worker was received from within that time, or is parked because the worker holds
+all that it may, and with 1 and a sentence where not: a container's health check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kombu.log import get_logger
+
+from celery_sqs.quiet import OnceAMinute
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from celery_sqs.poller import Poller
+
+complain = OnceAMinute(get_logger(__name__))
+
+WRITE_EVERY_SECONDS = 5
+MAX_AGE_SECONDS = 60  # four of the longest polls
+
+
+class LivenessFile:
+    """Written every five seconds, whole or not at all, while something is polled."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._pollers: dict[str, Poller] = {}
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="liveness", daemon=True).start()
+
+    def watch(self, queue: str, poller: Poller) -> None:
+        self._pollers[queue] = poller
+
+    def forget(self, queue: str) -> None:
+        self._pollers.pop(queue, None)
+
+    def end(self) -> None:
+        self._ended.set()
+        self._path.unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            queues = {
+                queue: {"last_receive_at": poller.last_receive_at, "parked": poller.parked}
+                for queue, poller in list(self._pollers.items())
+            }
+            try:
+                new = self._path.with_suffix(".new")
+                new.write_text(json.dumps({"written_at": time.time(), "queues": queues}))
+                new.replace(self._path)
+            except OSError as error:
+                complain("cannot write the liveness file: %s", error)
+            self._ended.wait(WRITE_EVERY_SECONDS)
+
+
+def what_is_wrong(state: dict[str, Any], now: float, max_age: float) -> str:
+    """Why the worker that wrote this is not alive, or nothing."""
+    if now - state["written_at"] > max_age:
+        return f"the worker wrote its liveness file {now - state['written_at']:.0f} seconds ago"
+    if not state["queues"]:
+        return "the worker consumes no queue"
+    for queue, poll in state["queues"].items():
+        if not poll["parked"] and now - poll["last_receive_at"] > max_age:
+            return f"the last receive from {queue} was {now - poll['last_receive_at']:.0f} seconds ago"
+    return ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m celery_sqs.liveness", description="Is the worker alive?")
+    parser.add_argument("file", type=Path, help="the transport option liveness_file")
+    parser.add_argument("--max-age", type=float, default=MAX_AGE_SECONDS, help="seconds (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        wrong = what_is_wrong(json.loads(options.file.read_text()), time.time(), options.max_age)
+    except (OSError, ValueError) as error:
+        wrong = f"there is no liveness file to read: {error}"
+    print(wrong or "alive")  # noqa: T201 (what a person reads is printed)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

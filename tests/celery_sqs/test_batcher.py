@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+
+from celery_sqs import batcher as batcher_module
+from celery_sqs.batcher import CAPACITY, Batcher, Entry
+from tests.celery_sqs.doubles import ScriptedQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery_sqs.queue import Queue
+
+HOURS = 3600.0
+
+
+def send(queue: Queue, batch: list[Entry]) -> list[str]:
+    return queue.send_batch([entry.parameters for entry in batch])
+
+
+def make(linger: float = HOURS) -> Batcher:
+    return Batcher("test", send, linger, frozenset({"Final"}))
+
+
+@pytest.fixture(autouse=True)
+def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher_module, "FIRST_BACKOFF_SECONDS", 0.001)
+
+
+@pytest.fixture
+def done() -> list[str]:
+    return []
+
+
+def entries(queue: ScriptedQueue, done: list[str], count: int, size: int = 1) -> list[Entry]:
+    return [Entry(queue, {"n": number}, done.append, size) for number in range(count)]
+
+
+def test_a_full_batch_leaves_at_once_and_the_rest_lingers(done: list[str], wait_until: Callable[..., None]) -> None:
+    queue, batcher = ScriptedQueue(), make()
+    for entry in entries(queue, done, 13):
+        batcher.add(entry)
+    wait_until(lambda: len(done) == 10)
+    assert [len(batch) for batch in queue.sent] == [10]
+    batcher.hurry()
+    wait_until(lambda: len(done) == 13)
+    assert [len(batch) for batch in queue.sent] == [10, 3]
+
+
+def test_what_lingers_leaves_when_its_time_is_up(done: list[str], wait_until: Callable[..., None]) -> None:
+    queue, batcher = ScriptedQueue(), make(linger=0.01)
+    batcher.add(entries(queue, done, 1)[0])
+    wait_until(lambda: done == [""])
+
+
+def test_a_batch_is_no_larger_than_one_mebibyte(done: list[str]) -> None:
+    queue, batcher = ScriptedQueue(), make()
+    for entry in entries(queue, done, 5, size=400_000):
+        batcher.add(entry)
+    assert batcher.flush(20) == 0
+    assert max(len(batch) for batch in queue.sent) == 2
+    assert sorted(item["n"] for batch in queue.sent for item in batch) == [0, 1, 2, 3, 4]
+
+
+def test_each_queue_has_its_own_batches(done: list[str]) -> None:
+    one, two, batcher = ScriptedQueue("one"), ScriptedQueue("two"), make()
+    for entry in [*entries(one, done, 2), *entries(two, done, 3)]:
+        batcher.add(entry)
+    assert batcher.flush(20) == 0
+    assert ([len(batch) for batch in one.sent], [len(batch) for batch in two.sent]) == ([2], [3])
+
+
+def test_of_a_batch_only_what_failed_is_sent_again(done: list[str]) -> None:
+    queue, batcher = ScriptedQueue(), make()
+    queue.answers = [["", "InternalError", ""]]
+    for entry in entries(queue, done, 3):
+        batcher.add(entry)
+    assert batcher.flush(20) == 0
+    assert [[item["n"] for item in batch] for batch in queue.sent] == [[0, 1, 2], [1]]
+    assert done == ["", "", ""]
+
+
+def test_a_final_error_is_told_and_not_tried_again(done: list[str]) -> None:
+    queue, batcher = ScriptedQueue(), make()
+    queue.answers = [["Final", ""]]
+    for entry in entries(queue, done, 2):
+        batcher.add(entry)
+    assert batcher.flush(20) == 0
+    assert sorted(done) == ["", "Final"]
+    assert len(queue.sent) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EndpointConnectionError(endpoint_url="http://sqs"),
+        ClientError({"Error": {"Code": "ThrottlingException"}}, "SendMessageBatch"),
+    ],
+    ids=["no connection", "throttled"],
+)
+def test_a_failed_request_is_sent_again_until_it_succeeds(error: Exception, done: list[str]) -> None:
+    queue, batcher = ScriptedQueue(), make()
+    queue.answers = [error] * 5
+    for entry in entries(queue, done, 2):
+        batcher.add(entry)
+    assert batcher.flush(20) == 0
+    assert done == ["", ""]
+    assert len(queue.sent) == 6
+
+
+def test_a_full_buffer_makes_publishers_wait(done: list[str], wait_until: Callable[..., None]) -> None:
+    queue, batcher = ScriptedQueue(), make()
+    queue.gate.clear()
+    threads = batcher_module.THREADS
+    in_flight = threads * 10
+    for entry in entries(queue, done, CAPACITY + in_flight):
+        batcher.add(entry)
+    added: list[Any] = []
+    publisher = threading.Thread(target=lambda: added.append(batcher.add(entries(queue, done, 1)[0])))
+    publisher.start()
+    batcher.add(entries(queue, done, 1)[0], may_wait=False)
+    publisher.join(0.1)
+    assert publisher.is_alive()
+    assert not added
+    queue.gate.set()
+    publisher.join(20)
+    assert batcher.flush(20) == 0
+    assert len(done) == CAPACITY + in_flight + 2
+
+
+def test_a_flush_that_does_not_succeed_says_how_much_is_left(done: list[str]) -> None:
+    queue, batcher = ScriptedQueue(), make()
+    queue.gate.clear()
+    for entry in entries(queue, done, 3):
+        batcher.add(entry)
+    assert batcher.flush(0.05) == 3
+    queue.gate.set()
+    assert batcher.flush(20) == 0

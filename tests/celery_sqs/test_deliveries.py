@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from celery_sqs.dead_letters import Reason
+from celery_sqs.deliveries import Deliveries, Delivery
+from tests.celery_sqs.doubles import ScriptedQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REASON = Reason("NotWanted", "nobody wants it")
+CHILD = {"MessageBody": "child"}
+
+
+@pytest.fixture
+def deliveries() -> Deliveries:
+    return Deliveries()
+
+
+@pytest.fixture
+def queue() -> ScriptedQueue:
+    return ScriptedQueue(dead_letters=ScriptedQueue("q-dlq"))
+
+
+@pytest.fixture
+def delivery(deliveries: Deliveries, queue: ScriptedQueue) -> Delivery:
+    return receive(deliveries, queue, "1")
+
+
+def receive(deliveries: Deliveries, queue: ScriptedQueue, number: str) -> Delivery:
+    message: dict[str, Any] = {"Body": "body", "MessageId": f"m{number}", "ReceiptHandle": f"h{number}"}
+    return deliveries.add(queue, message, visibility_timeout=60)
+
+
+def bodies(queue: Any) -> list[str]:
+    return [entry["MessageBody"] for batch in queue.sent for entry in batch]
+
+
+def test_an_acknowledged_message_is_deleted(deliveries: Deliveries, queue: ScriptedQueue, delivery: Delivery) -> None:
+    delivery.ack()
+    delivery.wait_settled()
+    assert queue.deleted == [[{"ReceiptHandle": "h1"}]]
+    assert deliveries.held() == []
+
+
+def test_it_is_not_deleted_before_what_it_published_is_confirmed(
+    deliveries: Deliveries, queue: ScriptedQueue, delivery: Delivery, wait_until: Callable[..., None]
+) -> None:
+    children = ScriptedQueue("children")
+    children.gate.clear()
+    delivery.publish(children, CHILD)
+    delivery.publish(children, CHILD)
+    delivery.ack()
+    assert deliveries.deletes.flush(0.1) == 0
+    assert queue.deleted == []
+    assert deliveries.held() == [delivery]
+    children.gate.set()
+    wait_until(lambda: deliveries.held() == [])
+    assert bodies(children) == ["child", "child"]
+    assert len(queue.deleted) == 1
+
+
+def test_a_reject_waits_for_the_children_too(
+    deliveries: Deliveries, queue: ScriptedQueue, delivery: Delivery, wait_until: Callable[..., None]
+) -> None:
+    children = ScriptedQueue("children")
+    children.gate.clear()
+    delivery.publish(children, CHILD)
+    delivery.reject(REASON)
+    assert bodies(queue.dead_letters()) == []
+    children.gate.set()
+    wait_until(lambda: deliveries.held() == [])
+    assert bodies(queue.dead_letters()) == ["body"]
+    assert len(queue.deleted) == 1
+
+
+def test_a_child_that_sqs_refuses_for_good_makes_its_parent_a_dead_letter(
+    deliveries: Deliveries, queue: ScriptedQueue, delivery: Delivery, wait_until: Callable[..., None]
+) -> None:
+    children = ScriptedQueue("children")
+    children.answers = [["InvalidMessageContents"]]
+    delivery.publish(children, CHILD)
+    delivery.ack()
+    wait_until(lambda: deliveries.held() == [])
+    (letter,) = (entry for batch in queue.dead_letters().sent for entry in batch)  # type: ignore[union-attr]  # it is one
+    assert letter["MessageAttributes"]["Reason"]["StringValue"] == "ChildRefused"
+    assert "InvalidMessageContents" in letter["MessageAttributes"]["Detail"]["StringValue"]
+
+
+def test_a_dead_letter_queue_that_refuses_leaves_the_message_to_come_back(
+    deliveries: Deliveries, queue: ScriptedQueue, delivery: Delivery, wait_until: Callable[..., None]
+) -> None:
+    queue.dead_letters().answers = [["QueueDoesNotExist"]]  # type: ignore[union-attr]  # it is one
+    delivery.reject(REASON)
+    wait_until(lambda: deliveries.held() == [])
+    assert queue.deleted == []
+
+
+def test_a_delayed_copy_is_confirmed_before_the_original_goes(
+    deliveries: Deliveries, queue: ScriptedQueue, delivery: Delivery, wait_until: Callable[..., None]
+) -> None:
+    queue.gate.clear()
+    delivery.delay(30)
+    assert deliveries.deletes.flush(0.05) == 0
+    queue.gate.set()
+    wait_until(lambda: deliveries.held() == [])
+    (copy,) = queue.sent[0]
+    assert (copy["MessageBody"], copy["DelaySeconds"]) == ("body", 30)
+    assert len(queue.deleted) == 1
+
+
+def test_a_stale_handle_is_no_error(
+    deliveries: Deliveries, queue: ScriptedQueue, delivery: Delivery, wait_until: Callable[..., None]
+) -> None:
+    queue.answers = [["ReceiptHandleIsInvalid"]]
+    delivery.ack()
+    wait_until(lambda: deliveries.held() == [])
+    assert len(queue.deleted) == 1
+
+
+def test_what_no_work_began_on_is_released_and_work_on_it_may_not_begin(
+    deliveries: Deliveries, queue: ScriptedQueue
+) -> None:
+    started, waiting = receive(deliveries, queue, "1"), receive(deliveries, queue, "2")
+    assert started.start()
+    deliveries.release(deliveries.held())
+    assert queue.changed == [[{"ReceiptHandle": "h2", "VisibilityTimeout": 0}]]
+    assert deliveries.held() == [started]
+    assert not waiting.start()
+    waiting.ack()
+    assert queue.deleted == []
+
+
+def test_a_publish_does_not_linger_where_no_other_task_is_at_work(
+    deliveries: Deliveries, queue: ScriptedQueue, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries.sends, "_linger", 3600.0)
+    other = receive(deliveries, queue, "2")
+    delivery.publish(queue, CHILD)
+    delivery.ack()
+    assert queue.sent == []
+    other.ack()
+    delivery.wait_settled()
+    assert bodies(queue) == ["child"]
+
+
+def test_at_exit_what_is_finished_is_confirmed_and_the_rest_is_visible_again(
+    deliveries: Deliveries, queue: ScriptedQueue, delivery: Delivery
+) -> None:
+    running = receive(deliveries, queue, "2")
+    running.start()
+    delivery.publish(queue, CHILD)
+    delivery.ack()
+    deliveries.exit()
+    assert bodies(queue) == ["child"]
+    assert queue.deleted == [[{"ReceiptHandle": "h1"}]]
+    assert queue.changed == [[{"ReceiptHandle": "h2", "VisibilityTimeout": 0}]]
+
+
+def test_an_exit_that_cannot_flush_says_what_is_left(
+    deliveries: Deliveries,
+    queue: ScriptedQueue,
+    delivery: Delivery,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("celery_sqs.deliveries.EXIT_FLUSH_SECONDS", 0.05)
+    children = ScriptedQueue("children")
+    children.gate.clear()
+    delivery.publish(children, CHILD)
+    delivery.ack()
+    deliveries.exit()
+    assert "SQS confirmed neither 1 messages sent nor 0 deleted" in caplog.text
+    children.gate.set()
+
+
+def test_a_forked_process_holds_nothing_of_its_parents(deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = ScriptedQueue()
+    receive(deliveries, queue, "1")
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    deliveries.exit()
+    assert queue.changed == []

@@ -1,0 +1,105 @@
+"""A Celery app that has nothing to do with email: the transport is its one setting. Its tasks write a journal."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import Reject
+from celery.signals import worker_ready
+
+from celery_sqs import Reason, delays
+
+JOURNAL = Path(os.environ["JOURNAL"])
+PREFIX = os.environ["QUEUE_PREFIX"]
+
+app = Celery("testapp", broker=os.environ["BROKER_URL"])
+app.conf.update(
+    broker_transport="celery_sqs:Transport",
+    broker_transport_options={
+        "region": "us-east-1",
+        "is_secure": False,
+        "queue_name_prefix": PREFIX,
+        "raw_queues": {"raw": "note"},
+        "visibility_timeout": int(os.environ.get("VISIBILITY_TIMEOUT", "60")),
+        "wait_time_seconds": int(os.environ.get("WAIT_TIME_SECONDS", "15")),
+        "liveness_file": os.environ.get("LIVENESS_FILE"),
+    },
+    task_default_queue="tasks",
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    task_acks_on_failure_or_timeout=False,
+    worker_enable_remote_control=False,
+)
+if most := os.environ.get("MAX_DELAY_SECONDS"):
+    delays.MAX_DELAY_SECONDS = int(most)
+
+
+def journal(line: str) -> None:
+    with JOURNAL.open("a") as file:
+        file.write(line + "\n")
+
+
+@app.task(name="note")
+def note(text: str) -> None:
+    journal(text)
+
+
+@app.task(name="tree")
+def tree(name: str, *widths: int) -> None:
+    """Publish widths[0] children, each with the other widths."""
+    journal(name)
+    for number in range(widths[0] if widths else 0):
+        tree.delay(f"{name}.{number}", *widths[1:])
+
+
+@app.task(name="nap")
+def nap(name: str, seconds: float) -> None:
+    journal(f"start {name}")
+    time.sleep(seconds)
+    journal(f"end {name}")
+
+
+@app.task(name="early", acks_late=False)
+def early(name: str, seconds: float) -> None:
+    journal(f"start {name}")
+    time.sleep(seconds)
+    journal(f"end {name}")
+
+
+@app.task(name="again", bind=True)
+def again(self: Any, name: str, countdown: float) -> None:
+    journal(f"{name} {self.request.retries}")
+    if not self.request.retries:
+        raise self.retry(countdown=countdown)
+
+
+@app.task(name="refuse")
+def refuse() -> None:
+    raise Reject(Reason("NotWanted", "this task refuses everything"))
+
+
+@app.task(name="boom")
+def boom() -> None:
+    raise ValueError("private content")
+
+
+@app.task(name="oversize")
+def oversize() -> None:
+    note.delay("x" * 2_000_000)
+
+
+@worker_ready.connect
+def lose_connection(sender: object, **_: object) -> None:
+    """What a broken socket does in the event loop, once, where the test wants it."""
+    flag = os.environ.get("LOSE_CONNECTION")
+    if flag and not Path(flag).exists():
+        Path(flag).touch()
+
+        def reset() -> None:
+            raise ConnectionResetError
+
+        sender.hub.call_later(0.5, reset)  # type: ignore[attr-defined]  # the worker's consumer
