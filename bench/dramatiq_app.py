@@ -1,0 +1,58 @@
+"""The same job on dramatiq, with dramatiq_sqs (the dependency group `bench`).
+
+    dramatiq bench.dramatiq_app --processes 1 --threads 16
+    python -m bench.dramatiq_app        the polling bridge beside it
+
+Settings come from the environment, as the service's do; its queue is `<raw queue>_dramatiq_default`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dramatiq
+from dramatiq_sqs import SQSBroker  # type: ignore[import-untyped]  # it has no stubs
+
+from bench.polling_bridge import poll
+from emails.delivery import Delivery
+from settings import get_settings
+from settings.aws import LOCAL_ACCESS_KEY, LOCAL_REGION, client
+
+settings = get_settings()
+delivery = Delivery.from_settings(settings)
+
+options: dict[str, Any] = {"region_name": settings.region}
+if settings.is_local:
+    options = {
+        "region_name": LOCAL_REGION,
+        "aws_access_key_id": LOCAL_ACCESS_KEY,
+        "aws_secret_access_key": LOCAL_ACCESS_KEY,
+    }
+broker = SQSBroker(
+    namespace=f"{settings.queue}_dramatiq",
+    endpoint_url=settings.endpoint,
+    config=client("sqs", settings).meta.config,  # as tuned as ours
+    **options,
+)
+dramatiq.set_broker(broker)
+
+
+@dramatiq.actor
+def process_email(email_id: str) -> None:
+    steps = [load_email.message(email_id), send_email.message_with_options()]  # which takes load_email's result
+    dramatiq.pipeline(steps).run()  # type: ignore[no-untyped-call]  # as dramatiq has it
+
+
+@dramatiq.actor
+def load_email(email_id: str) -> str:
+    delivery.load(email_id)
+    return email_id
+
+
+@dramatiq.actor
+def send_email(email_id: str) -> None:
+    delivery.send(email_id)
+
+
+if __name__ == "__main__":
+    poll(process_email.send)

@@ -1,0 +1,45 @@
+"""The same job with nothing between it and boto3, as the least that it can cost: `python -m bench.floor`.
+
+Each thread receives ten messages, does the job of each, and deletes the ten. No task queue, no retry, no batching
+across threads, nothing that keeps a message invisible. Settings come from the environment, as the service's do.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from emails.delivery import Delivery
+from emails.message import parse_message
+from emails.queue import RawQueue
+from settings import get_settings
+from settings.aws import client
+
+WAIT_SECONDS = 5  # below the client's read time-out
+
+settings = get_settings()
+sqs = client("sqs", settings)
+queue = RawQueue(sqs, settings)
+delivery = Delivery.from_settings(settings)
+
+
+def work() -> None:
+    while True:
+        messages = queue.receive(10, wait=WAIT_SECONDS)
+        for message in messages:
+            email_id = parse_message(message["Body"])
+            delivery.load(email_id)
+            delivery.send(email_id)
+        if messages:
+            sqs.delete_message_batch(
+                QueueUrl=queue.url,
+                Entries=[
+                    {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
+                    for number, message in enumerate(messages)
+                ],
+            )
+
+
+if __name__ == "__main__":
+    threads = [threading.Thread(target=work) for _ in range(settings.concurrency)]
+    for thread in threads:
+        thread.start()

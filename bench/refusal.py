@@ -1,0 +1,15 @@
+"""An answer that AWS gives instead of a result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Refused(Exception):
+    """`code` is the error's name in the service's API, `members` what the answer holds beside the message."""
+
+    def __init__(self, code: str, message: str = "", **members: Any) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.members = members
