@@ -83,6 +83,22 @@ class Room:
         return self._limit - self._held if self._limit else MAX_ENTRIES
 
 
+class Pause:
+    """Keeps every poller of the process from receiving, while what its tasks need is away."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    def begin(self, seconds: float) -> None:
+        self._until = max(self._until, time.monotonic() + seconds)
+
+    def left(self) -> float:
+        return max(0.0, self._until - time.monotonic())
+
+
+pause = Pause()
+
+
 class Poller:
     """Calls `receive(count)` while `room` allows it, and passes on what it brings to `accept`.
 
@@ -132,6 +148,9 @@ class Poller:
             if not is_first:
                 self._plenty.wait()
             self.parked = is_first
+            while left := pause.left():
+                if self._stopped.wait(left):
+                    break
             count = self._room.take(self._stopped)
             self.parked = False
             if not count:

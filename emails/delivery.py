@@ -108,6 +108,14 @@ class Delivery:
         reason = verdict.reason
         return self._settle(claim, lambda: self._store.fail(claim, reason), Finished(verdict.outcome))
 
+    def cancel(self, email_id: str, reason: str) -> bool:
+        """Keep a Pending email from being sent; says whether it was one."""
+        try:
+            self._store.settle(email_id, DISCARD, reason)
+        except Conflict:
+            return False
+        return True
+
     def _get(self, email_id: str) -> Row:
         row = self._store.get(email_id)
         if row is None:

@@ -81,7 +81,11 @@ FAIL = _arrow(EmailStatus.SENDING, to=EmailStatus.FAILED, by_holder=True)
 LOSE_TRACK = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, by_holder=True)
 ABANDON = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, after_lease=True)
 
-TRANSITIONS = (CLAIM, DISCARD, RECORD, GIVE_BACK, FAIL, LOSE_TRACK, ABANDON)
+# An operator's, who has found out what happened.
+RESOLVE_SENT = _arrow(EmailStatus.UNKNOWN, EmailStatus.FAILED, to=EmailStatus.SENT)
+RESEND = _arrow(EmailStatus.UNKNOWN, EmailStatus.FAILED, to=EmailStatus.PENDING)
+
+TRANSITIONS = (CLAIM, DISCARD, RECORD, GIVE_BACK, FAIL, LOSE_TRACK, ABANDON, RESOLVE_SENT, RESEND)
 
 
 class InvalidRow(Exception):

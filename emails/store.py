@@ -12,13 +12,23 @@ from typing import TYPE_CHECKING, Any
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import BotoCoreError, ClientError
 
-from emails.model import CLAIM, FAIL, GIVE_BACK, LOSE_TRACK, RECORD, Transition
+from emails.model import (
+    CLAIM,
+    FAIL,
+    GIVE_BACK,
+    LOSE_TRACK,
+    RECORD,
+    RESEND,
+    RESOLVE_SENT,
+    EmailStatus,
+    Transition,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import UpdateItemInputTypeDef
+    from mypy_boto3_dynamodb.type_defs import ScanInputTypeDef, UpdateItemInputTypeDef
 
     from emails.providers.contract import Receipt
 
@@ -144,6 +154,58 @@ class EmailStore:
     def settle(self, email_id: str, transition: Transition, reason: str) -> None:
         """Take a transition that needs no claim: DISCARD, ABANDON."""
         self._move(email_id, transition, {"FailureReason": reason[:MAX_REASON]})
+
+    def resolve_sent(self, email_id: str) -> None:
+        """Unknown or Failed → Sent, on an operator's word."""
+        self._move(email_id, RESOLVE_SENT, {"FailureReason": "resolved by an operator: it was sent"})
+
+    def resend(self, email_id: str) -> None:
+        """Unknown or Failed → Pending, with all its attempts before it. Whoever held a claim holds it no more."""
+        forgotten = ("Attempts", "NextAttemptAt", "ClaimedBy", "ClaimExpiresAt", "FailureReason")
+        self._move(email_id, RESEND, {}, remove=forgotten)
+
+    def touch(self, email_id: str, seen: str | None) -> None:
+        """Set a Pending row's UpdatedAt, where it is still what was seen (None: missing): one of several may.
+
+        Raises:
+            Conflict: the row has moved on, or somebody else touched it.
+        """
+        values: Row = {":pending": EmailStatus.PENDING.value, ":now": _iso(time.time())}
+        unchanged = "attribute_not_exists(UpdatedAt)"
+        if seen is not None:
+            unchanged, values[":seen"] = "UpdatedAt = :seen", seen
+        with _errors():
+            self._client.update_item(
+                TableName=self._table,
+                Key={"EmailId": {"S": email_id}},
+                UpdateExpression="SET UpdatedAt = :now",
+                ConditionExpression=f"EmailStatus = :pending AND {unchanged}",
+                ExpressionAttributeValues={name: _serialize(value) for name, value in values.items()},
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+
+    def scan(self, segment: int, segments: int, start: Row | None) -> tuple[list[Row], Row | None, float]:
+        """One page of the Pending and Sending rows of one of several segments, what they are judged by alone.
+
+        Returns the rows, the key to go on from (None at the end), and the read units it took.
+        """
+        values = {":pending": EmailStatus.PENDING.value, ":sending": EmailStatus.SENDING.value}
+        request: ScanInputTypeDef = {
+            "TableName": self._table,
+            "Segment": segment,
+            "TotalSegments": segments,
+            "FilterExpression": "EmailStatus IN (:pending, :sending)",
+            "ProjectionExpression": "EmailId, EmailStatus, UpdatedAt, SendAfter, NextAttemptAt, ClaimExpiresAt",
+            "ExpressionAttributeValues": {name: _serialize(value) for name, value in values.items()},
+            "ReturnConsumedCapacity": "TOTAL",
+        }
+        if start:
+            request["ExclusiveStartKey"] = {name: _serialize(value) for name, value in start.items()}
+        with _errors():
+            answer = self._client.scan(**request)
+        rows = [_to_row(item) or {} for item in answer.get("Items", [])]
+        units = answer.get("ConsumedCapacity", {}).get("CapacityUnits", 0)
+        return rows, _to_row(answer.get("LastEvaluatedKey")), units
 
     def _move_claimed(self, claim: Claim, transition: Transition, assign: Row, **options: Any) -> None:
         try:

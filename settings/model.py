@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     missing_row_wait: float = Field(
         default=60, ge=0, le=3600, description="how long a message waits for its row before its dead letter"
     )
+    sweep_after: float = Field(
+        default=3600, ge=0, le=30 * 86_400, description="how old a Pending row is before sweep enqueues it again"
+    )
     concurrency: int = Field(default=16, ge=1, le=1000, description="emails in work at once in one worker")
     visibility_timeout: int = Field(
         default=120,

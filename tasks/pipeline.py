@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from celery import chain
 from celery.exceptions import Reject
+from celery.signals import task_revoked
 from celery.utils.log import get_task_logger
 
-from celery_sqs import Reason
+from celery_sqs import Reason, pause
 from emails.backoff import full_jitter
 from emails.delivery import Delivery, EmailNotFound, Finished, Later
 from emails.message import InvalidMessage, parse_message
@@ -30,6 +31,7 @@ Outcome = TypeVar("Outcome", bound="Ready | Finished")
 
 FIRST_WAIT_SECONDS = 1
 LONGEST_WAIT_SECONDS = 900
+PAUSE_SECONDS = 10
 
 
 @cache
@@ -71,6 +73,16 @@ def send_email(self: Task, email_id: str) -> str:
     return outcome.outcome
 
 
+@task_revoked.connect
+def explain_revoked(sender: Task, request: Any, **_: Any) -> None:
+    """A task that somebody revoked leaves its email Failed, not Pending with no message to send it."""
+    try:
+        email_id = parse_message(request.args[0]) if sender.name == bridge.name else request.args[0]
+        delivery().cancel(email_id, "cancelled: its task was revoked")
+    except (InvalidMessage, StoreUnavailable) as error:
+        logger.error("the email of the revoked task %s stays as it is, for sweep to find: %s", request.id, error)
+
+
 def _attempt(task: Task, email_id: str, step: Callable[[str], Outcome | Later]) -> Outcome:
     """Take the step, or put it off by a delayed copy of the task's message."""
     tries = task.request.retries
@@ -84,6 +96,8 @@ def _attempt(task: Task, email_id: str, step: Callable[[str], Outcome | Later]) 
             raise Reject(Reason("EmailNotFound", detail)) from None
         outcome = Later(min(2**tries, longest - waited), "it has no row yet")
     except StoreUnavailable as error:
+        # For as long as it lasts, and counted nowhere. Others need not come to see the same.
+        pause.begin(PAUSE_SECONDS)
         outcome = Later(full_jitter(tries + 1, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS), str(error))
     if isinstance(outcome, Later):
         logger.info("%s waits %.1f s: %s", email_id, outcome.seconds, outcome.reason)

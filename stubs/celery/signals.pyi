@@ -7,5 +7,6 @@ class Signal:
     def connect(self, receiver: _Receiver) -> _Receiver: ...
 
 celeryd_init: Signal
+task_revoked: Signal
 worker_ready: Signal
 worker_shutting_down: Signal

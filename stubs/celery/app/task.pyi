@@ -10,6 +10,7 @@ class Context:
 
 class Task:
     Request: Any
+    name: str
     request: Context
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
     def run(self, *args: Any, **kwargs: Any) -> Any: ...

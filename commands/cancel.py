@@ -1,0 +1,26 @@
+"""Keep an email from being sent."""
+
+from __future__ import annotations
+
+import click
+
+from commands.resolve import refused
+from emails.model import DISCARD
+from emails.store import Conflict, EmailStore
+from settings import get_settings
+from settings.aws import client
+
+
+@click.command()
+@click.argument("email_id", metavar="ID")
+def cancel(email_id: str) -> None:
+    """Fail the email ID, which is Pending, before anybody sends it.
+
+    Its message may still be on the queue; a worker that gets it finds nothing to do. `resolve --resend` undoes it.
+    """
+    settings = get_settings()
+    try:
+        EmailStore(client("dynamodb", settings), settings.table).settle(email_id, DISCARD, "cancelled")
+    except Conflict as conflict:
+        raise click.ClickException(refused(email_id, conflict, "Pending")) from None
+    click.echo(f"{email_id} is Failed: cancelled.")

@@ -1,0 +1,46 @@
+"""Settle what only a person can know."""
+
+from __future__ import annotations
+
+import click
+
+from emails.model import status_of
+from emails.queue import RawQueue
+from emails.store import Conflict, EmailStore
+from settings import get_settings
+from settings.aws import client
+
+
+@click.command()
+@click.argument("email_id", metavar="ID")
+@click.option("--sent", "verdict", flag_value="sent", help="It was sent: the provider's log has it.")
+@click.option("--resend", "verdict", flag_value="resend", help="Send it (again), with all its attempts before it.")
+def resolve(email_id: str, verdict: str | None) -> None:
+    """Settle the email ID, which is Unknown or Failed.
+
+    Unknown means that a worker or an answer was lost: look for the id at the provider (header X-Email-Id) before
+    --resend, or somebody may get it twice.
+    """
+    if verdict is None:
+        raise click.UsageError("Say --sent or --resend.")
+    settings = get_settings()
+    store = EmailStore(client("dynamodb", settings), settings.table)
+    queue = RawQueue(client("sqs", settings), settings)
+    try:
+        if verdict == "sent":
+            store.resolve_sent(email_id)
+            click.echo(f"{email_id} is Sent.")
+            return
+        store.resend(email_id)
+    except Conflict as conflict:
+        raise click.ClickException(refused(email_id, conflict, "Unknown or Failed")) from None
+    if queue.enqueue([email_id], sent=lambda count: count):
+        raise click.ClickException(f"{email_id} is Pending, but SQS did not take it: email-service enqueue {email_id}")
+    click.echo(f"{email_id} is Pending and enqueued. Follow it: email-service status {email_id}")
+
+
+def refused(email_id: str, conflict: Conflict, wanted: str) -> str:
+    """Why a row does not take a transition, for a person."""
+    if conflict.row is None:
+        return f"{email_id} has no row."
+    return f"{email_id} is {status_of(conflict.row)}; only what is {wanted} can be."

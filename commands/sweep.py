@@ -1,0 +1,49 @@
+"""Find the emails that no message stands for any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from emails.queue import RawQueue
+from emails.store import EmailStore
+from emails.sweep import Report, Sweep
+from settings import get_settings
+from settings.aws import client
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
+@click.option("--read-units", default=100.0, show_default=True, help="DynamoDB read units a second to use.")
+@click.option(
+    "--position",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path(".sweep"),
+    show_default=True,
+    help="The file where an interrupted sweep leaves how far it came, and goes on from.",
+)
+def sweep(dry_run: bool, read_units: float, position: Path) -> None:
+    """Enqueue Pending emails that no message stands for, and settle claims that ended long ago.
+
+    Scans the whole table, at a pace. A Pending row counts as left behind where nothing has changed it for
+    EMAIL_SWEEP_AFTER seconds and it is not scheduled; one that never had an UpdatedAt gets it first, and its turn comes
+    with a later sweep. Fit for a cron; two at once do nothing twice.
+    """
+    settings = get_settings()
+    store = EmailStore(client("dynamodb", settings), settings.table)
+    queue = RawQueue(client("sqs", settings), settings)
+    with Console(stderr=True).status("sweeping") as status:
+        work = Sweep(store, queue, settings.sweep_after, dry_run=dry_run)
+        report = work.run(read_units, position, lambda so_far: status.update(f"sweeping: {_sentence(so_far)}"))
+    click.echo(("would have " if dry_run else "") + _sentence(report))
+    if report.failed:
+        raise click.ClickException(f"SQS did not take {len(report.failed)}: {', '.join(sorted(report.failed)[:20])}")
+
+
+def _sentence(report: Report) -> str:
+    return (
+        f"enqueued {report.enqueued}, settled {report.settled} as Unknown, seen {report.first_seen} for the first time;"
+        f" {report.read_units:g} read units"
+    )

@@ -1,0 +1,130 @@
+"""Finds the rows that no message stands for any more, by a scan of the table beside the hot path."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from emails.model import ABANDON, EmailStatus
+from emails.store import Conflict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from emails.queue import RawQueue
+    from emails.store import EmailStore, Row
+
+SEGMENTS = 4
+FOUND = "found by sweep long after its claim ended: the provider may have accepted it"
+
+
+@dataclass
+class Report:
+    """What a sweep did, or with a dry run would have done."""
+
+    enqueued: int = 0
+    settled: int = 0
+    first_seen: int = 0
+    read_units: float = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class Sweep:
+    """One pass over the table.
+
+    A Pending row is enqueued again where it is due and its UpdatedAt is `after` seconds old; one that has no UpdatedAt
+    gets it, and its turn comes with a later sweep. A Sending row whose claim ended so long ago becomes Unknown. Every
+    step is a conditional write, so that two sweeps at once do nothing twice.
+    """
+
+    def __init__(self, store: EmailStore, queue: RawQueue, after: float, *, dry_run: bool = False) -> None:
+        self._store = store
+        self._queue = queue
+        self._after = after
+        self._dry_run = dry_run
+
+    def run(self, read_units_per_second: float, position: Path, progress: Callable[[Report], object]) -> Report:
+        """Scan the table in four segments at that pace.
+
+        `position` is a file in which an interrupted sweep has left where it was; it goes when the sweep is through. A
+        dry run leaves it alone.
+        """
+        report = Report()
+        resumes = position.exists() and not self._dry_run
+        keys: dict[str, Row | None] = json.loads(position.read_text()) if resumes else {}
+        open_segments = {segment for segment in range(SEGMENTS) if keys.get(str(segment), {}) is not None}
+        with ThreadPoolExecutor(SEGMENTS) as pool:
+            while open_segments:
+                started = time.monotonic()
+                before = report.read_units
+                segments = sorted(open_segments)
+                pages = pool.map(lambda number: self._store.scan(number, SEGMENTS, keys.get(str(number))), segments)
+                for segment, (rows, key, units) in zip(segments, pages, strict=True):
+                    self._settle(rows, report)
+                    report.read_units += units
+                    keys[str(segment)] = key
+                    if key is None:
+                        open_segments.discard(segment)
+                if not self._dry_run:
+                    position.write_text(json.dumps(keys))
+                progress(report)
+                pace = (report.read_units - before) / read_units_per_second
+                if open_segments:
+                    time.sleep(max(0, pace - (time.monotonic() - started)))
+        if not self._dry_run:
+            position.unlink(missing_ok=True)
+        return report
+
+    def _settle(self, rows: list[Row], report: Report) -> None:
+        due = [row for row in rows if row["EmailStatus"] == EmailStatus.PENDING and self._is_due(row)]
+        lost = [row["EmailId"] for row in due if "UpdatedAt" in row and self._touch(row)]
+        report.first_seen += sum(self._touch(row) for row in due if "UpdatedAt" not in row)
+        if not self._dry_run:
+            failed = self._queue.enqueue(lost, sent=lambda count: count)
+            report.failed |= failed
+            lost = [email_id for email_id in lost if email_id not in failed]
+        report.enqueued += len(lost)
+        claimed = (row for row in rows if row["EmailStatus"] == EmailStatus.SENDING)
+        report.settled += sum(self._abandon(row) for row in claimed)
+
+    def _is_due(self, row: Row) -> bool:
+        """Whether the row should long have been sent, as far as it says."""
+        latest = time.time() - self._after
+        times = [_seconds(row.get(name)) for name in ("UpdatedAt", "SendAfter", "NextAttemptAt")]
+        return all(moment <= latest for moment in times)
+
+    def _touch(self, row: Row) -> bool:
+        if self._dry_run:
+            return True
+        try:
+            self._store.touch(row["EmailId"], row.get("UpdatedAt"))
+        except Conflict:
+            return False
+        return True
+
+    def _abandon(self, row: Row) -> bool:
+        if _seconds(row.get("ClaimExpiresAt")) > time.time() - self._after:
+            return False
+        try:
+            if not self._dry_run:
+                self._store.settle(row["EmailId"], ABANDON, FOUND)
+        except Conflict:
+            return False
+        return True
+
+
+def _seconds(value: object) -> float:
+    """Epoch seconds of a number or an ISO 8601 string; long ago for anything else, which a worker then judges."""
+    if isinstance(value, Decimal):
+        return float(value)
+    try:
+        moment = datetime.fromisoformat(value if isinstance(value, str) else "")
+    except ValueError:
+        return 0
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
