@@ -24,6 +24,7 @@ broker_transport_options = {
     "visibility_timeout": _settings.visibility_timeout,
     "wait_time_seconds": 15,  # SQS allows 20; every idle poll is a request
     "raw_queues": {_settings.queue: "tasks.bridge"},
+    "liveness_file": str(_settings.liveness_file or ""),
     # Our messages are JSON already: base64 around it, twice by default, costs a third of every message.
     "sqs_base64_encoding": False,
     "body_encoding": "utf-8",

@@ -16,7 +16,8 @@ from dramatiq_sqs import SQSBroker  # type: ignore[import-untyped]  # it has no 
 from bench.polling_bridge import poll
 from emails.delivery import Delivery
 from settings import get_settings
-from settings.aws import LOCAL_ACCESS_KEY, LOCAL_REGION, client
+from settings.aws import client
+from settings.model import LOCAL_ACCESS_KEY, LOCAL_REGION
 
 settings = get_settings()
 delivery = Delivery.from_settings(settings)

@@ -8,6 +8,7 @@ from email.headerregistry import Address
 import idna
 
 MAX_LOCAL_PART_BYTES = 64  # RFC 5321, section 4.5.3.1.1
+MAX_MAILBOX = 998  # characters; RFC 5322, section 2.1.1: a line's. Checked first: the patterns below take their time
 MAX_ADDRESS_BYTES = 254  # RFC 5321, section 4.5.3.1.3, less the angle brackets of the path
 
 # RFC 5322, section 3.2.3, with the non-ASCII characters that RFC 6532 adds.
@@ -28,6 +29,9 @@ def parse_mailbox(text: str) -> Address:
     """
     if CONTROL_CHARACTERS.search(text):
         msg = "has a control character"
+        raise ValueError(msg)
+    if len(text) > MAX_MAILBOX:
+        msg = f"is longer than {MAX_MAILBOX} characters"
         raise ValueError(msg)
     text = text.strip()
     if "@" not in text:
