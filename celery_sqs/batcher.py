@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 from kombu.log import get_logger
 
 from celery_sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES
@@ -138,7 +138,7 @@ class Batcher:
             codes = self._send(queue, batch)
         except ClientError as error:
             codes = [error.response["Error"]["Code"]] * len(batch)
-        except BotoCoreError as error:
+        except Exception as error:  # noqa: BLE001 (a thread that ends sends nothing, and nobody would know)
             codes = [type(error).__name__] * len(batch)
         again = [entry for entry, code in zip(batch, codes, strict=True) if code and code not in self._final]
         if again:

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from kombu.log import get_logger
 
 from celery_sqs.batches import MAX_ENTRIES
@@ -64,6 +63,11 @@ class Room:
             share = self._share()
             self._held += share
             return share
+
+    def add(self) -> None:
+        """One more is held, whatever the limit."""
+        with self._changed:
+            self._held += 1
 
     def give_back(self, count: int) -> None:
         """So many are not held any more, or never came."""
@@ -157,9 +161,9 @@ class Poller:
                 return
             try:
                 messages = self._receive(count)
-            except (BotoCoreError, ClientError) as error:
+            except Exception as error:  # noqa: BLE001 (a thread that ends receives nothing, and nobody would know)
                 self._room.give_back(count)
-                complain("cannot receive from %s, and keeps trying: %s", self._name, error)
+                complain("cannot receive from %s, and keeps trying: %r", self._name, error)
                 failures += 1
                 self._stopped.wait(min(2.0 ** (failures - 1), LAST_BACKOFF_SECONDS))
                 continue

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from queue import Empty
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -51,8 +52,6 @@ CLIENT_CONFIG = {
 
 # An idle long poll has nothing to give back; one that swallowed what was just released answers at once.
 JOIN_SECONDS = 0.5
-
-LONGEST_WAIT_SECONDS = 0.25
 
 
 class MessageTooLarge(ValueError):
@@ -181,21 +180,43 @@ class Channel(SQS.Channel):
     def _accept(self, queue: str, source: Queue, messages: list[ReceivedMessage]) -> None:
         """Hand each message to the consumer, or settle it here where it is not to reach the consumer."""
         for message in messages:
-            delivery = get_deliveries().add(source, message, self.visibility_timeout)
-            payload = self._to_payload(queue, message)
-            if payload and not delays.is_early(payload["headers"]):
-                payload["headers"].pop("eta", None)  # it is due: Celery's worker would set a timer for it
-                payload["properties"]["delivery_tag"] = delivery.tag
-                # kombu's names. Without the body: prefork pickles it all for its processes.
-                known = {name: value for name, value in message.items() if name != "Body"}
-                payload["properties"]["delivery_info"] |= {"sqs_message": known, "sqs_queue": source.url}
+            if payload := self._admit(queue, source, message):
                 self.connection.inbox.put((self, queue, payload))
-                continue
-            if payload:
-                delivery.delay(delays.delay_seconds(payload["headers"]))
             else:
-                delivery.reject(NOT_A_MESSAGE)
-            self.qos.room.give_back(1)
+                self.qos.room.give_back(1)
+
+    def _admit(self, queue: str, source: Queue, message: ReceivedMessage) -> dict[str, Any] | None:
+        delivery = get_deliveries().add(source, message, self.visibility_timeout)
+        payload = self._to_payload(queue, message)
+        if payload is None:
+            delivery.reject(NOT_A_MESSAGE)
+            return None
+        if delays.is_early(payload["headers"]):
+            delivery.delay(delays.delay_seconds(payload["headers"]))
+            return None
+        payload["headers"].pop("eta", None)  # it is due: Celery's worker would set a timer for it
+        payload["properties"]["delivery_tag"] = delivery.tag
+        # kombu's names. Without the body: prefork pickles it all for its processes.
+        known = {name: value for name, value in message.items() if name != "Body"}
+        payload["properties"]["delivery_info"] |= {"sqs_message": known, "sqs_queue": source.url}
+        return payload
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
+        """One message, outside of any consumer."""
+        message = super().basic_get(queue, no_ack, **kwargs)
+        delivery = get_deliveries().get(message.delivery_tag) if message else None
+        if delivery and no_ack:
+            delivery.ack()
+        elif delivery:
+            self.qos.room.add()
+        return message
+
+    def _get(self, queue: str) -> dict[str, Any]:
+        source = self._queue(queue)
+        for message in source.receive(1, self.wait_time_seconds, self.visibility_timeout):
+            if payload := self._admit(queue, source, message):
+                return payload
+        raise Empty
 
     def _to_payload(self, queue: str, message: ReceivedMessage) -> dict[str, Any] | None:
         """The message as kombu's virtual transports have it, or None where its body is none of kombu's."""
@@ -323,8 +344,7 @@ class Transport(SQS.Transport):
         loop.add_reader(self.inbox, self._on_readable)
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
-        # Celery's loop without a hub looks for signals between two calls.
-        delivery = self.inbox.get(min(timeout or LONGEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS))
+        delivery = self.inbox.get(timeout)
         if delivery is None:
             raise TimeoutError
         channel, *message = delivery

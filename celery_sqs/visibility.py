@@ -6,7 +6,6 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError
 from kombu.log import get_logger
 
 from celery_sqs.batches import MAX_ENTRIES
@@ -83,8 +82,8 @@ class VisibilityKeeper:
         entries = [{"ReceiptHandle": d.tag, "VisibilityTimeout": d.visibility_timeout} for d in batch]
         try:
             codes = queue.change_visibility_batch(entries)
-        except (BotoCoreError, ClientError) as error:
-            complain("cannot keep messages of %s invisible: %s", queue.name, error)
+        except Exception as error:  # noqa: BLE001 (a thread that ends keeps nothing, and nobody would know)
+            complain("cannot keep messages of %s invisible: %r", queue.name, error)
             return
         for delivery, code in zip(batch, codes, strict=True):
             if not code:

@@ -199,3 +199,24 @@ def test_the_probe_says_whether_the_worker_receives(queues: Queues, wait_until: 
     stale = subprocess.run([*probe, "--max-age", "0"], check=False, capture_output=True, text=True)
     assert stale.returncode == 1
     assert "seconds ago" in stale.stdout
+
+
+def test_a_message_is_got_and_settled_outside_of_a_consumer(queues: Queues, wait_until: Callable[..., None]) -> None:
+    for text in ("a", "b"):
+        queues.sqs.send_message(QueueUrl=queues.url("raw"), MessageBody=text)
+    options = {"raw_queues": {"raw": "note"}, "wait_time_seconds": 1, "visibility_timeout": 60}
+    with queues.app.connection_for_read() as connection:
+        connection.transport_options |= options
+        channel = connection.channel()
+        message = channel.basic_get("raw")
+        assert message.headers["task"] == "note"
+        assert queues.counts("raw") == (1, 1, 0)
+        message.ack()
+        assert channel.basic_get("raw", no_ack=True)
+        wait_until(lambda: queues.counts("raw") == (0, 0, 0))
+        assert channel.basic_get("raw") is None
+
+
+def test_waiting_for_messages_ends_with_the_callers_time_out(queues: Queues) -> None:
+    with queues.app.connection_for_read() as connection, pytest.raises(TimeoutError):
+        connection.drain_events(timeout=0.1)
