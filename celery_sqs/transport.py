@@ -127,9 +127,10 @@ class Channel(SQS.Channel):
         ours = Config(**(CLIENT_CONFIG | (self.transport_options.get("client-config") or {})))
         config = ours.merge(config) if config else ours
         key = (os.getpid(), service, args, tuple(sorted(kwargs.items())), self.endpoint_url, repr(vars(config)))
-        if key not in _clients:
-            _clients[key] = super()._new_boto_client(service, *args, config=config, **kwargs)
-        return _clients[key]
+        with _making:
+            if key not in _clients:
+                _clients[key] = super()._new_boto_client(service, *args, config=config, **kwargs)
+            return _clients[key]
 
     def _queue(self, queue: str) -> Queue:
         if queue not in self._queues:
@@ -375,6 +376,7 @@ class Transport(SQS.Transport):
 
 
 _clients: dict[tuple[Any, ...], Any] = {}
+_making = threading.Lock()
 _channels: WeakSet[Channel] = WeakSet()
 
 

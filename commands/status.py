@@ -33,6 +33,7 @@ STORY = (
     "UpdatedAt",
 )
 EPOCH = ("NextAttemptAt", "ClaimExpiresAt")
+END_OF_TIME = datetime.max.replace(tzinfo=UTC).timestamp()
 
 
 @click.command()
@@ -59,7 +60,7 @@ def _story(email_id: str, row: Row) -> dict[str, object]:
         value = row.get(name)
         if isinstance(value, Decimal):
             value = int(value)
-            if name in EPOCH:
+            if name in EPOCH and value < END_OF_TIME:
                 value = datetime.fromtimestamp(value, UTC).isoformat()
         if value is not None:
             story[name] = value

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -55,12 +57,18 @@ class RawQueue:
         Returns the ids that SQS did not take after several attempts, each with SQS's error code.
         """
         failed: dict[str, str] = {}
-        entries = ({"MessageBody": json.dumps({"email_id": email_id})} for email_id in email_ids)
+        entries = (self._entry(email_id) for email_id in email_ids)
         for batch in pack(entries, size=lambda entry: len(entry["MessageBody"].encode())):
             errors = self._send(batch)
             failed |= {json.loads(entry["MessageBody"])["email_id"]: code for entry, code in errors}
             sent(len(batch) - len(errors))
         return failed
+
+    def _entry(self, email_id: str) -> dict[str, Any]:
+        entry = {"MessageBody": json.dumps({"email_id": email_id})}
+        if self.url.endswith(".fifo"):  # one group an email: they need not wait for one another
+            entry |= {"MessageGroupId": sha256(email_id.encode()).hexdigest(), "MessageDeduplicationId": uuid4().hex}
+        return entry
 
     def receive(self, count: int, wait: int = 0) -> list[dict[str, Any]]:
         """Up to `count` messages of the raw queue. Give them back with `release`."""

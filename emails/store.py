@@ -7,6 +7,7 @@ import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
@@ -104,20 +105,22 @@ class EmailStore:
         """
         now, claim_id = time.time(), uuid.uuid4().hex
         expires_at = int(now + lease)
+        assign: Row = {"ClaimedBy": claim_id, "ClaimExpiresAt": expires_at}
+        due = "(NOT attribute_type(NextAttemptAt, :number) OR NextAttemptAt <= :now)"
+        values: Row = {":now": int(now), ":number": "N"}
+        counted = "(attribute_not_exists(Attempts) OR attribute_type(Attempts, :number))"
+        uncounted = "NOT attribute_type(Attempts, :number)"
         try:
-            row = self._move(
-                email_id,
-                CLAIM,
-                {"ClaimedBy": claim_id, "ClaimExpiresAt": expires_at},
-                attempts=+1,
-                condition="(attribute_not_exists(NextAttemptAt) OR attribute_type(NextAttemptAt, :null)"
-                " OR NextAttemptAt <= :now)",
-                values={":now": int(now), ":null": "NULL"},
-            )
+            row = self._move(email_id, CLAIM, assign, attempts=+1, condition=f"{due} AND {counted}", values=values)
         except Conflict as conflict:
-            if not _is_own_success(conflict.row, CLAIM, claim_id):
+            found = conflict.row or {}
+            if _is_own_success(found, CLAIM, claim_id):
+                row = found
+            elif isinstance(found.get("Attempts", Decimal(0)), Decimal):
                 raise
-            row = conflict.row or {}
+            else:  # an empty value that a producer wrote, to which nothing can be added
+                first = {**assign, "Attempts": 1}
+                row = self._move(email_id, CLAIM, first, condition=f"{due} AND {uncounted}", values=values)
         return Claim(email_id, claim_id, expires_at, row)
 
     def record(self, claim: Claim, receipt: Receipt) -> None:
@@ -171,8 +174,9 @@ class EmailStore:
             Conflict: the row has moved on, or somebody else touched it.
         """
         values: Row = {":pending": EmailStatus.PENDING.value, ":now": _iso(time.time())}
-        unchanged = "attribute_not_exists(UpdatedAt)"
-        if seen is not None:
+        if seen is None:
+            unchanged, values[":null"] = "(attribute_not_exists(UpdatedAt) OR attribute_type(UpdatedAt, :null))", "NULL"
+        else:
             unchanged, values[":seen"] = "UpdatedAt = :seen", seen
         with _errors():
             self._client.update_item(
@@ -240,8 +244,8 @@ class EmailStore:
             values |= {":zero": 0, ":attempts": attempts}
         source = _source_condition(transition, values)
         if transition.after_lease:
-            condition = "(attribute_not_exists(ClaimExpiresAt) OR ClaimExpiresAt < :now)"
-            values[":now"] = int(time.time())
+            condition = "(NOT attribute_type(ClaimExpiresAt, :number) OR ClaimExpiresAt < :now)"
+            values |= {":number": "N", ":now": int(time.time())}
         request: UpdateItemInputTypeDef = {
             "TableName": self._table,
             "Key": {"EmailId": {"S": email_id}},
@@ -264,11 +268,9 @@ def _source_condition(transition: Transition, values: Row) -> str:
         values[names[-1]] = status.value
     condition = f"EmailStatus IN ({', '.join(names)})"
     if None in transition.sources:
-        values |= {":no_status": "", ":null_type": "NULL"}
-        condition += (
-            " OR attribute_not_exists(EmailStatus) OR EmailStatus = :no_status"
-            " OR attribute_type(EmailStatus, :null_type)"
-        )
+        values |= {":empty": "", ":string": "S", ":number_type": "N"}
+        no_text = "NOT attribute_type(EmailStatus, :string) AND NOT attribute_type(EmailStatus, :number_type)"
+        condition += f" OR EmailStatus = :empty OR ({no_text})"
     return f"({condition})"
 
 

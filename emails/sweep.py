@@ -8,14 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 from emails.model import ABANDON, EmailStatus
-from emails.store import Conflict
+from emails.store import Conflict, StoreRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from emails.queue import RawQueue
     from emails.store import EmailStore, Row
@@ -26,7 +27,7 @@ FOUND = "found by sweep long after its claim ended: the provider may have accept
 
 @dataclass
 class Report:
-    """What a sweep did, or with a dry run would have done."""
+    """What a sweep did, or with a dry run would have done; `failed` says of an id why SQS or DynamoDB refused it."""
 
     enqueued: int = 0
     settled: int = 0
@@ -56,8 +57,7 @@ class Sweep:
         dry run leaves it alone.
         """
         report = Report()
-        resumes = position.exists() and not self._dry_run
-        keys: dict[str, Row | None] = json.loads(position.read_text()) if resumes else {}
+        keys: dict[str, Row | None] = {} if self._dry_run else _read(position)
         open_segments = {segment for segment in range(SEGMENTS) if keys.get(str(segment), {}) is not None}
         with ThreadPoolExecutor(SEGMENTS) as pool:
             while open_segments:
@@ -72,7 +72,7 @@ class Sweep:
                     if key is None:
                         open_segments.discard(segment)
                 if not self._dry_run:
-                    position.write_text(json.dumps(keys))
+                    _replace(position, json.dumps(keys))
                 progress(report)
                 pace = (report.read_units - before) / read_units_per_second
                 if open_segments:
@@ -83,15 +83,15 @@ class Sweep:
 
     def _settle(self, rows: list[Row], report: Report) -> None:
         due = [row for row in rows if row["EmailStatus"] == EmailStatus.PENDING and self._is_due(row)]
-        lost = [row["EmailId"] for row in due if "UpdatedAt" in row and self._touch(row)]
-        report.first_seen += sum(self._touch(row) for row in due if "UpdatedAt" not in row)
+        lost = [row["EmailId"] for row in due if row.get("UpdatedAt") and self._touch(row, report)]
+        report.first_seen += sum(self._touch(row, report) for row in due if not row.get("UpdatedAt"))
         if not self._dry_run:
             failed = self._queue.enqueue(lost, sent=lambda count: count)
             report.failed |= failed
             lost = [email_id for email_id in lost if email_id not in failed]
         report.enqueued += len(lost)
         claimed = (row for row in rows if row["EmailStatus"] == EmailStatus.SENDING)
-        report.settled += sum(self._abandon(row) for row in claimed)
+        report.settled += sum(self._abandon(row, report) for row in claimed)
 
     def _is_due(self, row: Row) -> bool:
         """Whether the row should long have been sent, as far as it says."""
@@ -99,24 +99,41 @@ class Sweep:
         times = [_seconds(row.get(name)) for name in ("UpdatedAt", "SendAfter", "NextAttemptAt")]
         return all(moment <= latest for moment in times)
 
-    def _touch(self, row: Row) -> bool:
+    def _touch(self, row: Row, report: Report) -> bool:
+        return self._write(row, report, lambda: self._store.touch(row["EmailId"], row.get("UpdatedAt")))
+
+    def _abandon(self, row: Row, report: Report) -> bool:
+        if _seconds(row.get("ClaimExpiresAt")) > time.time() - self._after:
+            return False
+        return self._write(row, report, lambda: self._store.settle(row["EmailId"], ABANDON, FOUND))
+
+    def _write(self, row: Row, report: Report, write: Callable[[], None]) -> bool:
+        """Write, and say whether the row was still there to be written."""
         if self._dry_run:
             return True
         try:
-            self._store.touch(row["EmailId"], row.get("UpdatedAt"))
+            write()
         except Conflict:
+            return False
+        except StoreRefused as error:
+            report.failed[row["EmailId"]] = str(error)
             return False
         return True
 
-    def _abandon(self, row: Row) -> bool:
-        if _seconds(row.get("ClaimExpiresAt")) > time.time() - self._after:
-            return False
-        try:
-            if not self._dry_run:
-                self._store.settle(row["EmailId"], ABANDON, FOUND)
-        except Conflict:
-            return False
-        return True
+
+def _read(position: Path) -> dict[str, Row | None]:
+    try:
+        keys: dict[str, Row | None] = json.loads(position.read_text())
+    except FileNotFoundError:
+        return {}
+    return keys
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write the file whole or not at all: a killed sweep leaves its last position, not half of one."""
+    with NamedTemporaryFile("w", dir=file.parent, prefix=file.name, delete=False) as new:
+        new.write(text)
+    Path(new.name).replace(file)
 
 
 def _seconds(value: object) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, overload
 
 import boto3
@@ -46,4 +48,11 @@ def client(service: Literal["sqs", "dynamodb"], settings: Settings) -> Any:
         user_agent="email-service",
         parameter_validation=False,
     )
-    return boto3.Session(**options).client(service, endpoint_url=settings.endpoint, config=config)
+    with _making:
+        return _session(**options).client(service, endpoint_url=settings.endpoint, config=config)
+
+
+# Most of what a client costs is its session's reading of service models. A session is not thread-safe (boto3 guide,
+# "Session"), the clients are.
+_session = cache(boto3.Session)
+_making = Lock()

@@ -127,11 +127,11 @@ class Settings(BaseSettings):
         description="after which SQS gives a killed worker's messages to another",
     )
 
-    # `info.data` has the fields above that are valid: what is wrong with the others is said there.
     liveness_file: Path | None = Field(
         default=None, description="where a worker says that it receives, for `python -m celery_sqs.liveness FILE`"
     )
 
+    # `info.data` has the fields above that are valid: what is wrong with the others is said there.
     @field_validator("queue_url")
     @classmethod
     def _names_a_queue_of_the_region(cls, url: HttpUrl | None, info: ValidationInfo) -> HttpUrl | None:

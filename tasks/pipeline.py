@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,9 +58,9 @@ def process_email(email_id: str) -> None:
 
 
 @app.task(name="tasks.load_email", bind=True)
-def load_email(self: Task, email_id: str) -> str:
+def load_email(self: Task, email_id: str, missing_since: float | None = None) -> str:
     """Read the row and judge it; send_email follows only where it may be sent."""
-    outcome = _attempt(self, email_id, delivery().load)
+    outcome = _attempt(self, email_id, missing_since, delivery().load)
     if isinstance(outcome, Finished):
         self.request.chain = None
         return outcome.outcome
@@ -67,9 +68,9 @@ def load_email(self: Task, email_id: str) -> str:
 
 
 @app.task(name="tasks.send_email", bind=True)
-def send_email(self: Task, email_id: str) -> str:
+def send_email(self: Task, email_id: str, missing_since: float | None = None) -> str:
     """Claim the row, send what it says, record what became of it."""
-    outcome = _attempt(self, email_id, delivery().send)
+    outcome = _attempt(self, email_id, missing_since, delivery().send)
     return outcome.outcome
 
 
@@ -83,25 +84,31 @@ def explain_revoked(sender: Task, request: Any, **_: Any) -> None:
         logger.error("the email of the revoked task %s stays as it is, for sweep to find: %s", request.id, error)
 
 
-def _attempt(task: Task, email_id: str, step: Callable[[str], Outcome | Later]) -> Outcome:
+def _attempt(task: Task, email_id: str, missing_since: float | None, step: Callable[[str], Outcome | Later]) -> Outcome:
     """Take the step, or put it off by a delayed copy of the task's message."""
-    tries = task.request.retries
+    now_missing_since = None
     try:
         outcome = step(email_id)
     except EmailNotFound:
-        # Waits of 1, 2, 4, … seconds: so many have gone by.
-        waited, longest = 2**tries - 1, get_settings().missing_row_wait
-        if waited >= longest:
-            detail = f"no row came in {longest:g} seconds"
-            raise Reject(Reason("EmailNotFound", detail)) from None
-        outcome = Later(min(2**tries, longest - waited), "it has no row yet")
+        now_missing_since = missing_since or time.time()
+        outcome = _wait_for_row(time.time() - now_missing_since)
     except StoreUnavailable as error:
         # For as long as it lasts, and counted nowhere. Others need not come to see the same.
         pause.begin(PAUSE_SECONDS)
-        outcome = Later(full_jitter(tries + 1, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS), str(error))
+        delay = full_jitter(task.request.retries + 1, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
+        outcome = Later(delay, str(error))
     if isinstance(outcome, Later):
         logger.info("%s waits %.1f s: %s", email_id, outcome.seconds, outcome.reason)
-        raise task.retry(countdown=outcome.seconds, max_retries=None)
+        # A longer wait looks at the row every quarter of an hour: somebody may have changed it.
+        delay = min(outcome.seconds, LONGEST_WAIT_SECONDS)
+        raise task.retry((email_id, now_missing_since), countdown=delay, max_retries=None)
     if isinstance(outcome, Finished):
         logger.info("%s: %s", email_id, outcome.outcome)
     return outcome
+
+
+def _wait_for_row(waited: float) -> Later:
+    longest = get_settings().missing_row_wait
+    if waited >= longest:
+        raise Reject(Reason("EmailNotFound", f"no row came in {longest:g} seconds"))
+    return Later(min(max(waited, FIRST_WAIT_SECONDS), longest - waited), "it has no row yet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 import uuid
@@ -40,8 +41,9 @@ def emulator() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    for name in ("AWS_REGION", "AWS_ENDPOINT_URL", "QUEUE_URL", "DYNAMO_TABLE"):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name.startswith("EMAIL_") or name in ("AWS_REGION", "AWS_ENDPOINT_URL", "QUEUE_URL", "DYNAMO_TABLE"):
+            monkeypatch.delenv(name)
     monkeypatch.setitem(Settings.model_config, "env_file", None)
     get_settings.cache_clear()
 

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from botocore.exceptions import ReadTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from emails.store import EmailStore
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_session_for_all() -> Iterator[None]:
+    """A new boto3 session reads AWS's service models anew, which takes longer than most tests here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("boto3.Session", cache(boto3.Session))
+        yield
+
+
+@pytest.fixture
+def no_backoff_of_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _: None))
+
+
+@pytest.fixture
+def lose_the_answer(no_backoff_of_botocore: None) -> Iterator[Callable[..., list[Any]]]:
+    """Let DynamoDB take the next write and lose its answer, so that botocore sends the write again.
+
+    Gives the requests that went so.
+    """
+    event = "before-send.dynamodb.UpdateItem"
+    registered: list[tuple[Any, Callable[..., None]]] = []
+
+    def lose(store: EmailStore, times: int = 1) -> list[Any]:
+        client: Any = store._client
+        taken: list[Any] = []
+
+        def send_and_lose(request: Any, **_: Any) -> None:
+            if len(taken) < times:
+                taken.append(request)
+                client._endpoint.http_session.send(request)
+                raise ReadTimeoutError(endpoint_url=request.url)
+
+        client.meta.events.register(event, send_and_lose)
+        registered.append((client, send_and_lose))
+        return taken
+
+    yield lose
+    for client, handler in registered:
+        client.meta.events.unregister(event, handler)

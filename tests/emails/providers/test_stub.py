@@ -1,0 +1,81 @@
+"""The stub: what it accepts, what it keeps, and how it fails when it is told to."""
+
+from __future__ import annotations
+
+from email import message_from_bytes
+from email.policy import default
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from emails.mime import message_id
+from emails.model import Email
+from emails.providers import load_providers
+from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
+from emails.providers.stub import StubProvider
+from settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAILURES = {"temporary": TemporaryError, "permanent": PermanentError, "no-telling": NoTellingError}
+
+
+def test_every_email_is_accepted_with_its_own_message_id(row: dict[str, Any]) -> None:
+    email = Email.from_row(row)
+    receipt = StubProvider().send(email)
+    assert (receipt.provider, receipt.message_id) == ("stub", message_id(email))
+    assert "ada" not in receipt.response
+
+
+def test_an_outbox_has_one_file_an_email_that_any_mail_program_opens(row: dict[str, Any], tmp_path: Path) -> None:
+    stub = StubProvider(tmp_path / "made" / "outbox")
+    for email_id in ("../../escaped/1", "2", "2"):
+        stub.send(Email.from_row({**row, "EmailId": email_id, "Subject": f"About {email_id}"}))
+    files = list((tmp_path / "made" / "outbox").glob("*.eml"))
+    subjects = sorted(message_from_bytes(file.read_bytes(), policy=default)["Subject"] for file in files)
+    assert subjects == ["About ../../escaped/1", "About 2"]
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_without_an_outbox_nothing_is_written(
+    row: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    StubProvider().send(Email.from_row(row))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("recipients", ["RecipientsTo", "RecipientsCc", "RecipientsBcc"])
+def test_a_recipient_to_fail_for_fails_and_nothing_is_kept(
+    row: dict[str, Any], tmp_path: Path, failure: str, recipients: str
+) -> None:
+    row |= {"RecipientsTo": ["ok@example.com"], "RecipientsCc": [], "RecipientsBcc": []}
+    row[recipients] = ["ok@example.com", "Bad <bad@example.com>"]
+    stub = StubProvider(tmp_path, {"bad@example.com": failure})
+    with pytest.raises(FAILURES[failure]) as raised:
+        stub.send(Email.from_row(row))
+    assert "bad" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_others_are_accepted_meanwhile(row: dict[str, Any]) -> None:
+    StubProvider(failures={"bad@example.com": "permanent"}).send(Email.from_row(row))
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failure_may_be_of_the_first_attempts_only(row: dict[str, Any], failure: str) -> None:
+    stub = StubProvider(failures={"ada@example.com": f"{failure}:2"})
+    for attempts in (1, 2):
+        with pytest.raises(FAILURES[failure]):
+            stub.send(Email.from_row({**row, "Attempts": attempts}))
+    stub.send(Email.from_row({**row, "Attempts": 3}))
+
+
+def test_the_settings_set_outbox_and_failures(row: dict[str, Any], tmp_path: Path) -> None:
+    stub = load_providers(Settings(stub_outbox=tmp_path, stub_failures={"bad@example.com": "permanent"}))["stub"]
+    stub.send(Email.from_row(row))
+    assert len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(PermanentError):
+        stub.send(Email.from_row({**row, "RecipientsTo": ["bad@example.com"]}))

@@ -1,0 +1,799 @@
+"""Each row of the failure table, by its name."""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from botocore.exceptions import ClientError
+from pydantic import HttpUrl
+
+from emails.delivery import LEASE_GRACE_SECONDS, Delivery, EmailNotFound, Finished, Later, Ready
+from emails.model import EmailStatus
+from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
+from emails.resources import provision
+from emails.store import Claim, Conflict, EmailStore, StoreRefused, StoreUnavailable
+from settings import Settings
+from settings.aws import client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from emails.model import Email
+    from emails.store import Row
+
+    Step = Callable[[str], Ready | Later | Finished]
+
+
+class Ending(NamedTuple):
+    """What a provider raises, what comes of it, and what the row says then."""
+
+    error: Exception | None
+    outcome: Later | Finished
+    status: str
+
+
+each_ending = pytest.mark.parametrize(
+    "ending",
+    [
+        Ending(None, Finished("Sent"), "Sent"),
+        Ending(PermanentError("no"), Finished("Failed: no"), "Failed"),
+        Ending(NoTellingError("?"), Finished("Unknown: ?"), "Unknown"),
+        Ending(TemporaryError("busy", 900), Later(900, "busy (attempt 1)"), "Pending"),
+    ],
+    ids=lambda ending: ending.status,
+)
+
+SECRET = "To: ada@example.com, the password is 1234"
+
+
+class Recorder:
+    """A provider that remembers what it sent, and raises what it is told to."""
+
+    name = "stub"
+    response = "accepted"
+
+    def __init__(self, *errors: Exception | None) -> None:
+        self.sent: list[str] = []
+        self.emails: list[Email] = []
+        self.errors = list(errors)
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def send(self, email: Email) -> Receipt:
+        self.sent.append(email.id)
+        self.emails.append(email)
+        self.meanwhile()
+        if self.errors and (error := self.errors.pop(0)):
+            raise error
+        return Receipt(self.name, f"id-{len(self.sent)}", self.response)
+
+
+class Clock:
+    """A time that stands, but for sleeping and for who sets it ahead."""
+
+    def __init__(self) -> None:
+        self.started = time.time()
+        self.ahead = 0.0
+
+    def time(self) -> float:
+        return self.started + self.ahead
+
+    def sleep(self, seconds: float) -> None:
+        self.ahead += seconds
+
+
+class FailingStore(EmailStore):
+    """A store that is away for so many of its writes after the claim, or for all of them."""
+
+    def __init__(self, store: EmailStore, failures: float) -> None:
+        super().__init__(store._client, store._table)
+        self.failures = failures
+        self.failed = 0
+
+    def _move_claimed(self, *arguments: Any, **options: Any) -> None:
+        if self.failed < self.failures:
+            self.failed += 1
+            raise StoreUnavailable("away")
+        super()._move_claimed(*arguments, **options)
+
+
+@pytest.fixture(scope="module")
+def settings(emulator: str) -> Settings:
+    """One table for all: each row has an id of its own."""
+    settings = Settings(endpoint_url=HttpUrl(emulator), stage="delivery")
+    list(provision(settings))
+    return settings
+
+
+@pytest.fixture(scope="module")
+def store(settings: Settings) -> EmailStore:
+    return EmailStore(client("dynamodb", settings), settings.table)
+
+
+@pytest.fixture
+def provider() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def delivery(store: EmailStore, settings: Settings, provider: Recorder) -> Delivery:
+    return Delivery(store, {"stub": provider}, settings)
+
+
+@pytest.fixture(params=["load", "send"])
+def settle(delivery: Delivery, request: pytest.FixtureRequest) -> Step:
+    """Either step: both settle what needs no send."""
+    step: Step = getattr(delivery, request.param)
+    return step
+
+
+@pytest.fixture(params=["load", "send", "preview"])
+def judge(delivery: Delivery, request: pytest.FixtureRequest) -> Step:
+    """Any step: each judges the row first."""
+    step: Step = getattr(delivery, request.param)
+    return step
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in ("emails.delivery", "emails.store"):
+        monkeypatch.setattr(f"{module}.time", clock)
+    return clock
+
+
+def stands(store: EmailStore, row: dict[str, Any]) -> dict[str, Any]:
+    found = store.get(row["EmailId"])
+    assert found is not None
+    return found
+
+
+def iso(seconds_from_now: float) -> str:
+    return datetime.fromtimestamp(time.time() + seconds_from_now, UTC).isoformat()
+
+
+def make_due(store: EmailStore, row: dict[str, Any]) -> None:
+    store._client.update_item(
+        TableName=store._table, Key={"EmailId": {"S": row["EmailId"]}}, UpdateExpression="REMOVE NextAttemptAt"
+    )
+
+
+def test_a_pending_email_is_sent_once_however_often_it_is_asked_for(
+    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    store.put(row)
+    assert isinstance(delivery.load(row["EmailId"]), Ready)
+    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    assert delivery.send(row["EmailId"]) == Finished("already Sent")
+    assert delivery.load(row["EmailId"]) == Finished("already Sent")
+    assert provider.sent == [row["EmailId"]]
+    sent = stands(store, row)
+    assert (sent["EmailStatus"], sent["Provider"], sent["ProviderMessageId"]) == ("Sent", "stub", "id-1")
+    assert sent["Attempts"] == 1
+    assert "FailureReason" not in sent
+
+
+def test_of_many_duplicates_at_once_one_sends(
+    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    store.put(row)
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = list(threads.map(delivery.send, [row["EmailId"]] * 16))
+    assert outcomes.count(Finished("Sent")) == 1
+    assert provider.sent == [row["EmailId"]]
+
+
+def test_what_is_sent_is_what_the_claim_returned(
+    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    store.put(row)
+    delivery.load(row["EmailId"])
+    store._client.put_item(
+        TableName=store._table,
+        Item={name: {"S": value} for name, value in row.items() if isinstance(value, str)}
+        | {"Subject": {"S": "Corrected"}, "RecipientsTo": {"SS": ["grace@example.com"]}},
+    )
+    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    assert provider.emails[0].subject == "Corrected"
+    assert [mailbox.username for mailbox in provider.emails[0].recipients] == ["grace"]
+
+
+def test_settings_alone_make_a_delivery_that_sends(settings: Settings, store: EmailStore, row: dict[str, Any]) -> None:
+    store.put(row)
+    assert Delivery.from_settings(settings).send(row["EmailId"]) == Finished("Sent")
+
+
+# No such row.
+
+
+def test_no_such_row_is_told_apart(judge: Step, store: EmailStore, provider: Recorder) -> None:
+    with pytest.raises(EmailNotFound):
+        judge("no-such-row")
+    assert provider.sent == []
+    assert store.get("no-such-row") is None
+
+
+# The row cannot be mapped.
+
+
+def test_a_row_that_cannot_be_mapped_is_failed_with_its_reason(
+    settle: Step, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    store.put({**row, "Sender": SECRET, "Subject": None})
+    assert settle(row["EmailId"]) == Finished("Failed: invalid row")
+    failed = stands(store, row)
+    assert failed["EmailStatus"] == "Failed"
+    assert failed["FailureReason"].startswith("Subject: is missing; Sender: ")
+    assert "ada@example.com, the" not in failed["FailureReason"]
+    assert provider.sent == []
+    assert settle(row["EmailId"]) == Finished("already Failed")
+
+
+@pytest.mark.parametrize("status", [None, "", ...], ids=["NULL", "empty", "missing"])
+def test_a_row_without_a_status_is_failed_with_its_reason(
+    settle: Step, store: EmailStore, provider: Recorder, row: dict[str, Any], status: object
+) -> None:
+    row["EmailStatus"] = status
+    store.put({name: value for name, value in row.items() if value is not ...})
+    assert settle(row["EmailId"]) == Finished("Failed: invalid row")
+    failed = stands(store, row)
+    assert (failed["EmailStatus"], failed["FailureReason"]) == ("Failed", "EmailStatus: is missing")
+    assert provider.sent == []
+
+
+def test_a_provider_that_nobody_knows_is_failed_with_its_reason(
+    settle: Step, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    store.put({**row, "SendVia": SECRET})
+    reason = "SendVia: names none of the providers stub"
+    assert settle(row["EmailId"]) == Finished(f"Failed: {reason}")
+    failed = stands(store, row)
+    assert (failed["EmailStatus"], failed["FailureReason"]) == ("Failed", reason)
+    assert provider.sent == []
+
+
+def test_the_provider_that_the_producer_wants_is_the_one_that_sends(
+    store: EmailStore, settings: Settings, row: dict[str, Any]
+) -> None:
+    usual, wanted = Recorder(), Recorder()
+    store.put({**row, "SendVia": "other"})
+    assert Delivery(store, {"stub": usual, "other": wanted}, settings).send(row["EmailId"]) == Finished("Sent")
+    assert (usual.sent, wanted.sent) == ([], [row["EmailId"]])
+
+
+# The status is Pending, before NextAttemptAt or SendAfter.
+
+
+def test_a_pending_email_before_its_next_attempt_waits_for_it(
+    judge: Step, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    row["NextAttemptAt"] = int(time.time()) + 300
+    store.put(row)
+    outcome = judge(row["EmailId"])
+    assert isinstance(outcome, Later)
+    assert 290 < outcome.seconds <= 300
+    assert provider.sent == []
+    assert stands(store, row) == row
+
+
+def test_an_email_before_its_send_after_waits_for_it(
+    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    row["SendAfter"] = iso(300)
+    store.put(row)
+    outcome = delivery.load(row["EmailId"])
+    assert isinstance(outcome, Later)
+    assert 290 < outcome.seconds <= 300
+    assert stands(store, row) == row
+
+
+def test_a_claim_before_send_after_is_given_back_uncounted(
+    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    row["SendAfter"] = iso(300)
+    store.put(row)
+    for _ in range(2):
+        outcome = delivery.send(row["EmailId"])
+        assert isinstance(outcome, Later)
+        assert 290 < outcome.seconds <= 300
+    pending = stands(store, row)
+    assert (pending["EmailStatus"], pending["Attempts"]) == ("Pending", 0)
+    assert 290 < int(pending["NextAttemptAt"]) - time.time() <= 300
+    assert provider.sent == []
+
+
+def test_an_email_whose_times_have_come_is_sent(delivery: Delivery, store: EmailStore, row: dict[str, Any]) -> None:
+    store.put({**row, "SendAfter": iso(-1), "NextAttemptAt": int(time.time()), "ExpiresAt": iso(60)})
+    assert delivery.send(row["EmailId"]) == Finished("Sent")
+
+
+# The status is Sending, the lease alive or expired.
+
+
+@pytest.mark.parametrize("left", [300, -LEASE_GRACE_SECONDS / 2], ids=["alive", "just over"])
+def test_an_email_whose_lease_is_alive_waits_for_its_end(
+    judge: Step, store: EmailStore, clock: Clock, row: dict[str, Any], left: float
+) -> None:
+    store.put(row)
+    claim = store.claim(row["EmailId"], lease=300)
+    clock.ahead = claim.expires_at - left - clock.started
+    outcome = judge(row["EmailId"])
+    assert isinstance(outcome, Later)
+    assert outcome.seconds == pytest.approx(left + LEASE_GRACE_SECONDS), "clocks differ"
+    assert stands(store, row) == claim.row
+
+
+def test_an_email_whose_lease_is_expired_is_unknown_and_not_sent_again(
+    settle: Step, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
+) -> None:
+    store.put(row)
+    claim = store.claim(row["EmailId"], lease=60)
+    clock.ahead = 60 + LEASE_GRACE_SECONDS + 1
+    assert settle(row["EmailId"]) == Finished("Unknown: the claim expired")
+    unknown = stands(store, row)
+    assert (unknown["EmailStatus"], unknown["ClaimedBy"]) == ("Unknown", claim.id)
+    assert "may have accepted it" in unknown["FailureReason"]
+    assert settle(row["EmailId"]) == Finished("already Unknown")
+    assert provider.sent == []
+
+
+def test_a_sending_email_without_a_claim_is_unknown(delivery: Delivery, store: EmailStore, row: dict[str, Any]) -> None:
+    store.put({**row, "EmailStatus": "Sending"})
+    assert delivery.load(row["EmailId"]) == Finished("Unknown: the claim expired")
+    assert stands(store, row)["EmailStatus"] == "Unknown"
+
+
+# The status is any other.
+
+
+@pytest.mark.parametrize("status", [*sorted(set(EmailStatus) - {"Pending", "Sending"}), "Waiting", "sent"])
+def test_any_other_status_is_acknowledged_and_nothing_touched(
+    judge: Step, store: EmailStore, provider: Recorder, row: dict[str, Any], status: str
+) -> None:
+    # Nothing else of it matters, be it invalid or expired.
+    row |= {"EmailStatus": str(status), "ExpiresAt": iso(-60), "Sender": 5}
+    store.put(row)
+    assert judge(row["EmailId"]) == Finished(f"already {status}")
+    assert stands(store, row) == row
+    assert provider.sent == []
+
+
+# The time is past ExpiresAt.
+
+
+def test_an_email_past_its_expires_at_is_failed(
+    settle: Step, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    store.put({**row, "ExpiresAt": iso(-1), "SendAfter": iso(300)})
+    assert settle(row["EmailId"]) == Finished("Failed: expired")
+    failed = stands(store, row)
+    assert (failed["EmailStatus"], failed["FailureReason"]) == ("Failed", "expired")
+    assert provider.sent == []
+
+
+def test_an_email_that_expires_between_load_and_send_is_failed(
+    delivery: Delivery, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
+) -> None:
+    store.put({**row, "ExpiresAt": iso(60)})
+    assert isinstance(delivery.load(row["EmailId"]), Ready)
+    clock.ahead = 1000
+    assert delivery.send(row["EmailId"]) == Finished("Failed: expired")
+    assert stands(store, row)["EmailStatus"] == "Failed"
+    assert provider.sent == []
+
+
+# The provider fails temporarily.
+
+
+def test_a_temporary_failure_goes_back_to_pending_by_backoff(
+    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backoff(attempt: int, *limits: float) -> float:
+        assert limits == (5, 900), "EMAIL_RETRY_DELAY and EMAIL_RETRY_DELAY_MAX"
+        return 100 * attempt
+
+    monkeypatch.setattr("emails.delivery.full_jitter", backoff)
+    provider.errors = [TemporaryError("throttled"), TemporaryError("busy")]
+    store.put(row)
+    for attempt, reason in ((1, "throttled (attempt 1)"), (2, "busy (attempt 2)")):
+        assert delivery.send(row["EmailId"]) == Later(100 * attempt, reason)
+        pending = stands(store, row)
+        assert (pending["EmailStatus"], pending["Attempts"], pending["FailureReason"]) == ("Pending", attempt, reason)
+        assert 100 * attempt - 20 < int(pending["NextAttemptAt"]) - time.time() <= 100 * attempt
+        make_due(store, row)
+    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    sent = stands(store, row)
+    assert sent["Attempts"] == 3
+    assert not {"FailureReason", "NextAttemptAt"} & sent.keys()
+    assert provider.sent == [row["EmailId"]] * 3
+
+
+def test_duplicates_of_a_temporary_failure_do_not_jump_the_queue(
+    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    provider.errors = [TemporaryError("throttled", retry_after=60)]
+    store.put(row)
+    delivery.send(row["EmailId"])
+    before = stands(store, row)
+    for step in (delivery.load, delivery.send):
+        outcome = step(row["EmailId"])
+        assert isinstance(outcome, Later)
+        assert outcome.seconds > 50
+    assert stands(store, row) == before
+    assert provider.sent == [row["EmailId"]]
+
+
+def test_retry_after_is_honoured_where_it_is_longer_than_the_backoff(
+    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    provider.errors = [TemporaryError("throttled", retry_after=4000)]
+    store.put(row)
+    outcome = delivery.send(row["EmailId"])
+    assert outcome == Later(4000, "throttled (attempt 1)")
+    assert 3990 < int(stands(store, row)["NextAttemptAt"]) - time.time() <= 4000
+
+
+def test_a_temporary_failure_of_the_last_attempt_is_failed(
+    store: EmailStore, settings: Settings, row: dict[str, Any]
+) -> None:
+    provider = Recorder(*[TemporaryError("throttled")] * 3)
+    delivery = Delivery(store, {"stub": provider}, settings.model_copy(update={"max_attempts": 3}))
+    store.put(row)
+    for _ in range(2):
+        assert isinstance(delivery.send(row["EmailId"]), Later)
+        make_due(store, row)
+    reason = "throttled (attempt 3, the last)"
+    assert delivery.send(row["EmailId"]) == Finished(f"Failed: {reason}")
+    failed = stands(store, row)
+    assert (failed["EmailStatus"], failed["FailureReason"], failed["Attempts"]) == ("Failed", reason, 3)
+    assert delivery.send(row["EmailId"]) == Finished("already Failed")
+    assert len(provider.sent) == 3
+
+
+# The provider fails permanently.
+
+
+def test_a_permanent_failure_is_failed(
+    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    provider.errors = [PermanentError("the sender is not verified")]
+    store.put(row)
+    assert delivery.send(row["EmailId"]) == Finished("Failed: the sender is not verified")
+    failed = stands(store, row)
+    assert (failed["EmailStatus"], failed["FailureReason"]) == ("Failed", "the sender is not verified")
+    assert failed["Attempts"] == 1
+    assert delivery.send(row["EmailId"]) == Finished("already Failed")
+    assert len(provider.sent) == 1
+
+
+# There is no telling whether the provider accepted it.
+
+
+def test_no_telling_is_unknown_and_not_sent_again(
+    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    provider.errors = [NoTellingError("the connection was lost after DATA")]
+    store.put(row)
+    assert delivery.send(row["EmailId"]) == Finished("Unknown: the connection was lost after DATA")
+    unknown = stands(store, row)
+    assert (unknown["EmailStatus"], unknown["FailureReason"]) == ("Unknown", "the connection was lost after DATA")
+    assert delivery.send(row["EmailId"]) == Finished("already Unknown")
+    assert len(provider.sent) == 1
+
+
+@pytest.mark.parametrize("error", [KeyError(SECRET), RuntimeError(SECRET), TimeoutError(SECRET)], ids=repr)
+def test_what_a_provider_did_not_foresee_is_unknown_and_its_text_is_nowhere(
+    store: EmailStore, settings: Settings, row: dict[str, Any], caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="emails")
+    store.put(row)
+    outcome = Delivery(store, {"stub": Recorder(error)}, settings).send(row["EmailId"])
+    assert outcome == Finished(f"Unknown: the provider raised {type(error).__name__}")
+    unknown = stands(store, row)
+    assert unknown["EmailStatus"] == "Unknown"
+    assert SECRET not in f"{outcome} {unknown} {caplog.text}"
+
+
+# The record after a send fails.
+
+
+@each_ending
+def test_the_record_is_retried_until_dynamodb_is_back_within_the_lease(
+    store: EmailStore, settings: Settings, clock: Clock, row: dict[str, Any], ending: Ending
+) -> None:
+    failing, provider = FailingStore(store, failures=5), Recorder(ending.error)
+    store.put(row)
+    assert Delivery(failing, {"stub": provider}, settings).send(row["EmailId"]) == ending.outcome
+    assert failing.failed == 5
+    assert 0 < clock.ahead < settings.claim_lease, "it waits between its tries"
+    assert stands(store, row)["EmailStatus"] == ending.status
+    assert provider.sent == [row["EmailId"]]
+
+
+def test_the_record_that_fails_past_the_lease_is_left_to_the_rule_for_expired_leases(
+    delivery: Delivery, store: EmailStore, settings: Settings, clock: Clock, row: dict[str, Any]
+) -> None:
+    provider = Recorder()
+    store.put(row)
+    with pytest.raises(StoreUnavailable):
+        Delivery(FailingStore(store, failures=float("inf")), {"stub": provider}, settings).send(row["EmailId"])
+    assert settings.claim_lease - 1 < clock.ahead < settings.claim_lease + 2
+    assert stands(store, row)["EmailStatus"] == "Sending"
+    clock.ahead += LEASE_GRACE_SECONDS + 1
+    assert delivery.send(row["EmailId"]) == Finished("Unknown: the claim expired")
+    assert stands(store, row)["EmailStatus"] == "Unknown"
+    assert provider.sent == [row["EmailId"]]
+
+
+def test_a_record_that_the_row_has_no_room_for_is_left_to_the_rule_for_expired_leases(
+    delivery: Delivery, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
+) -> None:
+    store.put({**row, "BodyText": "x" * (409_600 - 450)})
+    provider.response = "x" * 400
+    with pytest.raises(StoreRefused):
+        delivery.send(row["EmailId"])
+    assert stands(store, row)["EmailStatus"] == "Sending"
+    clock.ahead = 1000
+    assert delivery.send(row["EmailId"]) == Finished("Unknown: the claim expired")
+    assert provider.sent == [row["EmailId"]]
+
+
+def test_a_late_holder_moves_unknown_to_sent(
+    delivery: Delivery, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
+) -> None:
+    def lease_ends() -> None:
+        clock.ahead += 1000
+        assert delivery.send(row["EmailId"]) == Finished("Unknown: the claim expired")
+
+    provider.meanwhile = lease_ends
+    store.put(row)
+    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    sent = stands(store, row)
+    assert (sent["EmailStatus"], sent["ProviderMessageId"]) == ("Sent", "id-1")
+    assert "FailureReason" not in sent
+    assert provider.sent == [row["EmailId"]]
+
+
+@pytest.mark.parametrize("error", [TemporaryError("busy"), PermanentError("no"), NoTellingError("?")], ids=repr)
+def test_a_late_holder_moves_unknown_to_nothing_but_sent(
+    store: EmailStore, settings: Settings, clock: Clock, row: dict[str, Any], error: Exception
+) -> None:
+    provider = Recorder(error)
+    late = Delivery(store, {"stub": provider}, settings)
+
+    def lease_ends() -> None:
+        clock.ahead += 1000
+        late.load(row["EmailId"])
+
+    provider.meanwhile = lease_ends
+    store.put(row)
+    assert isinstance(late.send(row["EmailId"]), Finished)
+    assert stands(store, row)["EmailStatus"] == "Unknown"
+    assert late.send(row["EmailId"]) == Finished("already Unknown")
+
+
+def test_a_holder_whose_claim_another_took_over_records_nothing(
+    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    def operator_and_another_worker() -> None:
+        store._client.delete_item(TableName=store._table, Key={"EmailId": {"S": row["EmailId"]}})
+        store.put({**row, "EmailStatus": "Sent", "ClaimedBy": "another", "ProviderMessageId": "another's"})
+
+    provider.meanwhile = operator_and_another_worker
+    store.put(row)
+    assert delivery.send(row["EmailId"]) == Finished("already Sent")
+    assert stands(store, row)["ProviderMessageId"] == "another's"
+
+
+# An answer is lost: botocore sends again what has taken effect.
+
+
+def test_a_claim_whose_answer_was_lost_sends_once(
+    delivery: Delivery,
+    store: EmailStore,
+    provider: Recorder,
+    row: dict[str, Any],
+    lose_the_answer: Callable[..., list[Any]],
+) -> None:
+    store.put(row)
+    taken = lose_the_answer(store)
+    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    assert len(taken) == 1
+    assert provider.sent == [row["EmailId"]]
+    assert stands(store, row)["Attempts"] == 1
+
+
+@each_ending
+def test_a_record_whose_answer_was_lost_is_our_own_success(
+    store: EmailStore,
+    settings: Settings,
+    row: dict[str, Any],
+    lose_the_answer: Callable[..., list[Any]],
+    ending: Ending,
+) -> None:
+    taken: list[Any] = []
+    provider = Recorder(ending.error)
+    provider.meanwhile = lambda: taken.append(lose_the_answer(store))
+    store.put(row)
+    assert Delivery(store, {"stub": provider}, settings).send(row["EmailId"]) == ending.outcome
+    assert [len(requests) for requests in taken] == [1]
+    written = stands(store, row)
+    assert (written["EmailStatus"], written["Attempts"]) == (ending.status, 1)
+    assert provider.sent == [row["EmailId"]]
+
+
+def test_a_claim_whose_every_answer_was_lost_is_not_sent_and_ends_unknown(
+    store: EmailStore, settings: Settings, clock: Clock, row: dict[str, Any], lose_the_answer: Callable[..., list[Any]]
+) -> None:
+    provider = Recorder()
+    delivery = Delivery(store, {"stub": provider}, settings)
+    store.put(row)
+    taken = lose_the_answer(store, times=3)
+    with pytest.raises(StoreUnavailable):
+        delivery.send(row["EmailId"])
+    assert len(taken) == 3
+    clock.ahead = 1000
+    assert delivery.send(row["EmailId"]) == Finished("Unknown: the claim expired")
+    assert provider.sent == []
+
+
+# The lease is too short for the provider.
+
+
+def test_a_claim_that_took_too_long_is_given_back_uncounted_before_the_first_byte(
+    store: EmailStore, settings: Settings, clock: Clock, provider: Recorder, row: dict[str, Any]
+) -> None:
+    class Slow(EmailStore):
+        def claim(self, email_id: str, *, lease: float) -> Claim:
+            claim = super().claim(email_id, lease=lease)
+            clock.ahead += lease - settings.provider_timeout + 1
+            return claim
+
+    store.put(row)
+    slow = Delivery(Slow(store._client, store._table), {"stub": provider}, settings)
+    assert slow.send(row["EmailId"]) == Later(0, "the claim took too long to reach the provider")
+    assert provider.sent == []
+    pending = stands(store, row)
+    assert (pending["EmailStatus"], pending["Attempts"]) == ("Pending", 0)
+    assert Delivery(store, {"stub": provider}, settings).send(row["EmailId"]) == Finished("Sent")
+    assert stands(store, row)["Attempts"] == 1
+
+
+# DynamoDB is throttled or away.
+
+
+@pytest.mark.parametrize("step", ["load", "send", "preview"])
+def test_while_dynamodb_is_away_nothing_is_claimed(
+    settings: Settings, provider: Recorder, step: str, no_backoff_of_botocore: None
+) -> None:
+    away = settings.model_copy(update={"endpoint_url": HttpUrl("http://127.0.0.1:9")})  # discard's port: nobody listens
+    delivery = Delivery(EmailStore(client("dynamodb", away), away.table), {"stub": provider}, settings)
+    with pytest.raises(StoreUnavailable):
+        getattr(delivery, step)("any")
+    assert provider.sent == []
+
+
+def test_while_dynamodb_throttles_no_attempt_is_counted(
+    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def throttled(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "UpdateItem")
+
+    store.put(row)
+    with monkeypatch.context() as patch:
+        patch.setattr(store._client, "update_item", throttled)
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable, match="ProvisionedThroughputExceeded"):
+                delivery.send(row["EmailId"])
+    assert stands(store, row) == row
+    assert provider.sent == []
+    assert delivery.send(row["EmailId"]) == Finished("Sent")
+
+
+# The row changes between a look and a write.
+
+
+def test_a_row_that_changed_after_the_look_is_looked_at_again(
+    store: EmailStore, settings: Settings, provider: Recorder, row: dict[str, Any]
+) -> None:
+    class Stale(EmailStore):
+        def get(self, email_id: str) -> Row | None:
+            return {**row, "ExpiresAt": iso(-60)}
+
+    store.put(row)
+    claim = store.claim(row["EmailId"], lease=60)
+    outcome = Delivery(Stale(store._client, store._table), {"stub": provider}, settings).load(row["EmailId"])
+    assert outcome == Later(0, "the row changed meanwhile")
+    assert stands(store, row) == claim.row
+
+
+def test_a_claim_lost_to_a_row_that_is_ready_again_is_tried_again(
+    store: EmailStore, settings: Settings, provider: Recorder, row: dict[str, Any]
+) -> None:
+    class Beaten(EmailStore):
+        def claim(self, email_id: str, *, lease: float) -> Claim:
+            raise Conflict(row)
+
+    beaten = Delivery(Beaten(store._client, store._table), {"stub": provider}, settings)
+    assert beaten.send(row["EmailId"]) == Later(0, "the row changed meanwhile")
+    assert provider.sent == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"NextAttemptAt": None},
+        *(
+            changes
+            for changes in (
+                {"NextAttemptAt": ""},
+                {"EmailStatus": []},
+                {"EmailStatus": "Sending", "ClaimExpiresAt": None},
+            )
+        ),
+    ],
+    ids=repr,
+)
+def test_no_row_is_put_off_by_0_seconds_again_and_again(
+    delivery: Delivery, store: EmailStore, row: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    store.put({**row, **changes})
+    outcomes = [step(row["EmailId"]) for _ in range(3) for step in (delivery.load, delivery.send)]
+    assert isinstance(outcomes[-1], Finished)
+
+
+# An email is cancelled.
+
+
+@pytest.mark.parametrize("status", [*EmailStatus, "Waiting"])
+def test_only_a_pending_email_is_cancelled(
+    delivery: Delivery, store: EmailStore, row: dict[str, Any], status: str
+) -> None:
+    row["EmailStatus"] = str(status)
+    store.put(row)
+    assert delivery.cancel(row["EmailId"], "cancelled") == (status == "Pending")
+    if status == "Pending":
+        cancelled = stands(store, row)
+        assert (cancelled["EmailStatus"], cancelled["FailureReason"]) == ("Failed", "cancelled")
+        assert delivery.send(row["EmailId"]) == Finished("already Failed")
+    else:
+        assert stands(store, row) == row
+
+
+# A preview says what load would say.
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({"Subject": None}, Finished("Failed: invalid row")),
+        ({"ExpiresAt": "2026-01-31T12:00:00Z"}, Finished("Failed: expired")),
+        ({"SendVia": "other"}, Finished("Failed: SendVia: names none of the providers stub")),
+        ({"EmailStatus": "Sending", "ClaimExpiresAt": 1}, Finished("Unknown: the claim expired")),
+        ({"EmailStatus": None}, Finished("Failed: invalid row")),
+    ],
+    ids=["invalid", "expired", "provider", "lease", "status"],
+)
+def test_a_preview_says_what_load_would_say_and_writes_nothing(
+    delivery: Delivery, store: EmailStore, row: dict[str, Any], changes: dict[str, Any], outcome: Finished
+) -> None:
+    row |= changes
+    store.put(row)
+    assert delivery.preview(row["EmailId"]) == outcome
+    assert stands(store, row) == row
+    assert delivery.load(row["EmailId"]) == outcome
+
+
+def test_a_preview_of_an_email_that_may_be_sent_has_the_email(
+    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    store.put(row)
+    preview = delivery.preview(row["EmailId"])
+    assert isinstance(preview, Ready)
+    assert preview.email.subject == "Hello"
+    assert delivery.provider(preview.email) is provider
+    assert stands(store, row) == row

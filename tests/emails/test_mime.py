@@ -1,0 +1,358 @@
+"""What a reader gets, read back by Python's own parser; and that nothing in a row can add a header."""
+
+from __future__ import annotations
+
+import base64
+import re
+from email import message_from_bytes
+from email.header import decode_header, make_header
+from email.policy import compat32, default
+from email.utils import getaddresses, parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emails.mime import encoded_id, message_id, to_mime
+from emails.model import Email
+
+if TYPE_CHECKING:
+    from email.headerregistry import Address
+    from email.message import EmailMessage
+
+INJECTION = "=?utf-8?q?a=0D=0ABcc:_eve@example.com=0D=0A=0D=0Abody?="  # what decodes it has two lines more
+
+PDF = {"name": "a.pdf", "content_type": "application/pdf", "body": "aGVsbG8="}
+
+
+def read(content: bytes) -> EmailMessage:
+    return message_from_bytes(content, policy=default)
+
+
+def read_addresses(content: bytes, header: str) -> list[tuple[str, str]]:
+    """Names and addresses; email.policy.default would put spaces between the encoded words of a name (3.11 does)."""
+    raw = dict(message_from_bytes(content, policy=compat32).raw_items()).get(header, "")
+    value = raw.encode("ascii", "surrogateescape").decode()  # RFC 6532's UTF-8
+    return [(str(make_header(decode_header(name))), address) for name, address in getaddresses([value])]
+
+
+def written(mailboxes: list[Address]) -> list[tuple[str, str]]:
+    return [(mailbox.display_name, mailbox.addr_spec) for mailbox in mailboxes]
+
+
+def lines(text: str) -> list[str]:
+    """A text's lines: in a message every line ends in CRLF, the last one too."""
+    return re.split(r"\r\n|\r|\n", re.sub(r"(\r\n|\r|\n)\Z", "", text))
+
+
+def check(email: Email) -> bytes:
+    """Render it, and check that what is read back is what was written."""
+    content = bytes(to_mime(email))
+    assert not re.search(rb"(?<!\r)\n|\r(?!\n)", content), "every line ends in CRLF"
+    assert max(map(len, content.split(b"\r\n"))) <= 998, "RFC 5322, section 2.1.1"
+    message = read(content)
+    assert not message.defects
+    assert message["Subject"] == email.subject
+    assert message["X-Email-Id"] == encoded_id(email)
+    assert message["Message-ID"] == message_id(email)
+    assert read_addresses(content, "From") == written([email.sender])
+    assert read_addresses(content, "To") == written(email.to)
+    assert read_addresses(content, "Cc") == written(email.cc)
+    assert read_addresses(content, "Reply-To") == written(email.reply_to)
+    assert "Bcc" not in message
+    for name, value in email.headers.items():
+        assert message[name] == value
+    for kind, expected in (("plain", email.text), ("html", email.html)):
+        body = message.get_body(preferencelist=(kind,))
+        assert (body is not None) == bool(expected)
+        if body is not None:
+            assert lines(body.get_content()) == lines(expected)
+    attached = list(message.iter_attachments())
+    assert [part["Content-Disposition"].params["filename"] for part in attached] == [a.name for a in email.attachments]
+    assert [part.get_payload(decode=True) for part in attached] == [a.body for a in email.attachments]
+    assert all(part.get_content_disposition() == "attachment" for part in attached)
+    return content
+
+
+def test_a_plain_email_is_as_plain_as_can_be(row: dict[str, Any]) -> None:
+    content = check(Email.from_row(row))
+    assert content.startswith(b"From: Shop <shop@example.com>\r\nTo: ada@example.com\r\nDate: ")
+    assert b"\r\nSubject: Hello\r\n" in content
+    assert content.endswith(b"\r\n\r\nHi\r\n")
+
+
+def test_text_and_html_are_alternatives_and_attachments_stand_beside_them(row: dict[str, Any]) -> None:
+    message = read(check(Email.from_row({**row, "BodyHtml": "<p>Hi</p>", "Attachments": [PDF, PDF]})))
+    assert [part.get_content_type() for part in message.walk()] == [
+        *("multipart/mixed", "multipart/alternative", "text/plain", "text/html", "application/pdf", "application/pdf")
+    ]
+
+
+def test_html_alone_is_html_alone(row: dict[str, Any]) -> None:
+    assert (
+        read(check(Email.from_row({**row, "BodyText": None, "BodyHtml": "<p>Hi</p>"}))).get_content_type()
+        == "text/html"
+    )
+
+
+def test_a_recipient_in_blind_copy_is_nowhere_in_the_message(row: dict[str, Any]) -> None:
+    del row["RecipientsTo"]
+    content = check(Email.from_row({**row, "RecipientsBcc": ["Eve <eve@example.com>"]}))
+    assert b"eve" not in content.lower()
+    assert read(content)["To"] is None
+
+
+def test_every_attempt_at_an_email_has_the_same_message_id(row: dict[str, Any]) -> None:
+    first, second = Email.from_row(row), Email.from_row({**row, "Subject": "Other", "Attempts": 3})
+    assert message_id(first) == message_id(second)
+    assert re.fullmatch(r"<[0-9a-f]{32}@example\.com>", message_id(first))
+    assert message_id(first) != message_id(Email.from_row({**row, "EmailId": "other"}))
+
+
+@pytest.mark.parametrize("email_id", ["1", "a" * 190, "ä" * 95, "Ünïcode 😀?", "a/b+c=d"])
+def test_the_id_comes_back_from_its_header(row: dict[str, Any], email_id: str) -> None:
+    content = check(Email.from_row({**row, "EmailId": email_id}))
+    (encoded,) = re.findall(rb"\r\nX-Email-Id: ([A-Za-z0-9_-]+)\r\n", content)
+    assert base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4)).decode() == email_id
+
+
+def test_the_date_is_a_date_with_its_zone(row: dict[str, Any]) -> None:
+    assert parsedate_to_datetime(read(check(Email.from_row(row)))["Date"]).tzinfo is not None
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "Grüße, 世界 😀",
+        "a" * 300,
+        "a" * 3000,
+        "word " * 400 + "end",
+        "ü" * 500,
+        "Hello 😀 " * 50 + "!",
+        "😀" * 60,
+        " spaces around ",
+        "two  spaces",
+        "x" * 60 + "  " + "y" * 60,
+        "=?utf-8?q?already_encoded?=",
+        "=?",
+        INJECTION,
+        f"{INJECTION} ü",
+        'Re: a, b; c: <d@example.com> "e" (f) [g] \\',
+        "\u00a0\u200b\u202e\ufeff\U0010ffff",
+    ],
+)
+def test_a_subject_is_read_as_it_was_written(row: dict[str, Any], subject: str) -> None:
+    check(Email.from_row({**row, "Subject": subject}))
+
+
+@pytest.mark.parametrize(
+    "mailboxes",
+    [
+        ["Ada Lovelace <ada@example.com>"],
+        ['"Lovelace, Ada" <ada@example.com>', "eve@example.com"],
+        ['"Müller, Ada" <ada@example.com>', '"Ö" <eve@example.com>'],
+        [r'"Ada \"Countess\" \\" <ada@example.com>'],
+        [r'"Ädä \"Countess\" \\, x" <ada@example.com>'],
+        ['"' + "Long name, " * 20 + '" <ada@example.com>', "eve@example.com"],
+        ['"' + "Long, " * 162 + 'enders" <ada@example.com>', "eve@example.com"],
+        ['"' + "Länger, " * 40 + '" <ada@example.com>', "eve@example.com"],
+        ["😀" * 100 + " <ada@example.com>"],
+        ['"  two  spaces  " <ada@example.com>'],
+        ['"eve@example.com" <ada@example.com>'],
+        ['"=?utf-8?q?eve?=" <ada@example.com>'],
+        [f'"{INJECTION}" <ada@example.com>'],
+        ["O'Brien <o'brien@example.com>", "A. B. <a.b@example.com>", "a/b <a/b@example.com>"],
+        ['"ada lovelace"@example.com', r'"a\"b,c"@example.com'],
+        ["ada@straße.example", "Ädä <ada@xn--bcher-kva.example>"],
+        ["Ädä <ädä@bücher.example>", "eve@example.com"],
+        [f"{'a' * 64}@{'.'.join(['b' * 59] * 3)}.example"],
+        [f"user{number}@example.com" for number in range(200)],
+        [f'"Ü, {number}" <user{number}@example.com>' for number in range(200)],
+    ],
+)
+def test_mailboxes_are_read_as_they_were_written(row: dict[str, Any], mailboxes: list[str]) -> None:
+    check(Email.from_row({**row, "RecipientsTo": mailboxes}))
+    check(Email.from_row({**row, "RecipientsCc": mailboxes, "ReplyTo": mailboxes, "Sender": mailboxes[0]}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-Campaign", "spring"),
+        ("X-Campaign", "Frühling"),
+        ("X-Campaign", INJECTION),
+        ("X-Campaign", "a" * 2000),
+        ("X-Campaign", " "),
+        ("Resent-To", "neither; an <address"),
+        ("Resent-Date", "whenever"),
+        ("In-Reply-To", f"<{'a' * 100}@example.com>"),
+        ("x" * 200, "b" * 790),
+        ("x" * 200, "b" * 1000),
+    ],
+)
+def test_a_header_s_text_is_written_whatever_its_name(row: dict[str, Any], name: str, value: str) -> None:
+    content = bytes(to_mime(Email.from_row({**row, "Headers": {name: value}})))
+    raw = message_from_bytes(content, policy=compat32)
+    assert str(make_header(decode_header(raw[name]))) == value
+    assert raw.get_payload() == "Hi\r\n"
+    assert raw["Bcc"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("List-Unsubscribe", f"<https://example.com/{'x' * 300}>, <mailto:unsubscribe@example.com>"),
+        ("List-Unsubscribe", ", ".join(f"<https://example.com/{'x' * 500}{number}>" for number in range(3))),
+        ("References", " ".join(f"<{'a' * 60}{number}@example.com>" for number in range(40))),
+    ],
+    ids=["URL", "URLs", "ids"],
+)
+def test_no_machine_s_header_is_made_encoded_words(row: dict[str, Any], name: str, value: str) -> None:
+    content = check(Email.from_row({**row, "Headers": {name: value}}))
+    assert b"=?" not in content
+    assert f"{name}: {value}".encode() in content.replace(b"\r\n ", b" ")
+
+
+BODIES = [
+    "Hi\n",
+    "one\r\ntwo\rthree\nfour",
+    "\n\n\nblank lines\n\n\n",
+    ".\r\n..\r\n.\r\nQUIT\r\n",
+    "From here\n>From there\n",
+    "x" * 5000,
+    "ü" * 5000,
+    "x" * 997 + "\n" + "x" * 998 + "\n" + "x" * 999,
+    "Grüße, 世界 😀",
+    "trailing space \ntab\t\n=\n=20\n",
+    "\x00\x01\x07\x0b\x0c\x1b\x85\u2028",
+    "--===============1==\n--x--\n",
+    " ",
+    "\n",
+    "Å…à" * 30,
+]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
+def test_a_body_is_read_line_by_line_as_it_was_written(row: dict[str, Any], body: str) -> None:
+    check(Email.from_row({**row, "BodyText": body}))
+    check(Email.from_row({**row, "BodyText": None, "BodyHtml": body}))
+    content = check(Email.from_row({**row, "BodyText": body, "BodyHtml": body, "Attachments": [PDF]}))
+    assert content.isascii(), "not every hop speaks 8BITMIME"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a b.pdf",
+        "Rechnung für März.pdf",
+        "発票😀.pdf",
+        'a"b".pdf',
+        '"',
+        "a\\b.pdf",
+        "a;b=c, d (e) 'f'.pdf",
+        "100%25.pdf",
+        "utf-8''a.pdf",
+        "../../etc/passwd",
+        " spaces around ",
+        "=?utf-8?q?a?=.pdf",
+        INJECTION,
+        "a" * 255,
+        "ä" * 127,
+        "😀" * 63,
+    ],
+)
+def test_a_file_name_is_read_as_it_was_written(row: dict[str, Any], name: str) -> None:
+    check(Email.from_row({**row, "Attachments": [{**PDF, "name": name}, PDF]}))
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/plain",
+        "text/plain; charset=utf-8",
+        'text/csv; charset="latin-1"; header=present',
+        "text/plain; charset=none-such",
+        "text/html",
+        "image/svg+xml",
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        "Application/PDF",
+        "application/x; a",
+        'application/x; name="',
+        f'application/x; name="{INJECTION}"',
+        "application/x; boundary=x; filename=y",
+        f"application/x; name={'y' * 800}",
+    ],
+)
+def test_a_content_type_is_the_row_s(row: dict[str, Any], content_type: str) -> None:
+    content = check(Email.from_row({**row, "Attachments": [{**PDF, "content_type": content_type}]}))
+    assert f"\r\nContent-Type: {content_type}\r\n".encode() in content
+
+
+@pytest.mark.parametrize("content_type", ["message/rfc822", "Message/delivery-status", "message/external-body"])
+def test_an_attached_message_keeps_every_byte(row: dict[str, Any], content_type: str) -> None:
+    body = base64.b64encode(b"Subject: x\n\n\xff\x00\r.\n").decode()
+    attachment = {"name": "mail.eml", "content_type": content_type, "body": body}
+    (part,) = read(check(Email.from_row({**row, "Attachments": [attachment]}))).iter_attachments()
+    assert part.get_content_type() == "application/octet-stream"
+
+
+def test_a_message_is_ascii_but_for_addresses_that_cannot_be(row: dict[str, Any]) -> None:
+    ascii_only = {**row, "Subject": "ü", "RecipientsTo": ["ü <ada@bücher.example>"], "BodyText": "ü"}
+    assert check(Email.from_row(ascii_only)).isascii()
+    content = check(Email.from_row({**ascii_only, "ReplyTo": ["ü@example.com"]}))
+    assert re.findall(rb"[^\x00-\x7f]+", content) == ["ü".encode()]
+    assert "\r\nReply-To: ü@example.com\r\n".encode() in content
+
+
+# Everything that a row may have in a line: neither controls nor line breaks nor surrogates.
+line_characters = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"])
+awkward = st.sampled_from(
+    ["=?utf-8?q?a=0D=0Ab?=", "=?", "?=", '"', "\\", ",", "  ", "ü", "😀", "<", ">", "(", "a" * 80, "%", "'"]
+)
+line_texts = st.lists(awkward | st.text(line_characters, max_size=30), max_size=8).map("".join)
+names = st.text(line_characters, min_size=1, max_size=12) | line_texts
+local_parts = st.from_regex(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ü-]{1,20}(\.[a-zü]{1,5})?", fullmatch=True)
+domains = st.sampled_from(["example.com", "bücher.example", "localhost", f"{'b' * 60}.{'c' * 60}.example"])
+
+
+def mailbox(name: str, local_part: str, domain: str) -> str:
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{quoted}" <{local_part}@{domain}>'
+
+
+mailboxes = st.builds(mailbox, line_texts, local_parts, domains) | st.builds("{}@{}".format, local_parts, domains)
+bodies = st.lists(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+    | st.sampled_from(["\r\n", "\r", "\n", "\n.\n", "x" * 1200, "ü" * 400, "From ", " \n", "=", "\x00"]),
+    max_size=8,
+).map("".join)
+attachments = st.fixed_dictionaries(
+    {
+        "name": names.filter(lambda name: 0 < len(name.encode()) <= 255),
+        "content_type": st.sampled_from(["application/pdf", "text/plain; charset=utf-8", "image/png"]),
+        "body": st.binary(min_size=1, max_size=200).map(lambda content: base64.b64encode(content).decode()),
+    }
+)
+rows = st.fixed_dictionaries(
+    {
+        "EmailId": names.filter(str.strip),
+        "EmailStatus": st.just("Pending"),
+        "Subject": line_texts.filter(bool),
+        "Sender": mailboxes,
+        "RecipientsTo": st.lists(mailboxes, min_size=1, max_size=4),
+        "RecipientsCc": st.lists(mailboxes, max_size=2),
+        "ReplyTo": st.lists(mailboxes, max_size=2),
+        "BodyText": bodies.filter(bool),
+        "BodyHtml": bodies,
+        "Attachments": st.lists(attachments, max_size=2),
+        "Headers": st.dictionaries(st.just("X-Custom"), line_texts, max_size=1),
+    }
+)
+
+
+@hypothesis.settings(deadline=None, max_examples=80, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+@given(rows)
+def test_any_email_that_maps_is_read_as_it_was_written(row: dict[str, Any]) -> None:
+    check(Email.from_row(row))

@@ -1,0 +1,344 @@
+"""Rows as boto3's TypeDeserializer gives them: what they map to, and what is said of those that cannot be mapped."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from email.headerregistry import Address
+from typing import Any
+
+import hypothesis
+import pytest
+from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emails.model import (
+    RESERVED_HEADERS,
+    TRANSITIONS,
+    Attachment,
+    Email,
+    EmailStatus,
+    InvalidRow,
+    status_of,
+)
+
+ADA = Address("", "ada", "example.com")
+GRACE = Address("Grace Hopper", "grace", "example.com")
+PDF = {"name": "a.pdf", "content_type": "application/pdf", "body": "aGVsbG8="}
+EMPTY: list[Any] = [None, "", [], {}, set(), Binary(b"")]
+
+serialize = TypeSerializer().serialize
+deserialize = TypeDeserializer().deserialize
+
+
+def problems(row: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with the row, by attribute."""
+    with pytest.raises(InvalidRow) as raised:
+        Email.from_row(row)
+    return dict(problem.split(": ", 1) for problem in str(raised.value).split("; "))
+
+
+def test_a_row_of_every_attribute_is_mapped(row: dict[str, Any]) -> None:
+    every = {
+        **row,
+        "RecipientsTo": ["ada@example.com", "Grace Hopper <grace@example.com>"],
+        "RecipientsCc": ["cc@example.com"],
+        "RecipientsBcc": ["bcc@example.com"],
+        "ReplyTo": ["reply@example.com"],
+        "BodyHtml": "<p>Hi</p>",
+        "Attachments": [
+            {**PDF, "size": 5, "e_tag": "5d41402a", "last_modified": "2026-01-31T12:00:00Z"},
+            {**PDF, "body": b"hello"},
+        ],
+        "Headers": {"X-Campaign": "spring", "List-Unsubscribe": "<https://example.com/u>"},
+        "Tags": {"team": "shop"},
+        "SendAfter": "2026-01-31T12:00:00Z",
+        "ExpiresAt": "2026-01-31T14:00:00+02:00",
+        "SendVia": "stub",
+        "Attempts": 2,
+        "NextAttemptAt": 1_769_860_800,
+        "ClaimExpiresAt": Decimal("1769860800.5"),
+        "ClaimedBy": "b1946ac9",
+        "UpdatedAt": "2026-01-31T12:00:00.000+00:00",
+        "Customer": {"Number": 7},
+    }
+    email = Email.from_row(deserialize(serialize(every)))
+    assert email.id == row["EmailId"]
+    assert email.status is EmailStatus.PENDING
+    assert (email.subject, email.text, email.html) == ("Hello", "Hi", "<p>Hi</p>")
+    assert email.sender == Address("Shop", "shop", "example.com")
+    assert email.to == [ADA, GRACE]
+    assert [mailbox.username for mailbox in email.recipients] == ["ada", "grace", "cc", "bcc"]
+    assert [mailbox.username for mailbox in email.reply_to] == ["reply"]
+    assert [attachment.body for attachment in email.attachments] == [b"hello", b"hello"]
+    assert email.headers == {"X-Campaign": "spring", "List-Unsubscribe": "<https://example.com/u>"}
+    assert email.tags == {"team": "shop"}
+    assert email.send_after == email.expires_at == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert email.send_via == "stub"
+    assert (email.attempts, email.next_attempt_at, email.claim_expires_at) == (2, 1_769_860_800, 1_769_860_800.5)
+
+
+def test_recipients_may_be_a_string_set(row: dict[str, Any]) -> None:
+    row["RecipientsTo"] = {"b@example.com", "a@example.com", "c@example.com"}
+    mapped = Email.from_row(deserialize(serialize(row))).to
+    assert [mailbox.username for mailbox in mapped] == ["a", "b", "c"], "in the same order for every attempt"
+
+
+@pytest.mark.parametrize("recipients", ["RecipientsTo", "RecipientsCc", "RecipientsBcc"])
+def test_one_recipient_anywhere_is_enough(row: dict[str, Any], recipients: str) -> None:
+    del row["RecipientsTo"]
+    assert Email.from_row({**row, recipients: ["ada@example.com"]}).recipients == [ADA]
+
+
+@pytest.mark.parametrize("body", ["BodyHtml", "BodyText"])
+def test_one_body_is_enough(row: dict[str, Any], body: str) -> None:
+    del row["BodyText"]
+    Email.from_row({**row, body: "Hi"})
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        *("RecipientsCc", "RecipientsBcc", "ReplyTo", "BodyHtml", "Attachments", "Headers", "Tags", "SendAfter"),
+        *("ExpiresAt", "SendVia", "Attempts", "NextAttemptAt", "ClaimExpiresAt"),
+    ],
+)
+def test_an_optional_attribute_that_is_empty_is_one_that_is_missing(row: dict[str, Any], attribute: str) -> None:
+    missing = Email.from_row(row)
+    for empty in EMPTY:
+        assert Email.from_row({**row, attribute: empty}) == missing
+
+
+@pytest.mark.parametrize("attribute", ["EmailId", "EmailStatus", "Subject", "Sender"])
+def test_a_required_attribute_that_is_empty_is_missing(row: dict[str, Any], attribute: str) -> None:
+    for empty in EMPTY:
+        assert problems({**row, attribute: empty}) == {attribute: "is missing"}
+    del row[attribute]
+    assert problems(row) == {attribute: "is missing"}
+
+
+@pytest.mark.parametrize("empty", EMPTY, ids=repr)
+def test_a_row_needs_a_recipient_and_a_body(row: dict[str, Any], empty: object) -> None:
+    assert problems({**row, "RecipientsTo": empty, "BodyText": empty}) == {
+        "RecipientsBcc": "is missing, as are RecipientsTo and RecipientsCc",
+        "BodyText": "is missing, as is BodyHtml",
+    }
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "named", "wrong"),
+    [
+        ("EmailId", "a\nb", "EmailId", "has a line break or another control character"),
+        ("EmailId", Decimal(5), "EmailId", "should be a valid string"),
+        ("EmailStatus", "Waiting", "EmailStatus", "should be 'Pending', 'Sending', "),
+        ("EmailStatus", Binary(b"x"), "EmailStatus", "should be 'Pending', 'Sending', "),
+        ("Subject", "a\r\nBcc: eve@example.com", "Subject", "has a line break or another control character"),
+        ("Subject", Decimal(5), "Subject", "should be a valid string"),
+        ("Sender", "shop", "Sender", "is no address: it has no @"),
+        ("Sender", ["shop@example.com"], "Sender", "is no string"),
+        ("RecipientsTo", "ada@example.com", "RecipientsTo", "should be a valid list"),
+        ("RecipientsTo", {"ada": "ada@example.com"}, "RecipientsTo", "should be a valid list"),
+        ("RecipientsTo", ["ada@example.com", "eve"], "RecipientsTo[1]", "is no address: it has no @"),
+        ("RecipientsTo", ["ada@example.com", None], "RecipientsTo[1]", "is no string"),
+        ("RecipientsTo", {Binary(b"ada@example.com")}, "RecipientsTo[0]", "is no string"),
+        ("RecipientsCc", [Decimal(5)], "RecipientsCc[0]", "is no string"),
+        ("RecipientsBcc", ["a@b@c"], "RecipientsBcc[0]", 'is no address like ada@example.com or "Ada Lovelace" <ada@'),
+        ("ReplyTo", ["a\n@example.com"], "ReplyTo[0]", "has a control character"),
+        ("BodyText", Decimal(5), "BodyText", "should be a valid string"),
+        ("BodyHtml", "\ud800", "BodyHtml", "has a lone surrogate, which no charset can carry"),
+        ("Attachments", "a.pdf", "Attachments", "should be a valid list"),
+        ("Attachments", ["a.pdf"], "Attachments[0]", "should be a valid dictionary"),
+        ("Attachments", [PDF, {**PDF, "name": ""}], "Attachments[1].name", "is missing"),
+        ("Attachments", [{**PDF, "name": "a\nb"}], "Attachments[0].name", "has a line break or another control char"),
+        ("Attachments", [{**PDF, "name": "ä" * 128}], "Attachments[0].name", "is longer than 255 bytes"),
+        ("Attachments", [{**PDF, "content_type": None}], "Attachments[0].content_type", "is missing"),
+        ("Attachments", [{**PDF, "content_type": "pdf"}], "Attachments[0].content_type", "should match pattern"),
+        ("Attachments", [{**PDF, "content_type": "a/b; c=ä"}], "Attachments[0].content_type", "should match pattern"),
+        ("Attachments", [{**PDF, "content_type": "a/b;\r\nc: d"}], "Attachments[0].content_type", "has a line break"),
+        ("Attachments", [{**PDF, "content_type": "Multipart/mixed"}], "Attachments[0]", "content_type is multipart"),
+        ("Attachments", [{**PDF, "body": ""}], "Attachments[0]", "has no body"),
+        ("Attachments", [{**PDF, "body": "secret!"}], "Attachments[0].body", "is not base64"),
+        ("Attachments", [{**PDF, "body": Decimal(1234)}], "Attachments[0].body", "is not base64"),
+        ("Attachments", [{**PDF, "size": Decimal(4)}], "Attachments[0]", "size is 4, but body has 5 bytes"),
+        ("Attachments", [{**PDF, "s3_uri": "s3://a/b"}], "Attachments[0]", "s3_uri is in no allow-listed prefix"),
+        ("Headers", ["X-A"], "Headers", "should be a valid dictionary"),
+        ("Headers", {"X-A": "b\r\nBcc: eve@example.com"}, "Headers.X-A", "has a line break or another control char"),
+        ("Headers", {"X-A": Decimal(5)}, "Headers.X-A", "should be a valid string"),
+        ("Headers", {"X A": "b"}, "Headers.X A", "should match pattern"),
+        ("Headers", {"X-A:": "b"}, "Headers.X-A:", "should match pattern"),
+        ("Headers", {"X-Ä": "b"}, "Headers.X-Ä", "should match pattern"),
+        ("Headers", {"X\r\nBcc": "b"}, "Headers.X??Bcc", "should match pattern"),
+        ("Headers", {"x" * 201: "b"}, f"Headers.{'x' * 192}", "should have at most 200 characters"),
+        ("Tags", {"team": Decimal(5)}, "Tags.team", "should be a valid string"),
+        ("SendAfter", "tomorrow", "SendAfter", "is no ISO 8601 time like 2026-01-31T12:00:00Z"),
+        ("SendAfter", Decimal(1_769_860_800), "SendAfter", "is no ISO 8601 time like 2026-01-31T12:00:00Z"),
+        ("SendAfter", Decimal(20260131), "SendAfter", "is no ISO 8601 time like 2026-01-31T12:00:00Z"),
+        ("ExpiresAt", "2026-02-30", "ExpiresAt", "is no ISO 8601 time like 2026-01-31T12:00:00Z"),
+        ("ExpiresAt", Binary(b"2026-01-31"), "ExpiresAt", "is no ISO 8601 time like 2026-01-31T12:00:00Z"),
+        ("SendVia", ["stub"], "SendVia", "should be a valid string"),
+        ("Attempts", "2", "Attempts", "should be a valid number"),
+        ("NextAttemptAt", True, "NextAttemptAt", "should be a valid number"),
+        ("ClaimExpiresAt", Binary(b"5"), "ClaimExpiresAt", "should be a valid number"),
+    ],
+)
+def test_a_bad_row_names_the_attribute_and_what_is_wrong_with_it(
+    row: dict[str, Any], *, attribute: str, value: object, named: str, wrong: str
+) -> None:
+    (found,) = problems({**row, attribute: value}).items()
+    assert found[0] == named
+    assert found[1].startswith(wrong)
+
+
+@pytest.mark.parametrize("name", [*sorted(RESERVED_HEADERS), "Subject", "BCC", "Content-Type", "content-id"])
+def test_a_header_that_the_service_writes_is_refused(row: dict[str, Any], name: str) -> None:
+    assert problems({**row, "Headers": {name: "x"}}) == {f"Headers.{name}": "is written by the service"}
+
+
+def test_everything_that_is_wrong_is_said_at_once(row: dict[str, Any]) -> None:
+    bad = {**row, "Subject": None, "Sender": "shop", "RecipientsTo": ["eve", "ada@example.com", "bob"], "BodyText": ""}
+    assert list(problems({**bad, "Headers": {"To": "x"}, "SendAfter": "soon"})) == [
+        *("Subject", "Sender", "RecipientsTo[0]", "RecipientsTo[2]", "BodyText", "Headers.To", "SendAfter")
+    ]
+
+
+def test_what_is_wrong_is_said_without_the_value(row: dict[str, Any]) -> None:
+    secret = "eve the secret"
+    bad = {
+        **row,
+        "Subject": f"{secret}\n",
+        "Sender": secret,
+        "RecipientsTo": [secret],
+        "BodyText": [secret],
+        "Attachments": [{**PDF, "name": f"{secret}\n", "content_type": secret, "body": secret}],
+        "Headers": {"X-A": f"{secret}\n"},
+        "SendAfter": secret,
+        "Attempts": secret,
+    }
+    with pytest.raises(InvalidRow) as raised:
+        Email.from_row(bad)
+    assert "eve" not in str(raised.value)
+    assert raised.value.__suppress_context__, "a traceback would show pydantic's error, values and all"
+    assert raised.value.__cause__ is None
+
+
+def test_no_repr_shows_an_address_or_content(row: dict[str, Any]) -> None:
+    email = Email.from_row({**row, "Subject": "secret", "BodyText": "secret", "Attachments": [PDF]})
+    assert repr(email) == f"Email(id='{row['EmailId']}', status=<EmailStatus.PENDING: 'Pending'>)"
+    assert "hello" not in repr(email.attachments)
+
+
+def test_an_attachment_s_body_may_have_the_line_breaks_of_base64_in_a_shell(row: dict[str, Any]) -> None:
+    content = bytes(range(256))
+    body = base64.encodebytes(content).decode()
+    assert body.count("\n") > 1
+    (attachment,) = Email.from_row({**row, "Attachments": [{**PDF, "body": body, "size": Decimal(256)}]}).attachments
+    assert attachment.body == content
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-01-31T12:00:00Z", datetime(2026, 1, 31, 12, tzinfo=UTC)),
+        ("2026-01-31T12:00:00.123456+00:00", datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)),
+        ("2026-01-31 12:00", datetime(2026, 1, 31, 12, tzinfo=UTC)),
+        ("20260131T120000Z", datetime(2026, 1, 31, 12, tzinfo=UTC)),
+        ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
+        ("2026-01-31T12:00:00-05:30", datetime(2026, 1, 31, 12, tzinfo=timezone(-timedelta(hours=5, minutes=30)))),
+    ],
+)
+def test_a_time_without_a_zone_is_utc(row: dict[str, Any], text: str, moment: datetime) -> None:
+    assert Email.from_row({**row, "SendAfter": text, "ExpiresAt": text}).send_after == moment
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        *((status.value, status) for status in EmailStatus),
+        *((empty, None) for empty in EMPTY),
+        ("Waiting", "Waiting"),
+        ("pending", "pending"),
+        (Decimal(5), "Decimal('5')"),
+        (Binary(b"x"), "Binary(b'x')"),
+        (["Pending"], "['Pending']"),
+        ({"Pending"}, "{'Pending'}"),
+    ],
+    ids=repr,
+)
+def test_a_status_is_ours_or_the_producer_s_or_missing(value: object, status: object) -> None:
+    assert status_of({"EmailStatus": value}) == status
+    assert isinstance(status_of({"EmailStatus": value}), EmailStatus) == isinstance(status, EmailStatus)
+    assert status_of({}) is None
+
+
+def test_the_arrows_are_those_of_the_design() -> None:
+    pending, sending, unknown = EmailStatus.PENDING, EmailStatus.SENDING, EmailStatus.UNKNOWN
+    failed = EmailStatus.FAILED
+    assert {(t.sources, t.target, t.by_holder, t.after_lease) for t in TRANSITIONS} == {
+        (frozenset({pending}), sending, False, False),
+        (frozenset({pending, None}), failed, False, False),
+        (frozenset({sending, unknown}), EmailStatus.SENT, True, False),
+        (frozenset({sending}), pending, True, False),
+        (frozenset({sending}), failed, True, False),
+        (frozenset({sending}), unknown, True, False),
+        (frozenset({sending}), unknown, False, True),
+        (frozenset({unknown, failed}), EmailStatus.SENT, False, False),
+        (frozenset({unknown, failed}), pending, False, False),
+    }
+
+
+ATTRIBUTES = [field.alias or name for name, field in Email.model_fields.items()]
+KEYS = [*Attachment.model_fields, "s3_uri", "X-A", "Subject", "team", ""]
+
+texts = st.text(max_size=12) | st.sampled_from(
+    [
+        "Pending",
+        "ada@example.com",
+        "Ada <ada@example.com>",
+        "2026-01-31T12:00:00Z",
+        "application/pdf",
+        "aGVsbG8=",
+        "\ud800",
+    ]
+)
+scalars = (
+    texts
+    | st.none()
+    | st.booleans()
+    | st.decimals(allow_nan=False, allow_infinity=False, min_value=Decimal("-1E126"), max_value=Decimal("1E126"))
+    | st.binary(max_size=8).map(Binary)
+)
+sets = st.sets(texts, min_size=1, max_size=3) | st.sets(st.binary(max_size=3).map(Binary), min_size=1, max_size=3)
+values = st.recursive(
+    scalars | sets,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | texts, inner, max_size=4),
+    max_leaves=6,
+)
+sendable = st.just(
+    {
+        "EmailId": "email-1",
+        "EmailStatus": "Pending",
+        "Subject": "Hello",
+        "Sender": "shop@example.com",
+        "RecipientsTo": ["ada@example.com"],
+        "BodyText": "Hi",
+    }
+)
+changes = st.dictionaries(st.sampled_from(ATTRIBUTES) | texts, values, max_size=4)
+
+
+@hypothesis.settings(deadline=None, max_examples=150)
+@given(st.builds(lambda row, change: row | change, sendable, changes) | changes)
+def test_any_row_is_an_email_or_an_invalid_row_that_names_an_attribute(row: dict[str, Any]) -> None:
+    assert status_of(row) is None or isinstance(status_of(row), str)
+    try:
+        email = Email.from_row(row)
+    except InvalidRow as error:
+        said = str(error)
+    else:
+        assert email.recipients
+        assert email.text or email.html
+        return
+    assert any(said.startswith(attribute) for attribute in ATTRIBUTES)
+    assert "\n" not in said

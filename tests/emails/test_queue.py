@@ -1,0 +1,177 @@
+"""Ids on the raw queue, each once; and the dead letters, which stay where they are."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+
+from emails.message import parse_message
+from emails.queue import ATTEMPTS, DeadLetter, RawQueue, dead_letters
+from emails.resources import ResourcesMissing, queue_url
+from settings.model import dead_letter_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mypy_boto3_sqs import SQSClient
+
+    from settings import Settings
+
+IDS = [f"email-{number}" for number in range(25)]
+
+
+class FailingSqs:
+    """SQS, but for entries and requests that fail as often as they are told to."""
+
+    def __init__(self, sqs: Any, failures: dict[str, int], errors: list[Exception] | None = None) -> None:
+        self._sqs = sqs
+        self._failures = failures
+        self._errors = errors or []
+        self.batches: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sqs, name)
+
+    def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803 (SQS's)
+        self.batches.append(len(Entries))
+        if self._errors:
+            raise self._errors.pop(0)
+        failed = []
+        for entry in list(Entries):
+            email_id = json.loads(entry["MessageBody"])["email_id"]
+            if self._failures.get(email_id, 0):
+                self._failures[email_id] -= 1
+                failed.append({"Id": entry["Id"], "Code": "InternalError", "SenderFault": False})
+                Entries.remove(entry)
+        answer: Any = self._sqs.send_message_batch(QueueUrl=QueueUrl, Entries=Entries) if Entries else {}
+        return {"Successful": answer.get("Successful", []), "Failed": failed}
+
+
+@pytest.fixture(autouse=True)
+def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emails.queue.full_jitter", lambda *_, **__: 0)
+
+
+@pytest.fixture
+def arrived(raw_queue: RawQueue) -> Callable[[], list[str]]:
+    """The ids that lie on the raw queue, as the bridge will read them."""
+
+    def ids() -> list[str]:
+        found = []
+        while messages := raw_queue.receive(10):
+            found += [parse_message(message["Body"]) for message in messages]
+        return sorted(found)
+
+    return ids
+
+
+def test_each_id_is_one_raw_message_and_ten_of_them_one_request(
+    sqs: SQSClient, settings: Settings, arrived: Callable[[], list[str]]
+) -> None:
+    counting = FailingSqs(sqs, {})
+    counts: list[int] = []
+    assert RawQueue(counting, settings).enqueue(iter(IDS), counts.append) == {}  # type: ignore[arg-type]  # a double
+    assert counting.batches == counts == [10, 10, 5]
+    assert arrived() == sorted(IDS)
+
+
+def test_an_id_of_any_text_arrives_as_it_is(raw_queue: RawQueue, arrived: Callable[[], list[str]]) -> None:
+    ids = ["Ünïcode 😀", '"quoted"', "a" * 190]
+    assert raw_queue.enqueue(ids, lambda _: None) == {}
+    assert arrived() == sorted(ids)
+
+
+def test_what_sqs_does_not_take_is_sent_again_alone(
+    sqs: SQSClient, settings: Settings, arrived: Callable[[], list[str]]
+) -> None:
+    failing = FailingSqs(sqs, {"email-3": 1, "email-7": 2})
+    counts: list[int] = []
+    assert RawQueue(failing, settings).enqueue(IDS[:10], counts.append) == {}  # type: ignore[arg-type]  # a double
+    assert failing.batches == [10, 2, 1]
+    assert counts == [10]
+    assert arrived() == sorted(IDS[:10])
+
+
+def test_what_sqs_never_takes_is_named_with_its_code(
+    sqs: SQSClient, settings: Settings, arrived: Callable[[], list[str]]
+) -> None:
+    failing = FailingSqs(sqs, {"email-3": 99, "email-12": 99})
+    counts: list[int] = []
+    failed = RawQueue(failing, settings).enqueue(IDS, counts.append)  # type: ignore[arg-type]  # a double
+    assert failed == {"email-3": "InternalError", "email-12": "InternalError"}
+    assert counts == [9, 9, 5]
+    assert failing.batches == [10, *[1] * (ATTEMPTS - 1), 10, *[1] * (ATTEMPTS - 1), 5]
+    assert arrived() == sorted(set(IDS) - failed.keys())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EndpointConnectionError(endpoint_url="http://localhost"),
+        ClientError({"Error": {"Code": "RequestThrottled"}}, "SendMessageBatch"),
+    ],
+    ids=["away", "throttled"],
+)
+def test_a_request_that_fails_is_made_again(
+    sqs: SQSClient, settings: Settings, arrived: Callable[[], list[str]], error: Exception
+) -> None:
+    failing = FailingSqs(sqs, {}, [error, error])
+    assert RawQueue(failing, settings).enqueue(IDS[:10], lambda _: None) == {}  # type: ignore[arg-type]  # a double
+    assert failing.batches == [10, 10, 10]
+    assert arrived() == sorted(IDS[:10])
+
+
+def test_where_sqs_stays_away_every_id_is_named(sqs: SQSClient, settings: Settings) -> None:
+    away = FailingSqs(sqs, {}, [EndpointConnectionError(endpoint_url="http://localhost")] * 99)
+    failed = RawQueue(away, settings).enqueue(IDS[:3], lambda _: None)  # type: ignore[arg-type]  # a double
+    assert failed == dict.fromkeys(IDS[:3], "EndpointConnectionError")
+
+
+def test_a_queue_that_is_not_there_is_named_with_the_command_that_makes_it(sqs: SQSClient, settings: Settings) -> None:
+    elsewhere = settings.model_copy(update={"stage": "elsewhere"})
+    with pytest.raises(ResourcesMissing, match=r"no queue emails_elsewhere: .*email-service provision"):
+        RawQueue(sqs, elsewhere)
+
+
+def test_what_is_received_is_given_back_for_others(raw_queue: RawQueue) -> None:
+    raw_queue.enqueue(IDS[:2], lambda _: None)
+    held = raw_queue.receive(10)
+    assert len(held) == 2
+    assert raw_queue.receive(10) == []
+    raw_queue.release(held)
+    assert len(raw_queue.receive(10)) == 2
+
+
+def test_dead_letters_of_every_queue_are_listed_and_stay(sqs: SQSClient, settings: Settings) -> None:
+    def bury(queue: str, body: str, **attributes: str) -> None:
+        sqs.send_message(
+            QueueUrl=queue_url(sqs, dead_letter_queue(queue)) or "",
+            MessageBody=body,
+            MessageAttributes={name: {"DataType": "String", "StringValue": text} for name, text in attributes.items()},
+        )
+
+    bury(settings.queue, "no JSON", Reason="NotJson", Detail="the body is not JSON", Team="shop")
+    for number in range(12):
+        bury(settings.tasks_queue, f"killer {number}")
+    for _ in range(2):
+        found = list(dead_letters(sqs, settings))
+        (unread,) = (letter for letter in found if letter.body == "no JSON")
+        assert (unread.queue, unread.reason) == (dead_letter_queue(settings.queue), "NotJson")
+        assert unread.detail == "the body is not JSON"
+        assert unread.attributes["Team"] == "shop"
+        killers = [letter for letter in found if letter is not unread]
+        assert {(letter.queue, letter.reason) for letter in killers} == {
+            (dead_letter_queue(settings.tasks_queue), "MaxReceives")
+        }
+        assert {letter.body for letter in killers} == {f"killer {number}" for number in range(12)}
+        assert len({letter.message_id for letter in found}) == 13
+        assert all(isinstance(letter, DeadLetter) for letter in found)
+
+
+def test_without_dead_letters_there_is_nothing_to_list(sqs: SQSClient, settings: Settings) -> None:
+    assert list(dead_letters(sqs, settings)) == []
+    sqs.delete_queue(QueueUrl=queue_url(sqs, dead_letter_queue(settings.queue)) or "")
+    assert list(dead_letters(sqs, settings)) == []

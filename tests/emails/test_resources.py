@@ -1,0 +1,156 @@
+"""What `provision` makes, leaves and corrects, and what a worker's start says of what is missing."""
+
+from __future__ import annotations
+
+import json
+import socket
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from pydantic import HttpUrl
+
+from emails.resources import ResourcesMissing, check_resources, provision, queue_url, unreachable
+from settings import Settings
+from settings.aws import client
+from settings.model import dead_letter_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mypy_boto3_sqs import SQSClient
+
+
+@pytest.fixture
+def bare(emulator: str) -> Settings:
+    """Settings of a stage where nothing is made."""
+    return Settings(endpoint_url=HttpUrl(emulator), stage=f"t{uuid.uuid4().hex[:10]}")
+
+
+def attributes(sqs: SQSClient, queue: str) -> Mapping[Any, str]:
+    url = queue_url(sqs, queue)
+    assert url is not None
+    return sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+
+
+def test_provision_makes_every_queue_with_its_dead_letters_and_the_table(bare: Settings) -> None:
+    stage = bare.stage
+    assert list(provision(bare)) == [
+        f"made queue emails_{stage}_dlq",
+        f"made queue emails_{stage}",
+        f"made queue emails_{stage}_tasks_dlq",
+        f"made queue emails_{stage}_tasks",
+        f"made table emails_{stage}",
+    ]
+    check_resources(bare)
+    assert all(line.startswith("found ") for line in provision(bare)), "it may run as often as one likes"
+    sqs = client("sqs", bare)
+    for queue in bare.queues:
+        dead_letters = attributes(sqs, dead_letter_queue(queue))
+        assert dead_letters["MessageRetentionPeriod"] == str(14 * 24 * 3600)
+        made = attributes(sqs, queue)
+        assert made["VisibilityTimeout"] == "120"
+        redrive = json.loads(made["RedrivePolicy"])
+        assert redrive["deadLetterTargetArn"] == dead_letters["QueueArn"]
+        assert int(redrive["maxReceiveCount"]) == 20
+    table = client("dynamodb", bare).describe_table(TableName=bare.table)["Table"]
+    assert table["KeySchema"] == [{"AttributeName": "EmailId", "KeyType": "HASH"}]
+    assert table["AttributeDefinitions"] == [{"AttributeName": "EmailId", "AttributeType": "S"}]
+
+
+def test_provision_corrects_what_differs_and_keeps_the_messages(settings: Settings, sqs: SQSClient) -> None:
+    url = queue_url(sqs, settings.queue) or ""
+    sqs.send_message(QueueUrl=url, MessageBody="kept")
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "30", "RedrivePolicy": ""})
+    lines = list(provision(settings))
+    assert [line for line in lines if not line.startswith("found ")] == [f"corrected queue {settings.queue}"]
+    corrected = attributes(sqs, settings.queue)
+    assert corrected["VisibilityTimeout"] == "120"
+    assert dead_letter_queue(settings.queue) in corrected["RedrivePolicy"]
+    assert corrected["ApproximateNumberOfMessages"] == "1"
+    other = settings.model_copy(update={"visibility_timeout": 60})
+    assert f"corrected queue {settings.tasks_queue}" in list(provision(other))
+    assert attributes(sqs, settings.tasks_queue)["VisibilityTimeout"] == "60"
+
+
+def test_a_fifo_queue_has_fifo_dead_letters(emulator: str, bare: Settings) -> None:
+    name = f"{bare.stage}.fifo"
+    url = HttpUrl(f"{emulator}/000000000000/{name}")
+    fifo = Settings(endpoint_url=bare.endpoint_url, stage=bare.stage, queue_url=url)
+    list(provision(fifo))
+    check_resources(fifo)
+    sqs = client("sqs", fifo)
+    assert attributes(sqs, name)["FifoQueue"] == attributes(sqs, f"{bare.stage}_dlq.fifo")["FifoQueue"] == "true"
+    assert "FifoQueue" not in attributes(sqs, f"{bare.stage}_tasks"), "Celery's own messages need no order"
+    assert all(line.startswith("found ") for line in provision(fifo))
+
+
+def test_what_is_missing_is_named_with_the_command_that_makes_it(bare: Settings) -> None:
+    with pytest.raises(ResourcesMissing) as raised:
+        check_resources(bare)
+    for name in (f"queue emails_{bare.stage},", f"queue emails_{bare.stage}_tasks_dlq,", f"table emails_{bare.stage}."):
+        assert name in str(raised.value)
+    assert "email-service provision" in str(raised.value)
+
+
+def test_only_what_is_missing_is_named(settings: Settings, sqs: SQSClient) -> None:
+    sqs.delete_queue(QueueUrl=queue_url(sqs, dead_letter_queue(settings.queue)) or "")
+    with pytest.raises(ResourcesMissing) as raised:
+        check_resources(settings)
+    assert str(raised.value).startswith(f"Missing: queue {dead_letter_queue(settings.queue)}. Make ")
+    elsewhere = settings.model_copy(update={"table_name": "elsewhere"})
+    with pytest.raises(ResourcesMissing, match=r"table elsewhere"):
+        check_resources(elsewhere)
+
+
+def test_a_worker_is_told_where_nothing_answers(monkeypatch: pytest.MonkeyPatch, free_endpoint: str) -> None:
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    with pytest.raises(ResourcesMissing) as raised:
+        check_resources(Settings(endpoint_url=HttpUrl(free_endpoint)))
+    assert f"Nothing answers at {free_endpoint}: " in str(raised.value)
+    assert "make emulator" in str(raised.value)
+
+
+def test_a_worker_is_told_that_a_region_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nonexistent")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(ResourcesMissing, match=r"^AWS in eu-west-1 cannot be used: .*credentials"):
+        check_resources(Settings(region="eu-west-1"))
+
+
+def test_the_advice_for_an_endpoint_is_not_that_for_a_region() -> None:
+    error = EndpointConnectionError(endpoint_url="https://sqs.eu-west-1.amazonaws.com")
+    assert "make emulator" in unreachable(Settings(), error)
+    assert "emulator" not in unreachable(Settings(region="eu-west-1"), error)
+
+
+def test_a_refusal_of_aws_names_credentials_and_policy(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(service: str, settings: Settings) -> Any:
+        made: Any = client(service, settings)  # type: ignore[call-overload]  # either service
+        made.meta.events.register("before-call", _access_denied)
+        return made
+
+    monkeypatch.setattr("emails.resources.client", refuse)
+    with pytest.raises(ResourcesMissing, match=r"^AWS refuses in localstack: .*AccessDenied.*Check the credentials"):
+        check_resources(settings)
+
+
+def _access_denied(**_: Any) -> tuple[Any, dict[str, Any]]:
+    """An answer in the network's place."""
+
+    class Response:
+        status_code = 403
+
+    return Response(), {"Error": {"Code": "AccessDenied", "Message": "not allowed"}, "ResponseMetadata": {}}
+
+
+@pytest.fixture
+def free_endpoint() -> str:
+    """A port where nothing listens: reserved by the kernel for this moment only."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
