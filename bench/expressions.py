@@ -27,6 +27,7 @@ UPDATE = re.compile(rf"SET ({ASSIGNMENT.pattern}(?:, {ASSIGNMENT.pattern})*)(?: 
 
 WORDS = {
     "AND": " and ",
+    "NOT": " not ",
     "OR": " or ",
     "IN": " in choices",
     "=": "==",

@@ -75,7 +75,7 @@ def raw_queue(sqs: SQSClient, settings: Settings) -> RawQueue:
 def wait_until() -> Callable[..., None]:
     """Wait for a condition, or fail saying which."""
 
-    def wait(condition: Callable[[], object], seconds: float = 20, what: str = "") -> None:
+    def wait(condition: Callable[[], object], seconds: float = 60, what: str = "") -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"

@@ -104,7 +104,7 @@ class Queues:
         for worker in self.workers:
             worker.send_signal(number)
         for worker in self.workers:
-            worker.wait(30)
+            worker.wait(60)
         self.workers.clear()
 
     def lines(self) -> Counter[str]:

@@ -37,7 +37,7 @@ class ScriptedQueue(Queue):
         return self._dlq
 
     def _answer(self, record: list[list[dict[str, Any]]], batch: list[dict[str, Any]]) -> list[str]:
-        self.gate.wait(20)
+        self.gate.wait(60)
         record.append(batch)
         answer = self.answers.pop(0) if self.answers else [""] * len(batch)
         if isinstance(answer, Exception):

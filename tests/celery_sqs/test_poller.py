@@ -30,7 +30,7 @@ class Queue:
 
     def receive(self, count: int) -> list[dict[str, Any]]:
         self.asked.append(count)
-        self.gate.wait(20)
+        self.gate.wait(60)
         if self.errors:
             raise self.errors.pop()
         count = min(count, self.left)

@@ -60,13 +60,13 @@ def test_it_runs_a_worker_on_the_queue_and_table_it_is_given(
         wait_until(lambda: (store.get(row["EmailId"]) or {})["EmailStatus"] == "Sent")
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(60)
 
 
 def test_a_queue_that_is_missing_is_named_with_the_command_that_makes_it(settings: Settings) -> None:
     program = Path(sys.executable).with_name("email_broker")
     environment = os.environ | {"EMAIL_ENDPOINT_URL": settings.endpoint or "", "EMAIL_STAGE": "nobody"}
-    result = subprocess.run([program], env=environment, capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run([program], env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 1
     assert "Missing: queue emails_nobody," in result.stderr
     assert "make provision" in result.stderr

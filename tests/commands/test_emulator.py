@@ -24,7 +24,7 @@ def test_it_provisions_and_stops_cleanly(number: signal.Signals) -> None:
         check_resources(Settings(endpoint_url=f"http://127.0.0.1:{port}"))
     finally:
         process.send_signal(number)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     process.stdout.close()
 
 
@@ -32,6 +32,6 @@ def test_a_port_that_is_taken_is_named(emulator: str) -> None:
     program = Path(sys.executable).with_name("email-service")
     port = emulator.rpartition(":")[2]
     arguments = [program, "emulator", "--port", port]
-    result = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 1
     assert f"Port {port} has an emulator already" in result.stderr

@@ -65,7 +65,7 @@ def worker(emulator: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield Worker(settings, process, log_file, folder / "outbox")
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(60)
 
 
 class Pipeline:
