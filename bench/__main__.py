@@ -1,0 +1,127 @@
+"""The bench: `make bench N=1000`. Stands the contenders side by side on the stand-in, and writes down what they took.
+
+They take turns, so that what else the machine does strikes all alike. Each run has a stand-in and processes of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from bench import figures
+from bench.chart import chart
+from bench.contenders import CHAIN, CONTENDERS, STOCK
+from bench.stage import ROOT, Stuck, staged
+
+if TYPE_CHECKING:
+    from bench.stage import Measured
+
+SMALL_BYTES, LARGE_BYTES = 2 * 1024, 100 * 1024
+LARGE_SHARE = 5  # a fifth of the emails are enough where each takes so much longer
+SINGLE_EMAILS = 30
+SETTLE_SECONDS = 20  # longer than the longest poll that anybody has under way
+IDLE_SECONDS = 60
+
+LEAST_WIDTH = 110  # of the widest table
+
+console = Console(highlight=False)
+console.width = max(console.width, LEAST_WIDTH)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--emails", type=int, default=1000, help="emails a run (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each contender (default: %(default)s)")
+    parser.add_argument("--drain", type=int, default=5000, help="emails to drain, 0 for none (default: %(default)s)")
+    options = parser.parse_args()
+    start = time.monotonic()
+    try:
+        result = _measure(options.emails, options.repeats, options.drain)
+    except Stuck as stuck:
+        raise SystemExit(str(stuck)) from None
+    targets = list(figures.targets(result["runs"], result["latency"], result["idle"]))
+    for table in figures.tables(result):
+        _print(table)
+    for target in targets:
+        console.print(str(target))
+    for path, text in (
+        ("bench/latest.json", figures.as_json(result)),
+        ("docs/figures.md", figures.as_document(result, targets)),
+        ("docs/images/bench.svg", chart(result["runs"])),
+    ):
+        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / path).write_text(text)
+        console.print(f"wrote {path}")
+    console.print(f"took {(time.monotonic() - start) / 60:.1f} minutes")
+
+
+def _measure(emails: int, repeats: int, drain: int) -> dict[str, Any]:
+    result: dict[str, Any] = {"machine": figures.machine(), "versions": figures.versions(), "repeats": repeats}
+    console.print(f"{figures.conditions(result)}; {emails} emails a run")
+    runs: dict[str, list[Measured]] = {name: [] for name in CONTENDERS}
+    for _ in range(repeats):
+        for name, measured in runs.items():
+            measured.append(_run(name, SMALL_BYTES, emails))
+    large = {name: [_run(name, LARGE_BYTES, max(1, emails // LARGE_SHARE))] for name in CONTENDERS}
+    waits, idle = _one_at_a_time()
+    drained = {name: _run(name, SMALL_BYTES, drain) for name in (CHAIN, STOCK) if drain}
+    return result | {
+        **_summaries(runs),
+        "large_rows": _summaries(large),
+        "latency": waits,
+        "idle": idle,
+        "drain": {name: {"seconds": round(one.seconds, 1), **figures.summary([one])} for name, one in drained.items()},
+    }
+
+
+def _run(name: str, row_bytes: int, emails: int) -> Measured:
+    with staged(name, row_bytes) as stage:
+        measured = stage.measure(emails)
+    requests, cpu_ms = sum(measured.sqs.values()) / emails, measured.cpu_seconds / emails * 1000
+    console.print(
+        f"{name:<14} {row_bytes // 1024:>3} KB {emails:>5} emails {emails / measured.seconds:>5.0f}/s"
+        f" {cpu_ms:>5.1f} ms CPU {requests:>5.2f} SQS requests"
+    )
+    return measured
+
+
+def _summaries(runs: dict[str, list[Measured]]) -> dict[str, Any]:
+    return {
+        "runs": {name: figures.summary(measured) for name, measured in runs.items()},
+        "billed": {name: figures.billed(measured) for name, measured in runs.items()},
+    }
+
+
+def _one_at_a_time() -> tuple[dict[str, Any], dict[str, float]]:
+    """Single emails, by turns to two workers, and then what the two ask for when there is nothing to do."""
+    with staged(STOCK, SMALL_BYTES) as stock, staged(CHAIN, SMALL_BYTES) as chain:
+        stages = {STOCK: stock, CHAIN: chain}
+        seconds: dict[str, list[float]] = {name: [] for name in stages}
+        for _ in range(SINGLE_EMAILS):
+            for name, stage in stages.items():
+                seconds[name].append(stage.latency())
+        time.sleep(SETTLE_SECONDS)
+        for stage in stages.values():
+            stage.standin.look("/reset-counts")
+        time.sleep(IDLE_SECONDS)
+        counts = {name: stage.standin.look("/counts")["sqs"] for name, stage in stages.items()}
+    idle = {name: sum(actions.values()) * 60 / IDLE_SECONDS for name, actions in counts.items()}
+    return {name: figures.latency(of_one) for name, of_one in seconds.items()}, idle
+
+
+def _print(table: figures.Table) -> None:
+    shown = RichTable(title=table.title, title_justify="left", box=SIMPLE)
+    for number, name in enumerate(table.header):
+        shown.add_column(name, justify="right" if number else "left")
+    for row in table.rows:
+        shown.add_row(*row)
+    console.print(shown)
+
+
+if __name__ == "__main__":
+    main()

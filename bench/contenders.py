@@ -1,0 +1,18 @@
+"""Who is compared: each with the commands that start it, and each with 16 emails in work at once."""
+
+from __future__ import annotations
+
+CONCURRENCY = 16
+
+STOCK, CHAIN, FLOOR = "stock-threads", "chain-threads", "floor-boto3"
+
+_OURS = f"celery -A tasks worker --loglevel WARNING --concurrency {CONCURRENCY} --pool"
+
+CONTENDERS = {
+    STOCK: ("celery -A bench.stock_app worker --loglevel WARNING", "bench.stock_app"),
+    CHAIN: (f"{_OURS} threads",),
+    "chain-gevent": (f"{_OURS} gevent",),
+    "chain-prefork": (f"{_OURS} processes",),  # Celery takes "prefork" for its default, and celeryconfig's pool instead
+    "dramatiq": (f"dramatiq bench.dramatiq_app --processes 1 --threads {CONCURRENCY}", "bench.dramatiq_app"),
+    FLOOR: ("bench.floor",),
+}

@@ -1,0 +1,219 @@
+"""From what was measured to what is said: medians, ratios, targets, tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, Any
+
+from bench.contenders import CHAIN, FLOOR, STOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bench.stage import Measured
+
+Summary = dict[str, Any]  # each number with its `_min` and `_max` beside it
+
+PACKAGES = ("celery", "kombu", "boto3", "dramatiq", "dramatiq-sqs")
+KINDS = {"receive": "Receive", "send": "Send", "delete": "Delete"}  # how SQS's actions begin
+
+HOW = """\
+Each run starts a worker (and, where it needs one, its polling bridge) against an in-memory stand-in for SQS and
+DynamoDB, lets it send 100 emails to warm up, stops it (SIGSTOP) while the queue fills, and counts from SIGCONT until
+every row is Sent and every queue is empty. The provider is the stub, and each has 16 emails in work at once. The
+contenders take turns; numbers are medians, with the least and the most of the repeats in parentheses. CPU is user and
+system time of all of a contender's processes, the server's left out; memory is the sum of their peaks, in which what
+forked processes share counts in each.
+
+**Trust the counts and the ratios.** CPU and emails/s are of this machine, on which the server ran too, and AWS's own
+latency, which the stand-in has none of, is not in them."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table, for the terminal and for docs/figures.md."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    def as_markdown(self) -> str:
+        lines = [self.header, ("---",) * len(self.header), *self.rows]
+        return f"## {self.title}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What chain-threads is to reach."""
+
+    what: str
+    value: float
+    limit: float
+    at_least: bool = False
+
+    @property
+    def is_met(self) -> bool:
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    def __str__(self) -> str:
+        sign = "≥" if self.at_least else "≤"
+        return f"{'met' if self.is_met else 'MISSED'}: {self.what} {self.value:.2f} {sign} {self.limit:.2f}"
+
+
+def machine() -> dict[str, Any]:
+    model = [line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "model": model[0] if model else platform.machine(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def versions() -> dict[str, str]:
+    return {package: version(package) for package in PACKAGES}
+
+
+def summary(measured: list[Measured]) -> Summary:
+    """What an email took in these repeats."""
+    actions = sorted({action for one in measured for action in one.sqs})
+    by_action = [_spread(action, (one.sqs.get(action, 0) / one.emails for one in measured)) for action in actions]
+    return {
+        "emails": measured[0].emails,
+        **_spread("sqs_requests", (sum(one.sqs.values()) / one.emails for one in measured)),
+        "sqs_by_action": {name: number for spread in by_action for name, number in spread.items()},
+        **_spread("dynamodb_requests", (sum(one.dynamodb.values()) / one.emails for one in measured)),
+        **_spread("cpu_ms", (one.cpu_seconds / one.emails * 1000 for one in measured)),
+        **_spread("emails_per_s", (one.emails / one.seconds for one in measured)),
+        **_spread("rss_mb", (one.peak_rss_bytes / 2**20 for one in measured)),
+    }
+
+
+def billed(measured: list[Measured]) -> Summary:
+    """Units of 64 KB an email, as SQS bills them."""
+    return _spread("sqs_units", (sum(one.sqs_units.values()) / one.emails for one in measured))
+
+
+def latency(seconds: list[float]) -> Summary:
+    """In milliseconds."""
+    twentieths = quantiles(seconds, n=20)
+    return {"emails": len(seconds), "p50_ms": round(twentieths[9] * 1000, 1), "p95_ms": round(twentieths[18] * 1000, 1)}
+
+
+def targets(runs: dict[str, Summary], waits: dict[str, Summary], idle: dict[str, float]) -> Iterable[Target]:
+    stock, chain = runs[STOCK], runs[CHAIN]
+    yield Target("SQS requests an email", chain["sqs_requests"], 0.85)
+    yield Target("CPU as a share of stock's", chain["cpu_ms"] / stock["cpu_ms"], 0.5)
+    yield Target("emails/s as a multiple of stock's", chain["emails_per_s"] / stock["emails_per_s"], 3, at_least=True)
+    yield Target("SQS requests a minute when idle", idle[CHAIN], 12)
+    yield Target("p50 of a single email, ms", waits[CHAIN]["p50_ms"], waits[STOCK]["p50_ms"] + 30)
+
+
+def tables(result: dict[str, Any]) -> Iterable[Table]:
+    for runs, units, size in (
+        (result["runs"], result["billed"], "2 KB"),
+        (result["large_rows"]["runs"], result["large_rows"]["billed"], "100 KB"),
+    ):
+        emails = runs[STOCK]["emails"]
+        yield _costs(f"An email of {size} ({emails} at once)", runs, units)
+        yield _ratios(f"The same as multiples, {size}", runs)
+    emails = result["latency"][STOCK]["emails"]
+    yield Table(
+        f"A single email, from its raw message until it is Sent ({emails}, one after another)",
+        ("", "p50 ms", "p95 ms"),
+        [(name, f"{one['p50_ms']:.0f}", f"{one['p95_ms']:.0f}") for name, one in result["latency"].items()],
+    )
+    yield Table(
+        "An idle worker",
+        ("", "SQS requests a minute"),
+        [(name, f"{requests:.1f}") for name, requests in result["idle"].items()],
+    )
+    if drain := result["drain"]:
+        yield Table(
+            f"Until {drain[CHAIN]['emails']} emails are sent",
+            ("", "seconds", "emails/s", "SQS requests an email"),
+            [
+                (name, f"{one['seconds']:.0f}", f"{one['emails_per_s']:.0f}", f"{one['sqs_requests']:.2f}")
+                for name, one in drain.items()
+            ],
+        )
+
+
+def conditions(result: dict[str, Any]) -> str:
+    """On what it was measured, in one line."""
+    here = result["machine"]
+    where = f"{here['cores']} cores of {here['model']}, Python {here['python']}, {here['platform']}"
+    what = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    return f"{where}; {what}; {result['repeats']} repeats"
+
+
+def as_document(result: dict[str, Any], met: list[Target]) -> str:
+    """docs/figures.md."""
+    parts = [
+        "# Figures",
+        "Written by `make bench`; do not edit.",
+        f"{conditions(result)}.",
+        HOW,
+        "![SQS requests, CPU and throughput against stock Celery](images/bench.svg)",
+        *(table.as_markdown() for table in tables(result)),
+        "## The targets of chain-threads",
+        "\n".join(f"- {target}" for target in met),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_json(result: dict[str, Any]) -> str:
+    """bench/latest.json."""
+    return json.dumps(result, indent=2) + "\n"
+
+
+def _spread(name: str, values: Iterable[float]) -> Summary:
+    numbers = sorted(values)
+    spread = {name: median(numbers), f"{name}_min": numbers[0], f"{name}_max": numbers[-1]}
+    return {key: round(number, 3) for key, number in spread.items()}
+
+
+def _cell(one: Summary, name: str, digits: int) -> str:
+    least, most = (f"{one[f'{name}_{end}']:.{digits}f}" for end in ("min", "max"))
+    return f"{one[name]:.{digits}f}" + (f" ({least} to {most})" if least != most else "")
+
+
+def _kinds(one: Summary) -> str:
+    """How many of the requests receive, send and delete."""
+    actions = one["sqs_by_action"]
+    sums = [
+        sum(n for name, n in actions.items() if name.startswith(kind) and "_" not in name) for kind in KINDS.values()
+    ]
+    return "/".join(f"{number:.2f}" for number in sums)
+
+
+def _costs(title: str, runs: dict[str, Summary], units: dict[str, Summary]) -> Table:
+    header = ("", "SQS requests", "/".join(KINDS), "billed", "DynamoDB", "CPU ms", "emails/s", "memory MB")
+    rows: list[tuple[str, ...]] = [
+        (
+            name,
+            _cell(one, "sqs_requests", 2),
+            _kinds(one),
+            _cell(units[name], "sqs_units", 2),
+            _cell(one, "dynamodb_requests", 2),
+            _cell(one, "cpu_ms", 1),
+            _cell(one, "emails_per_s", 0),
+            _cell(one, "rss_mb", 0),
+        )
+        for name, one in runs.items()
+    ]
+    return Table(title, header, rows)
+
+
+def _ratios(title: str, runs: dict[str, Summary]) -> Table:
+    columns = [(name, base) for base in (STOCK, FLOOR) for name in ("sqs_requests", "cpu_ms", "emails_per_s")]
+    words = {"sqs_requests": "SQS requests", "cpu_ms": "CPU", "emails_per_s": "emails/s"}
+    header = ("", *(f"{words[name]} ÷ {base}" for name, base in columns))
+    rows = [(run, *(f"{one[name] / runs[base][name]:.2f}" for name, base in columns)) for run, one in runs.items()]
+    return Table(title, header, rows)

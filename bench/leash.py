@@ -1,0 +1,40 @@
+"""Runs a command, and kills it with all its children when standard input ends: `python -m bench.leash COMMAND...`.
+
+However the bench ends, by SIGKILL too, its end of that pipe closes, and nothing that it started outlives it. To be
+started as the leader of a session.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+
+from bench.sessions import members
+
+
+def main() -> None:
+    """Run the command of the arguments until it ends, or standard input does."""
+    process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+    threading.Thread(target=_kill_once_let_go, daemon=True).start()
+    process.wait()
+    _kill()
+
+
+def _kill_once_let_go() -> None:
+    os.read(sys.stdin.fileno(), 1)  # a buffered read would abort an interpreter that ends meanwhile
+    _kill()
+
+
+def _kill() -> None:
+    while alive := members(os.getpid()):  # one may fork while another is killed
+        for pid in alive:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""What runs in a session (setsid(2)), and what it has cost: from /proc, since a worker's children count with it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+
+# Fields of /proc/<pid>/stat after the command, which may hold spaces and parentheses (proc_pid_stat(5)).
+STATE, SESSION = 0, 3
+TIMES = slice(11, 15)  # utime, stime, cutime, cstime: the process's own, and of children that it waited for
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a session's processes, all together."""
+
+    cpu_seconds: float
+    peak_rss_bytes: int  # each process's own peak, so that what forked processes share counts in each
+
+
+def members(session: int) -> list[int]:
+    """The processes of the session that live, but for its leader."""
+    return [pid for pid, stat in _stats() if pid != session == int(stat[SESSION]) and stat[STATE] not in "ZX"]
+
+
+def cost(sessions: list[int]) -> Cost:
+    """What the processes of the sessions have cost since they started, the leaders left out."""
+    ticks, peak = 0, 0
+    for pid, stat in _stats():
+        if int(stat[SESSION]) in sessions and pid not in sessions:
+            ticks += sum(map(int, stat[TIMES]))
+            peak += _peak_rss(pid)
+    return Cost(ticks / TICKS_A_SECOND, peak)
+
+
+def _stats() -> Iterator[tuple[int, list[str]]]:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                text = (folder / "stat").read_text(errors="replace")
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended meanwhile
+            yield int(folder.name), text.rpartition(")")[2].split()
+
+
+def _peak_rss(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]  # a zombie has none
+    return sum(kilobytes) * 1024

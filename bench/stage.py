@@ -1,0 +1,251 @@
+"""One contender at work on a stand-in of its own, and what its emails cost."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO, TYPE_CHECKING, Any, cast
+from urllib.parse import quote, urlsplit
+
+from pydantic import HttpUrl
+
+from bench.contenders import CONCURRENCY, CONTENDERS
+from bench.sessions import Cost, cost, members
+from emails.queue import RawQueue
+from emails.resources import provision
+from emails.store import EmailStore
+from settings import Settings
+from settings.aws import client
+from settings.model import LOCALSTACK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[1]
+
+WARM_UP_EMAILS = 100  # every process and thread has made its clients and connections by then
+BYTES_BESIDE_BODY = 150  # of an item as DynamoDB counts it
+ROWS_A_REQUEST = 25  # BatchWriteItem's limit
+START_SECONDS, SLOWEST_EMAILS_A_SECOND = 60, 5
+LOOK_EVERY_SECONDS = 0.02
+LATENCY_STEP_SECONDS = 0.002
+
+# Not to reach a contender: what the environment says of another place.
+OTHER_PLACES = ("AWS_", "EMAIL_", "DYNAMO_TABLE", "QUEUE_URL")
+
+
+class Stuck(Exception):
+    """A contender ended, or did not do its work in time. The text says which, and has the end of its log."""
+
+    def __init__(self, contender: str, what: str, log: IO[bytes]) -> None:
+        log.seek(0)
+        super().__init__(f"{contender}: {what}\n{log.read()[-3000:].decode(errors='replace')}")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What so many emails took, all together."""
+
+    emails: int
+    seconds: float
+    sqs: dict[str, int]  # by action
+    sqs_units: dict[str, int]  # the same as billed
+    dynamodb: dict[str, int]
+    cpu_seconds: float
+    peak_rss_bytes: int
+
+
+class StandIn:
+    """A stand-in that runs, asked over one connection."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._connection = http.client.HTTPConnection(urlsplit(url).netloc)
+
+    def look(self, path: str) -> dict[str, Any]:
+        self._connection.request("GET", path)
+        found: dict[str, Any] = json.load(self._connection.getresponse())
+        return found
+
+    def count(self, service: str, action: str) -> int:
+        return int(self.look("/counts")[service].get(action, 0))
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Stage:
+    """A contender that has sent its first emails."""
+
+    def __init__(self, contender: str, standin: StandIn, settings: Settings, row_bytes: int, log: IO[bytes]) -> None:
+        self.standin = standin
+        self._contender = contender
+        self._settings = settings
+        self._body = ("<p>All is well.</p>\n" * row_bytes)[: row_bytes - BYTES_BESIDE_BODY]
+        self._log = log
+        self._sqs, self._dynamodb = client("sqs", settings), client("dynamodb", settings)
+        self._raw_queue = RawQueue(self._sqs, settings)
+        self._store = EmailStore(self._dynamodb, settings.table)
+        self._written = 0
+        self._queues: list[str] = []
+        self._leashes: list[subprocess.Popen[Any]] = []
+
+    def warm_up(self, leashes: list[subprocess.Popen[Any]]) -> None:
+        self._leashes = leashes
+        self._wait(lambda: self.standin.count("sqs", "ReceiveMessage"), START_SECONDS, "the first receive")
+        self._raw_queue.enqueue(self._write_rows(WARM_UP_EMAILS), lambda _: None)
+        done = 2 * WARM_UP_EMAILS  # a claim and a record each
+        self._wait(lambda: self.standin.count("dynamodb", "UpdateItem") >= done, START_SECONDS, "the warm-up is sent")
+        urls = self._sqs.list_queues(QueueNamePrefix=self._settings.queue)["QueueUrls"]
+        # The raw queue first: whoever starts a task of a raw message does so before deleting it.
+        self._queues = sorted((url for url in urls if not url.endswith("_dlq")), key=len)
+        self.wait_drained(WARM_UP_EMAILS)
+
+    def measure(self, emails: int) -> Measured:
+        """Send so many emails at once, and wait until all are Sent and every queue is empty."""
+        ids = self._write_rows(emails)
+        # It stands still while the queue fills: the producer is no part of what is measured.
+        self._signal(signal.SIGSTOP)
+        self._raw_queue.enqueue(ids, lambda _: None)
+        self.standin.look("/reset-counts")
+        before, start = self._cost(), time.monotonic()
+        self._signal(signal.SIGCONT)
+        self.wait_drained(emails)
+        seconds, after, counts = time.monotonic() - start, self._cost(), self.standin.look("/counts")
+        unsent = [email_id for email_id in ids if (self._store.get(email_id) or {}).get("EmailStatus") != "Sent"]
+        if unsent:
+            raise self._stuck(f"{len(unsent)} of {emails} emails are not Sent")
+        return Measured(
+            emails,
+            seconds,
+            counts["sqs"],
+            counts["sqs_units"],
+            counts["dynamodb"],
+            after.cpu_seconds - before.cpu_seconds,
+            after.peak_rss_bytes,
+        )
+
+    def latency(self) -> float:
+        """Seconds from the raw message of one email until its row is Sent."""
+        (email_id,) = self._write_rows(1)
+        body = json.dumps({"email_id": email_id})
+        done = self.standin.count("dynamodb", "UpdateItem") + 2  # a claim and a record
+        start = time.monotonic()
+        self._sqs.send_message(QueueUrl=self._raw_queue.url, MessageBody=body)
+        self._wait(
+            lambda: self.standin.count("dynamodb", "UpdateItem") >= done,
+            START_SECONDS,
+            "one email is Sent",
+            every=LATENCY_STEP_SECONDS,
+        )
+        seconds = time.monotonic() - start
+        self.wait_drained(1)
+        return seconds
+
+    def wait_drained(self, emails: int) -> None:
+        paths = [f"/queue?url={quote(url)}" for url in self._queues]
+        self._wait(
+            lambda: not any(sum(self.standin.look(path).values()) for path in paths),
+            START_SECONDS + emails / SLOWEST_EMAILS_A_SECOND,
+            f"{emails} emails are sent and deleted",
+        )
+
+    def _write_rows(self, count: int) -> list[str]:
+        ids = [f"email-{number}" for number in range(self._written, self._written + count)]
+        self._written += count
+        for first in range(0, count, ROWS_A_REQUEST):
+            writes = [{"PutRequest": {"Item": self._row(email_id)}} for email_id in ids[first : first + ROWS_A_REQUEST]]
+            self._dynamodb.batch_write_item(RequestItems={self._settings.table: cast("Any", writes)})
+        return ids
+
+    def _row(self, email_id: str) -> dict[str, Any]:
+        return {
+            "EmailId": {"S": email_id},
+            "EmailStatus": {"S": "Pending"},
+            "Subject": {"S": "Your order is on its way"},
+            "Sender": {"S": "The Shop <shop@example.com>"},
+            "RecipientsTo": {"L": [{"S": "Ada Lovelace <ada@example.com>"}]},
+            "BodyHtml": {"S": self._body},
+        }
+
+    def _cost(self) -> Cost:
+        return cost([leash.pid for leash in self._leashes])
+
+    def _signal(self, number: signal.Signals) -> None:
+        for leash in self._leashes:
+            for pid in members(leash.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+    def _wait(
+        self, condition: Callable[[], object], seconds: float, what: str, every: float = LOOK_EVERY_SECONDS
+    ) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if any(leash.poll() is not None for leash in self._leashes):
+                raise self._stuck(f"it ended before {what}")
+            if time.monotonic() > deadline:
+                raise self._stuck(f"not within {seconds:.0f} s: {what}")
+            time.sleep(every)
+
+    def _stuck(self, what: str) -> Stuck:
+        return Stuck(self._contender, what, self._log)
+
+
+@contextmanager
+def staged(contender: str, row_bytes: int) -> Iterator[Stage]:
+    """Start a stand-in and the contender, and let it send its first emails; ends both, whatever happens."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OTHER_PLACES)}
+    environment["PYTHONPATH"] = str(ROOT)
+    with ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory())  # without the .env that may be here
+        log = stack.enter_context(TemporaryFile())
+
+        def start(command: str, output: Any) -> subprocess.Popen[Any]:
+            python = (sys.executable, "-m")
+            leash = [*python, "bench.leash", *python, *command.split()]
+            # Leaving the context closes standard input, which ends it.
+            return stack.enter_context(
+                subprocess.Popen(
+                    leash,
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=log,
+                    cwd=folder,
+                    env=environment,
+                    start_new_session=True,
+                )
+            )
+
+        ready = start("bench.standin", subprocess.PIPE).stdout
+        url = ready.readline().decode().removeprefix("ready on ").strip() if ready else ""
+        if not url:
+            raise Stuck(contender, "its stand-in did not start", log)
+        standin = StandIn(url)
+        stack.callback(standin.close)
+        settings = Settings(
+            region=LOCALSTACK,
+            endpoint_url=HttpUrl(standin.url),
+            stage="bench",
+            queue_url=None,
+            table_name="",
+            concurrency=CONCURRENCY,
+        )
+        list(provision(settings))
+        environment |= {
+            "EMAIL_ENDPOINT_URL": standin.url,
+            "EMAIL_STAGE": settings.stage,
+            "EMAIL_CONCURRENCY": str(CONCURRENCY),
+        }
+        stage = Stage(contender, standin, settings, row_bytes, log)
+        stage.warm_up([start(command, log) for command in CONTENDERS[contender]])
+        yield stage

@@ -1,0 +1,23 @@
+"""The figures that hold on every machine: how often an email asks SQS and DynamoDB."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.contenders import CHAIN
+from bench.stage import staged
+
+EMAILS = 400
+TRIES = 3
+
+
+@pytest.mark.timeout(180)
+def test_an_email_takes_less_than_one_sqs_request() -> None:
+    with staged(CHAIN, row_bytes=2048) as stage:
+        for _ in range(TRIES):  # batches linger for so long, not for so many: a machine that is slow now sends more
+            measured = stage.measure(EMAILS)
+            if sum(measured.sqs.values()) <= 0.95 * EMAILS:
+                break
+    assert sum(measured.sqs.values()) <= 0.95 * EMAILS, measured
+    assert sum(measured.sqs_units.values()) == sum(measured.sqs.values()), "no request is billed twice"
+    assert measured.dynamodb == {"GetItem": EMAILS, "UpdateItem": 2 * EMAILS}, "one read, a claim and a record"
