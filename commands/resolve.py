@@ -43,4 +43,4 @@ def refused(email_id: str, conflict: Conflict, wanted: str) -> str:
     """Why a row does not take a transition, for a person."""
     if conflict.row is None:
         return f"{email_id} has no row."
-    return f"{email_id} is {status_of(conflict.row)}; only what is {wanted} can be."
+    return f"{email_id} is {status_of(conflict.row) or 'without a status'}, not {wanted}."

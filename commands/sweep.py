@@ -16,7 +16,13 @@ from settings.aws import client
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
-@click.option("--read-units", default=100.0, show_default=True, help="DynamoDB read units a second to use.")
+@click.option(
+    "--read-units",
+    type=click.FloatRange(min=0, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="DynamoDB read units a second to use.",
+)
 @click.option(
     "--position",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -39,7 +45,8 @@ def sweep(dry_run: bool, read_units: float, position: Path) -> None:
         report = work.run(read_units, position, lambda so_far: status.update(f"sweeping: {_sentence(so_far)}"))
     click.echo(("would have " if dry_run else "") + _sentence(report))
     if report.failed:
-        raise click.ClickException(f"SQS did not take {len(report.failed)}: {', '.join(sorted(report.failed)[:20])}")
+        named = ", ".join(f"{email_id} ({reason})" for email_id, reason in sorted(report.failed.items())[:20])
+        raise click.ClickException(f"{len(report.failed)} failed, for a later sweep to try again: {named}")
 
 
 def _sentence(report: Report) -> str:

@@ -223,6 +223,7 @@ def test_final_and_foreign_statuses_are_left(table: Table) -> None:
     statuses = [status.value for status in EmailStatus if status not in {"Pending", "Sending"}]
     for number, status in enumerate([*statuses, "Waiting", "pending", "", None, 5, ["Pending"]]):
         table.put(f"row-{number}", EmailStatus=status, UpdatedAt=OLD, ClaimExpiresAt=1)
+    table.store.put({"EmailId": "no-status", "UpdatedAt": OLD})
     before = table.rows()
     report = table.sweep()
     assert (report.enqueued, report.settled, report.first_seen) == (0, 0, 0)
@@ -409,16 +410,23 @@ class FailingStore(EmailStore):
         return super().scan(*arguments)
 
 
-def test_an_interrupted_sweep_goes_on_from_where_it_was(table: Table, small_pages: None) -> None:
+@pytest.mark.parametrize("rounds", [1, 3, 4])
+def test_an_interrupted_sweep_goes_on_from_where_it_was(table: Table, small_pages: None, rounds: int) -> None:
     asked: list[tuple[int, str]] = []
+    reports: list[Report] = []
 
     def note(params: Row, **_: Any) -> None:
         asked.append((params["Segment"], json.dumps(params.get("ExclusiveStartKey"))))
 
+    def interrupt_later(report: Report) -> None:
+        reports.append(report)
+        if len(reports) == rounds:
+            raise Interrupted
+
     table.store._client.meta.events.register("provide-client-params.dynamodb.Scan", note)
-    ids = sorted(table.put(f"left-{number}", UpdatedAt=OLD) for number in range(12))
+    ids = sorted(table.put(f"left-{number}", UpdatedAt=OLD) for number in range(16))
     with pytest.raises(Interrupted):
-        table.sweep(progress=interrupt)
+        table.sweep(progress=interrupt_later)
     first = table.enqueued()
     assert 0 < len(first) < len(ids)
     assert table.sweep().enqueued == len(ids) - len(first)

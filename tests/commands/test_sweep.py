@@ -1,0 +1,83 @@
+"""`email-service sweep`: what it says of what it did."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from emails.queue import RawQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from click.testing import Result
+
+    from emails.store import EmailStore
+
+    Run = Callable[..., Result]
+
+OLD = "2026-01-31T12:00:00Z"
+
+
+@pytest.fixture(autouse=True)
+def _three_rows(store: EmailStore, row: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put({**row, "EmailId": "left-behind", "UpdatedAt": OLD})
+    store.put({**row, "EmailId": "new"})
+    store.put({**row, "EmailId": "dead", "EmailStatus": "Sending", "ClaimExpiresAt": 1})
+    monkeypatch.chdir(tmp_path)  # where its position is by default
+
+
+def test_sweep_says_what_it_did(run: Run, raw_queue: RawQueue, store: EmailStore, tmp_path: Path) -> None:
+    result = run("sweep")
+    assert result.exit_code == 0
+    done = "enqueued 1, settled 1 as Unknown, seen 1 for the first time; "
+    assert result.stdout.startswith(done)
+    assert result.stdout.endswith("read units\n")
+    assert [json.loads(message["Body"]) for message in raw_queue.receive(10)] == [{"email_id": "left-behind"}]
+    assert (store.get("dead") or {})["EmailStatus"] == "Unknown"
+    assert run("sweep").stdout.startswith("enqueued 0, settled 0 as Unknown, seen 0 for the first time; ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweep_says_what_a_dry_run_would_have_done(run: Run, raw_queue: RawQueue, store: EmailStore) -> None:
+    result = run("sweep", "--dry-run")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("would have enqueued 1, settled 1 as Unknown, seen 1 for the first time; ")
+    assert raw_queue.receive(10) == []
+    assert (store.get("dead") or {})["EmailStatus"] == "Sending"
+    assert "UpdatedAt" not in (store.get("new") or {})
+
+
+def test_sweep_waits_as_long_as_the_setting_says(
+    run: Run, monkeypatch: pytest.MonkeyPatch, raw_queue: RawQueue
+) -> None:
+    monkeypatch.setenv("EMAIL_SWEEP_AFTER", "0")
+    assert "seen 1 for the first time" in run("sweep").stdout
+    assert run("sweep").stdout.startswith("enqueued 2, ")
+
+
+def test_sweep_goes_on_from_the_position_that_an_interrupted_one_left(run: Run, tmp_path: Path) -> None:
+    position = tmp_path / "elsewhere"
+    position.write_text(json.dumps(dict.fromkeys(("0", "1", "2", "3"))))
+    assert run("sweep", "--position", str(position)).stdout.startswith("enqueued 0, settled 0 ")
+    assert not position.exists()
+    assert run("sweep", "--position", str(position)).stdout.startswith("enqueued 1, settled 1 ")
+
+
+def test_sweep_names_what_sqs_does_not_take_and_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RawQueue, "enqueue", lambda _, ids, **__: dict.fromkeys(ids, "InternalError"))
+    result = run("sweep")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("enqueued 0, settled 1 ")
+    assert "1 failed" in result.stderr
+    assert "left-behind (InternalError)" in result.stderr
+
+
+@pytest.mark.parametrize("read_units", ["0", "-1", "many"])
+def test_sweep_refuses_a_pace_at_which_it_would_never_come_through(run: Run, read_units: str) -> None:
+    result = run("sweep", "--read-units", read_units)
+    assert result.exit_code == 2
+    assert "--read-units" in result.output

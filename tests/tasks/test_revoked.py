@@ -1,0 +1,94 @@
+"""A task that was revoked, as one that has expired is, leaves no email Pending with no message to send it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+from celery import Celery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.tasks.conftest import Pipeline
+
+    Row = dict[str, Any]
+    Expire = Callable[..., str]
+
+pytestmark = pytest.mark.xdist_group("worker")
+
+
+@pytest.fixture
+def expire(pipeline: Pipeline) -> Iterator[Expire]:
+    """Send a task of this name, as another program does, whose time is over; gives its id."""
+    program = Celery("another", broker=f"sqs://test:test@{urlsplit(pipeline.settings.endpoint or '').netloc}")
+    program.conf.broker_transport = "celery_sqs:Transport"
+    program.conf.broker_transport_options = {"region": "us-east-1", "is_secure": False}
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+
+    def send(task: str, *arguments: object) -> str:
+        sent = program.send_task(task, arguments, queue=pipeline.settings.tasks_queue, expires=long_ago)
+        task_id: str = sent.id
+        return task_id
+
+    yield send
+    program.close()
+
+
+@pytest.mark.parametrize("task", ["tasks.process_email", "tasks.load_email", "tasks.send_email"])
+def test_an_expired_task_leaves_its_email_failed_with_the_reason(
+    pipeline: Pipeline, row: Row, expire: Expire, task: str
+) -> None:
+    pipeline.store.put(row)
+    expire(task, row["EmailId"])
+    pipeline.wait_until(lambda: pipeline.status(row) == "Failed")
+    assert (pipeline.store.get(row["EmailId"]) or {})["FailureReason"] == "cancelled: its task was revoked"
+
+
+def test_an_expired_bridge_leaves_the_email_of_its_body_failed(pipeline: Pipeline, row: Row, expire: Expire) -> None:
+    pipeline.store.put(row)
+    expire("tasks.bridge", json.dumps({"email_id": row["EmailId"]}))
+    pipeline.wait_until(lambda: pipeline.status(row) == "Failed")
+    assert (pipeline.store.get(row["EmailId"]) or {})["FailureReason"] == "cancelled: its task was revoked"
+
+
+@pytest.mark.parametrize("status", ["Sending", "Sent", "Unknown", "Waiting"])
+def test_an_expired_duplicate_leaves_an_email_that_is_not_pending_as_it_is(
+    pipeline: Pipeline, row: Row, expire: Expire, status: str
+) -> None:
+    pipeline.store.put(row | {"EmailStatus": status})
+    task_id = expire("tasks.load_email", row["EmailId"])
+    pipeline.wait_until(lambda: f"tasks.load_email[{task_id}]" in pipeline.log(), what="it is discarded")
+    # The worker sees to one after the other.
+    another = row | {"EmailId": f"{row['EmailId']}-another"}
+    pipeline.store.put(another)
+    expire("tasks.load_email", another["EmailId"])
+    pipeline.wait_until(lambda: pipeline.status(another) == "Failed")
+    assert pipeline.store.get(row["EmailId"]) == row | {"EmailStatus": status}
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments"),
+    [
+        ("tasks.bridge", ["no JSON"]),
+        ("tasks.process_email", ["no-such-row"]),
+        ("tasks.process_email", []),
+        ("tasks.process_email", [7]),
+        ("tasks.process_email", [""]),
+        ("tasks.process_email", ["x" * 3000]),
+    ],
+    ids=["no body", "no row", "no id", "no string", "empty", "too long"],
+)
+def test_an_expired_task_of_no_email_stops_nobody(
+    pipeline: Pipeline, row: Row, expire: Expire, task: str, arguments: list[Any]
+) -> None:
+    task_id = expire(task, *arguments)
+    pipeline.wait_until(lambda: f"{task}[{task_id}]" in pipeline.log(), what="it is discarded")
+    row["EmailId"] = f"after-{uuid.uuid4().hex}"
+    pipeline.store.put(row)
+    pipeline.enqueue(row["EmailId"])
+    pipeline.wait_until(lambda: pipeline.status(row) == "Sent")
