@@ -1,8 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format emulator provision worker enqueue put status lock clean
+.PHONY: help demo test test-slow bench chaos check format emulator provision worker enqueue put status lock clean
 
 PYTHON ?= python3
 PORT ?= 4566
+EMAILS ?= 2000
+N ?= 1000
 UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 RUN := $(UV) run --no-sync
@@ -22,6 +24,12 @@ test: .venv/installed ## Run the fast tests
 
 test-slow: .venv/installed ## Run the tests that take minutes
 	@$(RUN) pytest -m slow
+
+bench: .venv/installed ## Compare with stock Celery, dramatiq and bare boto3: make bench N=1000
+	@$(RUN) python -m bench --emails $(N)
+
+chaos: .venv/installed ## Send emails while everything breaks, and judge: make chaos SEED=7 EMAILS=2000
+	@$(RUN) python -m tests.slow.chaos $(if $(SEED),--seed $(SEED)) --emails $(EMAILS)
 
 check: .venv/installed ## Lint, check types, imports, formats and the lock
 	@$(UV) lock --check --quiet

@@ -1,0 +1,3 @@
+from tests.celery_sqs.conftest import queues
+
+__all__ = ["queues"]

@@ -1,0 +1,137 @@
+"""The chaos run, and its judge: what it must find in a story, and that it does where the claim is taken away."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.console import Console
+
+from emails.delivery import ABANDONED
+from emails.queue import DeadLetter
+from tests.slow.chaos import (
+    ACCEPTED_IS_SENT,
+    DEAD_IS_EXPLAINED,
+    ENDED,
+    FAILED_IS_REFUSED,
+    NOTHING_LEFT,
+    ONCE,
+    SENT_IS_ACCEPTED,
+    STOPPED,
+    UNKNOWN_IS_EXPLAINED,
+    UNUSABLE_IS_DEAD,
+    Chaos,
+    Holds,
+    Story,
+    judge,
+    report,
+)
+from tests.slow.provider_double import ACCEPTED, FAILED, REFUSED
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SEED = int(os.environ.get("SEED") or random.randrange(10**6))
+EMAILS = 300
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # the machine may be busy; the run has limits of its own
+def test_every_email_is_accounted_for_and_none_is_sent_twice_whatever_breaks(
+    emulator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chaos = Chaos(emulator, tmp_path, SEED)
+    verdict = judge(chaos.run(EMAILS))
+    with capsys.disabled():
+        Console().print(report(chaos, verdict, SEED, EMAILS))
+    assert not any(verdict.values()), f"make chaos SEED={SEED} EMAILS={EMAILS}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_emails_are_sent_twice_where_every_claim_succeeds(emulator: str, tmp_path: Path) -> None:
+    chaos = Chaos(emulator, tmp_path, seed=1, duplicates=0.5)
+    assert judge(chaos.run(40, CHAOS_NO_LEASE="1"))[ONCE]
+
+
+def story(**row: Any) -> Story:
+    """One email, accepted and Sent where nothing else is said."""
+    return Story(
+        rows={"e": {"EmailStatus": "Sent"} | row}, provider={"e": Counter({ACCEPTED: 1})}, exit_codes={1: 0, 2: 0}
+    )
+
+
+LETTER = DeadLetter("tasks_dlq", "1", "ValueError", "", '"e"', {})
+ABANDONED_EMAIL = story(EmailStatus="Unknown", FailureReason=ABANDONED)
+UNANSWERED = story(EmailStatus="Unknown", FailureReason="no answer")
+FAILED_EMAIL = replace(story(EmailStatus="Failed"), provider={"e": Counter()})
+CRASHED = Holds.read("7 holds e")
+FINISHED = Holds.read("7 holds e\n7 leaves e 0.1 Finished")
+OUTLASTED = Holds.read("7 holds e\n7 leaves e 3.1 Finished")
+STORE_AWAY = Holds.read("7 holds e\n7 leaves e 0.1 StoreUnavailable")
+
+
+@pytest.mark.parametrize(
+    "innocent",
+    [
+        pytest.param(story(), id="sent"),
+        pytest.param(replace(story(), provider={"e": Counter({ACCEPTED: 2})}, resent=Counter("e")), id="resent"),
+        pytest.param(replace(story(), provider={"e": Counter()}, marked_sent={"e"}), id="marked sent"),
+        pytest.param(replace(FAILED_EMAIL, provider={"e": Counter({REFUSED: 1})}), id="refused"),
+        pytest.param(replace(FAILED_EMAIL, rows=story(EmailStatus="Failed", Attempts=5).rows), id="tried to the last"),
+        pytest.param(replace(ABANDONED_EMAIL, holds=CRASHED, killed={7}), id="killed"),
+        pytest.param(replace(ABANDONED_EMAIL, holds=STORE_AWAY, store_faults=Counter("e")), id="DynamoDB away"),
+        pytest.param(replace(ABANDONED_EMAIL, holds=OUTLASTED), id="longer than a lease"),
+        pytest.param(replace(UNANSWERED, provider_faults=Counter("e")), id="answer lost"),
+        pytest.param(
+            replace(UNANSWERED, provider={"e": Counter({ACCEPTED: 1, FAILED: 1})}), id="answered with an error"
+        ),
+        pytest.param(replace(UNANSWERED, holds=Holds.read("7 unanswered e")), id="not answered in time"),
+        pytest.param(
+            replace(story(), letters=[replace(LETTER, reason="NotJson", body="x")], unusable={"x": "NotJson"}),
+            id="dead letter",
+        ),
+        pytest.param(replace(story(), exit_codes={1: -15}), id="stopped at its start"),
+    ],
+)
+def test_the_judge_accepts_what_is_explained(innocent: Story) -> None:
+    assert [violation for violations in judge(innocent).values() for violation in violations] == []
+
+
+@pytest.mark.parametrize(
+    ("guilty", "promise"),
+    [
+        pytest.param(replace(story(EmailStatus="Pending"), provider={}), ENDED, id="lost"),
+        pytest.param(replace(story(EmailStatus="Sending"), provider={}), ENDED, id="still held"),
+        pytest.param(replace(story(), provider={"e": Counter({ACCEPTED: 2})}), ONCE, id="twice"),
+        pytest.param(
+            replace(story(), provider={"e": Counter({ACCEPTED: 3})}, resent=Counter("e")),
+            ONCE,
+            id="twice beside resend",
+        ),
+        pytest.param(story(EmailStatus="Failed", Attempts=5), ACCEPTED_IS_SENT, id="accepted and Failed"),
+        pytest.param(replace(story(), provider={}), SENT_IS_ACCEPTED, id="Sent and not accepted"),
+        pytest.param(FAILED_EMAIL, FAILED_IS_REFUSED, id="given up too early"),
+        pytest.param(UNANSWERED, UNKNOWN_IS_EXPLAINED, id="every answer came"),
+        pytest.param(replace(ABANDONED_EMAIL, provider_faults=Counter("e")), UNKNOWN_IS_EXPLAINED, id="no crash"),
+        pytest.param(replace(ABANDONED_EMAIL, holds=CRASHED), UNKNOWN_IS_EXPLAINED, id="stopped while it held"),
+        pytest.param(
+            replace(ABANDONED_EMAIL, holds=FINISHED, killed={7}), UNKNOWN_IS_EXPLAINED, id="killed afterwards"
+        ),
+        pytest.param(replace(ABANDONED_EMAIL, holds=STORE_AWAY), UNKNOWN_IS_EXPLAINED, id="DynamoDB was there"),
+        pytest.param(replace(story(), left={"tasks": (0, 0, 1)}), NOTHING_LEFT, id="a delayed message"),
+        pytest.param(replace(story(), letters=[LETTER]), DEAD_IS_EXPLAINED, id="a task raised"),
+        pytest.param(
+            replace(story(), letters=[replace(LETTER, reason="MaxReceives")]), DEAD_IS_EXPLAINED, id="nobody was killed"
+        ),
+        pytest.param(replace(story(), unusable={"x": "NotJson"}), UNUSABLE_IS_DEAD, id="dropped in silence"),
+        pytest.param(replace(story(), exit_codes={1: None}), STOPPED, id="does not stop"),
+        pytest.param(replace(story(), exit_codes={7: -15}, holds=FINISHED), STOPPED, id="ended by the signal at work"),
+    ],
+)
+def test_the_judge_finds_what_breaks_a_promise(guilty: Story, promise: str) -> None:
+    assert [name for name, violations in judge(guilty).items() if violations] == [promise]

@@ -1,0 +1,239 @@
+"""Nothing is lost, whatever SQS, the network and whoever kills workers do.
+
+The judge reads what the tasks wrote and what the queues hold, and no log. `SEED=7 pytest tests/slow/test_no_loss.py`
+replays the faults and the kills of seed 7; how threads and processes interleave remains chance.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import urllib.request
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tests.celery_sqs.conftest import Queues
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+HERE = Path(__file__).parent
+SEED = int(os.environ.get("SEED") or random.randrange(10**6))
+
+POOLS = {
+    "threads": ("--pool", "threads", "--concurrency", "8"),
+    "gevent": ("--pool", "gevent", "--concurrency", "20"),
+    "prefork": ("--pool", "prefork", "--concurrency", "3"),
+}
+ROOTS = 5  # before each kill
+WIDTHS = (3, 2)  # of each root: three children with two children each
+LONGEST_PAUSE_SECONDS = 10  # between two kills
+DRAIN_SECONDS = 90
+
+RATES = {
+    "lost_request": 0.04,
+    "lost_response": 0.04,
+    "reset": 0.03,
+    "internal_error": 0.03,
+    "unavailable": 0.03,
+    "throttled": 0.03,
+    "hang": 0.03,
+    "entry_refused": 0.05,
+    "entry_unconfirmed": 0.05,
+    "duplicate": 0.05,
+}
+
+TERM, QUIT, KILL = signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL
+CHILD = "a child process"
+
+
+@contextmanager
+def running_proxy(upstream: str, seed: int, rates: dict[str, float]) -> Iterator[str]:
+    options = ["--upstream", upstream, "--seed", str(seed), "--rates", json.dumps(rates)]
+    with subprocess.Popen([sys.executable, str(HERE / "fault_proxy.py"), *options], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        try:
+            yield process.stdout.readline().decode().strip()
+        finally:
+            process.kill()
+
+
+def ask(proxy: str, question: str) -> dict[str, int]:
+    with urllib.request.urlopen(f"{proxy}/_fault/{question}", timeout=30) as response:
+        counts: dict[str, int] = json.load(response)
+        return counts
+
+
+class Team:
+    """Two workers; each that ends is replaced."""
+
+    def __init__(self, queues: Queues, *arguments: str, **environment: str) -> None:
+        self._queues = queues
+        self._arguments = arguments
+        modules = [HERE, HERE.parent / "celery_sqs", HERE.parents[1]]
+        self._environment = {"PYTHONPATH": ":".join(map(str, modules)), "WAIT_TIME_SECONDS": "2"} | environment
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._leaving: list[subprocess.Popen[bytes]] = []
+        self.crashes = 0
+        self.fill()
+
+    def fill(self) -> None:
+        crashed = [worker for worker in self._workers if worker.poll() is not None]
+        self.crashes += len(crashed)
+        for worker in crashed:
+            self._let_go(worker)
+        while len(self._workers) < 2:
+            self._workers.append(self._queues.start(*self._arguments, **self._environment))
+
+    def kill(self, number: signal.Signals, dice: random.Random) -> None:
+        """Send a worker the signal, and start another: while it ends, where it does so by itself."""
+        worker = dice.choice(self._workers)
+        if number == KILL:  # as where its container ends
+            os.killpg(worker.pid, KILL)
+        else:
+            worker.send_signal(number)
+        self._let_go(worker)
+        self.fill()
+
+    def kill_a_child(self, dice: random.Random) -> None:
+        """End one of a worker's processes, as the kernel does where memory runs out."""
+        parent = dice.choice(self._workers).pid
+        if children := Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+            os.kill(int(dice.choice(children)), KILL)
+
+    def stop(self) -> None:
+        for worker in list(self._workers):
+            worker.send_signal(TERM)
+            self._let_go(worker)
+        for worker in self._leaving:
+            worker.wait(60)
+
+    def _let_go(self, worker: subprocess.Popen[bytes]) -> None:
+        self._workers.remove(worker)
+        self._leaving.append(worker)
+
+
+def tree(root: str, *widths: int) -> Iterator[str]:
+    """The names that a root and its descendants write to the journal."""
+    yield root
+    for number in range(widths[0] if widths else 0):
+        yield from tree(f"{root}.{number}", *widths[1:])
+
+
+class Trial:
+    """Roots to do, workers that are killed meanwhile, and a judge of what became of the roots."""
+
+    def __init__(self, queues: Queues, wait_until: Callable[..., None]) -> None:
+        self._queues = queues
+        self._wait_until = wait_until
+        self._roots = 0
+
+    def run(self, team: Team, dice: random.Random, kills: Sequence[signal.Signals | str]) -> None:
+        """Kill workers at random moments of their work."""
+        for kill in dice.sample(kills, len(kills)):
+            self._send()
+            moment = self._done() + dice.randrange(1, 10 * ROOTS)
+            self._wait(lambda at=moment: team.fill() or self._done() >= at, LONGEST_PAUSE_SECONDS)
+            if kill == CHILD:
+                team.kill_a_child(dice)
+            else:
+                team.kill(kill, dice)
+
+    def run_under_faults(
+        self, seed: int, rates: dict[str, float], kills: Sequence[signal.Signals | str], *arguments: str
+    ) -> dict[str, int]:
+        """The same, and then let the workers do without faults what is left. Returns the faults' counts."""
+        with running_proxy(self._queues.endpoint, seed, rates) as proxy:
+            ask(proxy, "on")
+            environment = {"BROKER_URL": self._queues.broker_url(proxy), "VISIBILITY_TIMEOUT": "6"}
+            team = Team(self._queues, *arguments, **environment)
+            self.run(team, random.Random(seed), kills)
+            faults = ask(proxy, "off")
+            self.drain(team)
+        return faults | {"crashes": team.crashes}
+
+    def drain(self, team: Team) -> None:
+        self._wait(lambda: team.fill() or not any(self._queues.counts("tasks")), DRAIN_SECONDS)
+        team.stop()
+
+    def duplicates(self) -> int:
+        return sum(count - 1 for count in self._queues.lines().values())
+
+    def lost(self) -> list[str]:
+        wanted = {name for root in range(self._roots) for name in tree(f"r{root}", *WIDTHS)}
+        return sorted(wanted - self._queues.lines().keys())
+
+    def left(self) -> dict[str, tuple[int, int, int]]:
+        """Of each queue that is not empty, how many messages are visible, in flight, delayed."""
+        counts = {name: self._queues.counts(name) for name in ("tasks", "tasks-dlq", "raw", "raw-dlq")}
+        return {name: count for name, count in counts.items() if any(count)}
+
+    def _send(self) -> None:
+        for _ in range(ROOTS):
+            self._queues.send("tree", f"r{self._roots}", *WIDTHS)
+            self._roots += 1
+
+    def _done(self) -> int:
+        return self._queues.lines().total()
+
+    def _wait(self, condition: Callable[[], object], seconds: float) -> None:
+        """For a condition that may fail to come: what follows from that is for the judge to say."""
+        with suppress(AssertionError):
+            self._wait_until(condition, seconds)
+
+
+@pytest.fixture
+def trial(queues: Queues, wait_until: Callable[..., None]) -> Trial:
+    return Trial(queues, wait_until)
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Print what happened."""
+
+    def write(seed: int, **facts: object) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{request.node.name}: SEED={seed} {facts}\n")
+
+    return write
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_no_task_is_lost_whatever_breaks(pool: str, trial: Trial, tell: Callable[..., None]) -> None:
+    kills = [TERM, QUIT, KILL, KILL, *([CHILD, CHILD] if pool == "prefork" else [TERM, KILL])]
+    faults = trial.run_under_faults(SEED, RATES, kills, *POOLS[pool], "--include", "impatient")
+    tell(SEED, duplicates=trial.duplicates(), **faults)
+    assert (trial.lost(), trial.left()) == ([], {}), f"SEED={SEED} pytest {__file__} -k 'lost and {pool}' replays it"
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_stop_makes_no_duplicate_and_leaves_nothing_to_a_time_out(
+    pool: str, queues: Queues, trial: Trial, tell: Callable[..., None]
+) -> None:
+    team = Team(queues, *POOLS[pool], VISIBILITY_TIMEOUT=str(2 * DRAIN_SECONDS))
+    trial.run(team, random.Random(SEED), [TERM] * 5)
+    trial.drain(team)
+    tell(SEED, duplicates=trial.duplicates(), crashes=team.crashes)
+    assert (trial.lost(), trial.left(), trial.duplicates()) == ([], {}, 0), f"SEED={SEED} pytest {__file__} replays it"
+
+
+def test_the_judge_sees_what_is_lost_where_no_parent_waits_for_its_children(
+    trial: Trial, tell: Callable[..., None]
+) -> None:
+    for seed in range(3):
+        trial.run_under_faults(
+            seed, {"lost_request": 0.5}, [KILL] * 4, *POOLS["threads"], "--include", "impatient,unguarded"
+        )
+        tell(seed, lost=len(trial.lost()), left=trial.left())
+        if trial.lost():
+            return
+    pytest.fail("nothing was lost without the guard, so the other tests prove nothing")

@@ -1,0 +1,354 @@
+"""The statuses of an email whatever workers, provider, operators and time do to it, in any order.
+
+Each worker is a greenlet: it stops after its claim, at the provider and before each of its writes, and others act
+meanwhile. Nothing sleeps: the clock is the test's.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from greenlet import GreenletExit, getcurrent, greenlet
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from pydantic import HttpUrl
+
+from emails.delivery import Delivery
+from emails.model import TRANSITIONS
+from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
+from emails.resources import provision
+from emails.store import Conflict, EmailStore, StoreUnavailable
+from emails.sweep import Sweep
+from settings import Settings
+from settings.aws import client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from emails.model import Email
+    from emails.store import Claim, Row
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+PROVIDER_TIMEOUT, LEASE, MAX_ATTEMPTS, SWEEP_AFTER = 10, 20, 2, 60
+LONG = 10**6
+
+
+# DESIGN's arrows, by who may take them.
+CLAIM, DISCARD, ABANDON = ("Pending", "Sending"), ("Pending", "Failed"), ("Sending", "Unknown")
+BY_HOLDER = {
+    ("Sending", "Sent"),
+    ("Sending", "Pending"),
+    ("Sending", "Failed"),
+    ("Sending", "Unknown"),
+    ("Unknown", "Sent"),  # it was late
+}
+RESOLVE_SENT = {("Unknown", "Sent"), ("Failed", "Sent")}
+RESEND = {("Unknown", "Pending"), ("Failed", "Pending")}
+
+
+class Answer(NamedTuple):
+    """What a provider does with an email, and what it raises."""
+
+    accepts: bool
+    error: Exception | None = None
+
+
+# Where a worker stops, and what may become of it there; the first is what it hopes for.
+CLAIMED, AT_PROVIDER, WRITING = "claimed", "at the provider", "about to write"
+GOES_ON, CRASHES, WRITE_LOST, ANSWER_LOST = "goes on", "crashes", "the write is lost", "the answer is lost"
+FATES: dict[str, list[Any]] = {
+    CLAIMED: [*[GOES_ON] * 5, CRASHES, ANSWER_LOST],
+    AT_PROVIDER: [
+        Answer(accepts=True),
+        Answer(accepts=True, error=NoTellingError("the answer was lost")),
+        Answer(accepts=True, error=RuntimeError("unforeseen")),
+        Answer(accepts=False, error=NoTellingError("the request was lost")),
+        Answer(accepts=False, error=TemporaryError("busy", retry_after=5)),
+        Answer(accepts=False, error=PermanentError("no")),
+        CRASHES,
+    ],
+    WRITING: [*[GOES_ON] * 5, WRITE_LOST, ANSWER_LOST, CRASHES],
+}
+
+
+def stop(where: str) -> Any:
+    """Let others act; gives what becomes of the worker."""
+    return getcurrent().parent.switch(where)
+
+
+class Worker(greenlet):
+    """Sends the email; `where` is the place where it has stopped."""
+
+    def __init__(self, send: Callable[[], object]) -> None:
+        super().__init__(lambda: self._run(send))
+        self.where = ""
+
+    def go_on(self, fate: Any = None) -> None:
+        if fate == CRASHES:
+            self.throw(GreenletExit)
+        else:
+            self.where = self.switch(fate) if self.where else self.switch()
+
+    @staticmethod
+    def _run(send: Callable[[], object]) -> None:
+        with suppress(StoreUnavailable):  # its task is tried again, which is another worker here
+            send()
+
+
+class StoppingStore(EmailStore):
+    """The store as a worker has it."""
+
+    def claim(self, email_id: str, *, lease: float) -> Claim:
+        claim = super().claim(email_id, lease=lease)
+        if stop(CLAIMED) == ANSWER_LOST:
+            raise StoreUnavailable(ANSWER_LOST)
+        return claim
+
+    def _move_claimed(self, *arguments: Any, **options: Any) -> None:
+        fate = stop(WRITING)
+        if fate != WRITE_LOST:
+            super()._move_claimed(*arguments, **options)
+        if fate != GOES_ON:
+            raise StoreUnavailable(fate)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = float(int(time.time()))
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Statuses(RuleBasedStateMachine):
+    """One email after the other. Whatever happens says which arrows it may take."""
+
+    store: EmailStore
+    settings: Settings
+    name = "stub"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._patch = pytest.MonkeyPatch()
+        self._clock = Clock()
+        for module in ("delivery", "store", "sweep"):
+            self._patch.setattr(f"emails.{module}.time", self._clock)
+        self._delivery = Delivery(StoppingStore(self.store._client, self.store._table), {"stub": self}, self.settings)
+        self._workers: list[Worker] = []
+        self._allowed: set[tuple[str, str]] = set()
+        self._enqueued: list[str] = []
+        self._called_without_claim: list[str] = []
+
+    # The provider
+
+    def send(self, email: Email) -> Receipt:
+        self._calls += 1
+        row = self._row()
+        left = email.claim_expires_at - self._clock.now
+        if left < PROVIDER_TIMEOUT or (row["EmailStatus"], row["ClaimExpiresAt"]) != (
+            "Sending",
+            email.claim_expires_at,
+        ):
+            self._called_without_claim.append(f"{row['EmailStatus']}, {left} s left")
+        answer: Answer = stop(AT_PROVIDER)
+        self._accepted += answer.accepts
+        if answer.error:
+            raise answer.error.with_traceback(None)
+        return Receipt("stub", f"id-{self._accepted}")
+
+    # The raw queue
+
+    def enqueue(self, email_ids: list[str], sent: Callable[[int], object]) -> dict[str, str]:
+        self._enqueued += email_ids
+        return {}
+
+    # What may happen
+
+    @initialize(data=st.data())
+    def begins(self, data: st.DataObject) -> None:
+        self.it_is_written(data)
+
+    @rule(data=st.data())
+    def happens(self, data: st.DataObject) -> None:
+        # One rule, since hypothesis leaves out rules at random, and most of what may happen needs workers.
+        events = ["a_worker_goes_on"] * 8 if self._workers else []
+        events += ["a_worker_sends"] * (4 - len(self._workers))
+        events += ["time_passes"] * 2
+        events += ["a_worker_loads", "it_is_swept", "an_operator_says_that_it_was_sent", "an_operator_resends_it"]
+        if self._stands["EmailStatus"] == "Pending":
+            events += ["an_operator_cancels_it"]
+        elif self._stands["EmailStatus"] != "Sending" and not self._workers:
+            events += ["it_is_written"] * 8
+        event = data.draw(st.sampled_from(events), label="event")
+        self._allowed = set()
+        getattr(self, event)(data)
+
+    def it_is_written(self, data: st.DataObject) -> None:
+        self._id = f"email-{uuid.uuid4().hex}"
+        self._calls = self._accepted = self._resent = self._resolved = 0
+        row = {
+            "EmailId": self._id,
+            "EmailStatus": "Pending",
+            "Subject": "Hello",
+            "Sender": "shop@example.com",
+            "RecipientsTo": ["ada@example.com"],
+            "BodyText": "Hi",
+        }
+        odd = [{}, {}, {}, {"Sender": "nobody"}, {"UpdatedAt": None}, {"SendAfter": 15}, {"ExpiresAt": 30}]
+        for name, value in data.draw(st.sampled_from(odd), label="attributes").items():
+            row[name] = self._iso(value) if isinstance(value, int) else value
+        self.store.put(row)
+        self._stands = self._row()
+
+    def a_worker_sends(self, _: st.DataObject) -> None:
+        self._allowed = {CLAIM, DISCARD, ABANDON}
+        worker = Worker(lambda: self._delivery.send(self._id))
+        worker.go_on()
+        if not worker.dead:
+            self._workers.append(worker)
+
+    def a_worker_goes_on(self, data: st.DataObject) -> None:
+        self._allowed = BY_HOLDER
+        worker = data.draw(st.sampled_from(self._workers), label="worker")
+        worker.go_on(data.draw(st.sampled_from(FATES[worker.where]), label="fate"))
+        if worker.dead:
+            self._workers.remove(worker)
+
+    def a_worker_loads(self, _: st.DataObject) -> None:
+        self._allowed = {DISCARD, ABANDON}
+        self._delivery.load(self._id)
+
+    def time_passes(self, data: st.DataObject) -> None:
+        seconds = [1, 5, PROVIDER_TIMEOUT, LEASE + 2, SWEEP_AFTER + LEASE]
+        self._clock.now += data.draw(st.sampled_from(seconds), label="seconds")
+
+    def an_operator_says_that_it_was_sent(self, _: st.DataObject) -> None:
+        self._allowed = RESOLVE_SENT
+        with suppress(Conflict):
+            self.store.resolve_sent(self._id)
+            self._resolved += 1
+
+    def an_operator_resends_it(self, _: st.DataObject) -> None:
+        self._allowed = RESEND
+        with suppress(Conflict):
+            self.store.resend(self._id)
+            self._resent += 1
+
+    def an_operator_cancels_it(self, _: st.DataObject) -> None:
+        self._allowed = {DISCARD}
+        assert self._delivery.cancel(self._id, "cancelled")
+
+    def it_is_swept(self, _: st.DataObject | None = None) -> None:
+        self._allowed = {ABANDON}
+        with TemporaryDirectory() as folder:
+            work = Sweep(self.store, self, SWEEP_AFTER)  # type: ignore[arg-type]  # the raw queue of one email
+            work.run(LONG, Path(folder) / "position", lambda report: report)
+
+    # What must hold
+
+    @invariant()
+    def it_takes_only_the_arrows_of_what_happened(self) -> None:
+        before, self._stands = self._stands, self._row()
+        arrow = (before["EmailStatus"], self._stands["EmailStatus"])
+        assert arrow[0] == arrow[1] or arrow in self._allowed, f"{arrow}, where {self._allowed} are allowed"
+        if arrow == CLAIM:
+            assert before.get("NextAttemptAt", 0) <= self._clock.now, "it was claimed before its time"
+        if arrow == ABANDON and self._allowed is not BY_HOLDER:
+            assert before["ClaimExpiresAt"] < self._clock.now, "a lease that is alive was abandoned"
+
+    @invariant()
+    def the_provider_accepts_it_once_but_for_resends(self) -> None:
+        assert self._accepted <= 1 + self._resent
+
+    @invariant()
+    def the_provider_is_asked_under_a_claim_and_no_more_often_than_allowed(self) -> None:
+        assert self._called_without_claim == []
+        assert self._calls <= MAX_ATTEMPTS * (1 + self._resent)
+
+    @invariant()
+    def it_is_sent_only_where_the_provider_or_an_operator_says_so(self) -> None:
+        if self._stands["EmailStatus"] == "Sent":
+            assert self._accepted or self._resolved
+
+    @invariant()
+    def what_was_accepted_is_to_be_sent_no_more_unless_an_operator_resends_it(self) -> None:
+        if self._accepted and not self._resent:
+            assert self._stands["EmailStatus"] not in {"Pending", "Failed"}
+
+    def teardown(self) -> None:
+        """Whatever has happened, it is not lost: a sweep finds it, or its status is for an operator to see."""
+        try:
+            self._all_workers_crash()
+            self._is_not_lost()
+        finally:
+            self._all_workers_crash()
+            self._patch.undo()
+
+    def _is_not_lost(self) -> None:
+        for _ in range(2):  # the first gives an UpdatedAt to a row that never had one
+            self._clock.now += LONG
+            self._enqueued.clear()
+            self.it_is_swept()
+        status = self._row()["EmailStatus"]
+        assert status in {"Pending", "Sent", "Failed", "Unknown"}
+        assert (self._id in self._enqueued) == (status == "Pending")
+        if status == "Pending":
+            worker = Worker(lambda: self._delivery.send(self._id))
+            while not worker.dead:
+                worker.go_on(FATES[worker.where][0] if worker.where else None)
+            assert self._row()["EmailStatus"] in {"Sent", "Failed"}, "its time has come, and nobody holds it"
+
+    def _all_workers_crash(self) -> None:
+        for worker in self._workers:
+            worker.go_on(CRASHES)
+        self._workers.clear()
+
+    def _row(self) -> Row:
+        row = self.store.get(self._id)
+        assert row
+        return row
+
+    def _iso(self, seconds: int) -> str:
+        return datetime.fromtimestamp(self._clock.now + seconds, UTC).isoformat()
+
+
+def test_the_arrows_are_those_of_the_table() -> None:
+    arrows = {CLAIM, DISCARD, ABANDON} | BY_HOLDER | RESOLVE_SENT | RESEND
+    assert arrows == {(source, arrow.target) for arrow in TRANSITIONS for source in arrow.sources if source}
+
+
+def test_no_order_of_events_loses_an_email_or_sends_it_twice(emulator: str) -> None:
+    settings = Settings(
+        endpoint_url=HttpUrl(emulator),
+        stage="statuses",
+        provider_timeout=PROVIDER_TIMEOUT,
+        claim_lease=LEASE,
+        max_attempts=MAX_ATTEMPTS,
+        retry_delay=1,
+        retry_delay_max=10,
+    )
+    list(provision(settings))
+    Statuses.settings = settings
+    Statuses.store = EmailStore(client("dynamodb", settings), settings.table)
+    run_state_machine_as_test(
+        Statuses,
+        settings=hypothesis_settings(
+            max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
