@@ -296,7 +296,7 @@ def make_visible(queue: Queue, handles: list[str], after: int = 0) -> None:
     try:
         if entries:
             queue.change_visibility_batch(entries)
-    except (BotoCoreError, ClientError) as error:
+    except Exception as error:  # noqa: BLE001 (whoever gives back is on the way out, and time does it too)
         complain("cannot give back messages of %s: %s; they come back by themselves", queue.name, error)
 
 

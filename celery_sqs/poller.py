@@ -151,12 +151,15 @@ class Poller:
         while not self._stopped.is_set():
             if not is_first:
                 self._plenty.wait()
-            self.parked = is_first
-            while left := pause.left():
-                if self._stopped.wait(left):
-                    break
+            if is_first:
+                self.parked = True
+            self._stopped.wait(pause.left())
             count = self._room.take(self._stopped)
-            self.parked = False
+            if pause.left():  # it began while this waited for room
+                self._room.give_back(count)
+                continue
+            if is_first:
+                self.parked = False
             if not count:
                 return
             try:

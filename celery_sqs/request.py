@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from billiard.einfo import ExceptionWithTraceback
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from billiard.exceptions import WorkerLostError
 from celery.app.task import Task as CeleryTask
+from celery.concurrency.asynpool import AsynPool
 from celery.exceptions import Reject
 from celery.signals import worker_ready
 from celery.worker.request import Request as CeleryRequest
@@ -13,6 +16,9 @@ from kombu.exceptions import OperationalError
 
 from celery_sqs.dead_letters import Reason
 from celery_sqs.deliveries import get_deliveries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Released(Exception):
@@ -68,7 +74,38 @@ def use_our_request() -> None:
 @worker_ready.connect
 def learn_pool(sender: Any, **_: Any) -> None:
     """Before the first message: the signal's sender is the worker's consumer."""
-    Request.in_threads = not sender.pool.uses_semaphore
+    pool = sender.pool
+    Request.in_threads = not pool.uses_semaphore
+    if hasattr(pool, "_make_killable_target"):
+        pool._make_killable_target = _killable
+    if isinstance(getattr(pool, "_pool", None), AsynPool):
+        pool.flush = partial(_flush, pool.flush, pool._pool)
+
+
+def _killable(target: Callable[..., Any]) -> Callable[..., Any]:
+    """Gevent's pool reports a task that it killed as done, and so the worker would acknowledge it: here it is lost."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return target(*args, **kwargs)
+        except BaseException as error:
+            if type(error).__name__ != "GreenletExit":  # gevent is not there for every pool
+                raise
+            lost = WorkerLostError("the task was killed")
+            return True, ExceptionInfo((WorkerLostError, lost, error.__traceback__)), 0.0
+
+    return run
+
+
+def _flush(flush: Callable[[], None], pool: AsynPool) -> None:
+    """Prefork forgets, when it stops, a task that a process has been given but has not yet reported as begun.
+
+    It runs all the same, and nobody would acknowledge it.
+    """
+    for job in tuple(pool._cache.values()):
+        if job._write_to:
+            job._accepted = True
+    flush()
 
 
 def _reason(cause: object) -> Reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import threading
@@ -22,7 +23,7 @@ from kombu.utils.json import dumps
 from celery_sqs import delays, raw_queues
 from celery_sqs.batches import MAX_MESSAGE_BYTES
 from celery_sqs.dead_letters import Reason, message_bytes
-from celery_sqs.deliveries import get_deliveries, make_visible
+from celery_sqs.deliveries import FINAL_FOR_SEND, get_deliveries, make_visible
 from celery_sqs.inbox import Inbox
 from celery_sqs.liveness import LivenessFile
 from celery_sqs.poller import Poller, Room
@@ -30,6 +31,8 @@ from celery_sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage
 from celery_sqs.request import use_our_request
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery_sqs.deliveries import Delivery
 
 logger = get_logger(__name__)
@@ -60,6 +63,14 @@ class MessageTooLarge(ValueError):
 
 class DelayRefused(ValueError):
     """A FIFO queue takes no delay of a single message: it would be sent early."""
+
+
+class PublishRefused(ValueError):
+    """SQS refuses the message for good."""
+
+
+class ChannelClosed(ConnectionError):
+    """The connection was lost."""
 
 
 class QoS(SQS.QoS):
@@ -99,6 +110,7 @@ class Channel(SQS.Channel):
     Message = Message
 
     def __init__(self, connection: Transport, **kwargs: Any) -> None:
+        self._transport = connection  # kombu clears `connection` when it closes the channel
         self._pollers: dict[str, Poller] = {}
         self._queues: dict[str, Queue] = {}
         super().__init__(connection, **kwargs)
@@ -135,8 +147,19 @@ class Channel(SQS.Channel):
     def _queue(self, queue: str) -> Queue:
         if queue not in self._queues:
             name = self.canonical_queue_name(queue)
-            self._queues[queue] = Queue(name, self._new_queue(queue), client=lambda: self.sqs(queue=name))
+            self._queues[queue] = Queue(name, self._new_queue(queue), self._client_of(name))
         return self._queues[queue]
+
+    def _client_of(self, name: str) -> Callable[[], Any]:
+        last = self.sqs(queue=name)
+
+        def client() -> Any:
+            nonlocal last
+            # A closed channel has lost its options; what is still held is settled by the client it had last.
+            last = last if self.closed else self.sqs(queue=name)
+            return last
+
+        return client
 
     # Receiving
 
@@ -157,8 +180,8 @@ class Channel(SQS.Channel):
             give_back=lambda messages: make_visible(source, [message["ReceiptHandle"] for message in messages]),
         )
         self.qos.room.sharers = len(self._pollers)
-        if self.connection.liveness:
-            self.connection.liveness.watch(queue, poller)
+        if self._transport.liveness:
+            self._transport.liveness.watch(queue, poller)
         poller.start()
 
     def basic_cancel(self, consumer_tag: str) -> None:
@@ -172,19 +195,24 @@ class Channel(SQS.Channel):
         if poller:
             poller.stop()
             self.qos.room.sharers = max(1, len(self._pollers))
-            if self.connection.liveness:
-                self.connection.liveness.forget(queue)
-            self.connection.stopped_pollers.append(poller)
-            held = get_deliveries()
-            held.release([delivery for delivery in held.held() if delivery.queue is self._queues[queue]])
+            if self._transport.liveness:
+                self._transport.liveness.forget(queue)
+            self._transport.stopped_pollers.append(poller)
+            self._release(queue)
+
+    def _release(self, queue: str) -> None:
+        held = get_deliveries()
+        held.release([delivery for delivery in held.held() if delivery.queue is self._queues[queue]])
 
     def _accept(self, queue: str, source: Queue, messages: list[ReceivedMessage]) -> None:
         """Hand each message to the consumer, or settle it here where it is not to reach the consumer."""
         for message in messages:
             if payload := self._admit(queue, source, message):
-                self.connection.inbox.put((self, queue, payload))
+                self._transport.inbox.put((self, queue, payload))
             else:
                 self.qos.room.give_back(1)
+        if queue not in self._pollers:  # it stopped meanwhile: nobody looks into the inbox
+            self._release(queue)
 
     def _admit(self, queue: str, source: Queue, message: ReceivedMessage) -> dict[str, Any] | None:
         delivery = get_deliveries().add(source, message, self.visibility_timeout)
@@ -221,7 +249,7 @@ class Channel(SQS.Channel):
 
     def _to_payload(self, queue: str, message: ReceivedMessage) -> dict[str, Any] | None:
         """The message as kombu's virtual transports have it, or None where its body is none of kombu's."""
-        if task := (self.transport_options.get("raw_queues") or {}).get(queue):
+        if task := self._transport.raw_queues.get(queue):
             return raw_queues.to_task_message(message, task)
         try:
             payload: dict[str, Any] = json.loads(self._decode_python_message_body(message["Body"]))
@@ -281,6 +309,8 @@ class Channel(SQS.Channel):
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         """Send a message: because of the task that runs here, or else at once."""
+        if self.closed:
+            raise ChannelClosed("the channel is closed")  # kombu makes a new one, and tries again
         target = self._queue(queue)
         parameters = self._to_parameters(target, message)
         if (size := message_bytes(parameters)) > MAX_MESSAGE_BYTES:
@@ -290,7 +320,7 @@ class Channel(SQS.Channel):
         if parent and not target.is_fifo:
             parent.publish(target, parameters)
         else:
-            target.send(parameters)
+            _send(target, parameters)
 
     def _to_parameters(self, target: Queue, message: dict[str, Any]) -> dict[str, Any]:
         """What SQS is asked to send, in kombu's terms: message attributes, group, deduplication id and delay."""
@@ -325,19 +355,24 @@ class Transport(SQS.Transport):
 
     Channel = Channel
 
+    # kombu tries a publish again for these, and then calls them OperationalError, for which `Request` gives up nothing.
+    # Without ClientError a throttled publish would fail its task.
+    connection_errors = (*SQS.Transport.connection_errors, ClientError)
+
     def __init__(self, client: Any, **kwargs: Any) -> None:
         use_our_request()
         super().__init__(client, **kwargs)
         self.inbox = Inbox()
+        self.raw_queues: dict[str, str] = client.transport_options.get("raw_queues") or {}
         self.stopped_pollers: list[Poller] = []
+        self._liveness_path = client.transport_options.get("liveness_file")
         self._liveness: LivenessFile | None = None
 
     @property
     def liveness(self) -> LivenessFile | None:
         """The file that says that this process receives, where the option `liveness_file` names one."""
-        path = self.client.transport_options.get("liveness_file")
-        if path and self._liveness is None:
-            self._liveness = LivenessFile(path)
+        if self._liveness_path and self._liveness is None:
+            self._liveness = LivenessFile(self._liveness_path)
         return self._liveness
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
@@ -360,11 +395,6 @@ class Transport(SQS.Transport):
         for poller in self.stopped_pollers:
             poller.join(deadline)
 
-    def close_channel(self, channel: Any) -> None:
-        super().close_channel(channel)
-        # kombu clears it, but a poller whose last receive is still under way has to give back what that brings.
-        channel.connection = self
-
     def _on_readable(self) -> None:
         self.inbox.drain_wakeups()
         try:
@@ -384,7 +414,8 @@ _channels: WeakSet[Channel] = WeakSet()
 def stop_receiving(**_: Any) -> None:
     """Give back what nobody has begun as soon as the signal comes: the consumer may be waiting for a busy pool.
 
-    In a thread, since a signal's handler must not wait.
+    In a thread, since a signal's handler must not wait, and a bare one, since `Thread.start` waits (gevent runs the
+    handler in its hub).
     """
 
     def stop() -> None:
@@ -392,7 +423,7 @@ def stop_receiving(**_: Any) -> None:
             for queue in list(channel._pollers):
                 channel.stop_receiving(queue)
 
-    threading.Thread(target=stop, name="stop receiving").start()
+    _thread.start_new_thread(stop, ())
 
 
 def _current_delivery() -> Delivery | None:
@@ -401,6 +432,16 @@ def _current_delivery() -> Delivery | None:
     tag = ((task.request.properties if task else None) or {}).get("delivery_tag", "")
     delivery = get_deliveries().get(tag)
     return delivery if delivery and delivery.is_open else None
+
+
+def _send(target: Queue, parameters: dict[str, Any]) -> None:
+    try:
+        target.send(parameters)
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in FINAL_FOR_SEND:
+            raise PublishRefused(f"SQS refuses the message for queue {target.name}: {code}") from error
+        raise
 
 
 def _requeue_delay(message: ReceivedMessage) -> int:

@@ -160,7 +160,6 @@ def test_a_pause_that_is_begun_again_lasts_as_long_as_its_longest(
     assert time.monotonic() - began >= 0.4
 
 
-@pytest.mark.xfail(reason="a poll that waits for room when the pause begins receives once more")
 def test_a_pause_holds_a_poll_that_waited_for_room_when_it_began(
     room: Room, start: Start, pause: Pause, wait_until: Callable[..., None]
 ) -> None:
@@ -175,7 +174,6 @@ def test_a_pause_holds_a_poll_that_waited_for_room_when_it_began(
     assert time.monotonic() - began >= 0.3
 
 
-@pytest.mark.xfail(reason="the second thread says that it is not the first, and a probe takes the worker for dead")
 def test_a_poll_whose_threads_all_wait_for_room_is_parked(
     room: Room, start: Start, wait_until: Callable[..., None]
 ) -> None:

@@ -39,6 +39,7 @@ class Channel(virtual.Channel):
     def _update_queue_cache(self, queue_name_prefix: str) -> None: ...
 
 class Transport:
+    connection_errors: tuple[type[BaseException], ...]
     client: Any
     Channel: type[Any]
     def __init__(self, client: Any, **kwargs: Any) -> None: ...

@@ -1,0 +1,4 @@
+from typing import Any
+
+class AsynPool:
+    _cache: dict[int, Any]
