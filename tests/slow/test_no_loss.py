@@ -231,7 +231,12 @@ def test_the_judge_sees_what_is_lost_where_no_parent_waits_for_its_children(
 ) -> None:
     for seed in range(3):
         trial.run_under_faults(
-            seed, {"lost_request": 0.5}, [KILL] * 4, *POOLS["threads"], "--include", "impatient,unguarded"
+            seed,
+            {"lost_request": 0.5, "entry_refused": 0.5},
+            [KILL] * 4,
+            *POOLS["threads"],
+            "--include",
+            "impatient,unguarded",
         )
         tell(seed, lost=len(trial.lost()), left=trial.left())
         if trial.lost():
