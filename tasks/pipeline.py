@@ -57,7 +57,7 @@ def process_email(email_id: str) -> None:
     chain(load_email.s(email_id), send_email.s()).apply_async()
 
 
-@app.task(name="tasks.load_email", bind=True)
+@app.task(name="tasks.load_email", bind=True, max_retries=None)
 def load_email(self: Task, email_id: str, missing_since: float | None = None) -> str:
     """Read the row and judge it; send_email follows only where it may be sent."""
     outcome = _attempt(self, email_id, missing_since, delivery().load)
@@ -67,7 +67,7 @@ def load_email(self: Task, email_id: str, missing_since: float | None = None) ->
     return email_id
 
 
-@app.task(name="tasks.send_email", bind=True)
+@app.task(name="tasks.send_email", bind=True, max_retries=None)
 def send_email(self: Task, email_id: str, missing_since: float | None = None) -> str:
     """Claim the row, send what it says, record what became of it."""
     outcome = _attempt(self, email_id, missing_since, delivery().send)
@@ -101,7 +101,7 @@ def _attempt(task: Task, email_id: str, missing_since: float | None, step: Calla
         logger.info("%s waits %.1f s: %s", email_id, outcome.seconds, outcome.reason)
         # A longer wait looks at the row every quarter of an hour: somebody may have changed it.
         delay = min(outcome.seconds, LONGEST_WAIT_SECONDS)
-        raise task.retry((email_id, now_missing_since), countdown=delay, max_retries=None)
+        raise task.retry((email_id, now_missing_since), countdown=delay)
     if isinstance(outcome, Finished):
         logger.info("%s: %s", email_id, outcome.outcome)
     return outcome

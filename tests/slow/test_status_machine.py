@@ -64,7 +64,7 @@ class Answer(NamedTuple):
 
 
 # Where a worker stops, and what may become of it there; the first is what it hopes for.
-CLAIMED, AT_PROVIDER, WRITING = "claimed", "at the provider", "about to write"
+CLAIMED, AT_PROVIDER, RECORDING, SETTLING = "has claimed", "at the provider", "about to record", "about to settle"
 GOES_ON, CRASHES, WRITE_LOST, ANSWER_LOST = "goes on", "crashes", "the write is lost", "the answer is lost"
 FATES: dict[str, list[Any]] = {
     CLAIMED: [*[GOES_ON] * 5, CRASHES, ANSWER_LOST],
@@ -73,11 +73,12 @@ FATES: dict[str, list[Any]] = {
         Answer(accepts=True, error=NoTellingError("the answer was lost")),
         Answer(accepts=True, error=RuntimeError("unforeseen")),
         Answer(accepts=False, error=NoTellingError("the request was lost")),
-        Answer(accepts=False, error=TemporaryError("busy", retry_after=5)),
+        *[Answer(accepts=False, error=TemporaryError("busy", retry_after=5))] * 3,
         Answer(accepts=False, error=PermanentError("no")),
         CRASHES,
     ],
-    WRITING: [*[GOES_ON] * 5, WRITE_LOST, ANSWER_LOST, CRASHES],
+    RECORDING: [*[GOES_ON] * 5, WRITE_LOST, ANSWER_LOST, CRASHES],
+    SETTLING: [GOES_ON, CRASHES],
 }
 
 
@@ -87,11 +88,12 @@ def stop(where: str) -> Any:
 
 
 class Worker(greenlet):
-    """Sends the email; `where` is the place where it has stopped."""
+    """Takes a step with the email; `where` is the place where it has stopped."""
 
-    def __init__(self, send: Callable[[], object]) -> None:
-        super().__init__(lambda: self._run(send))
+    def __init__(self, step: Callable[[], object]) -> None:
+        super().__init__(lambda: self._run(step))
         self.where = ""
+        self.claim_id = ""
 
     def go_on(self, fate: Any = None) -> None:
         if fate == CRASHES:
@@ -100,9 +102,9 @@ class Worker(greenlet):
             self.where = self.switch(fate) if self.where else self.switch()
 
     @staticmethod
-    def _run(send: Callable[[], object]) -> None:
+    def _run(step: Callable[[], object]) -> None:
         with suppress(StoreUnavailable):  # its task is tried again, which is another worker here
-            send()
+            step()
 
 
 class StoppingStore(EmailStore):
@@ -110,16 +112,21 @@ class StoppingStore(EmailStore):
 
     def claim(self, email_id: str, *, lease: float) -> Claim:
         claim = super().claim(email_id, lease=lease)
+        getcurrent().claim_id = claim.id
         if stop(CLAIMED) == ANSWER_LOST:
             raise StoreUnavailable(ANSWER_LOST)
         return claim
 
     def _move_claimed(self, *arguments: Any, **options: Any) -> None:
-        fate = stop(WRITING)
+        fate = stop(RECORDING)
         if fate != WRITE_LOST:
             super()._move_claimed(*arguments, **options)
         if fate != GOES_ON:
             raise StoreUnavailable(fate)
+
+    def settle(self, *arguments: Any) -> None:
+        stop(SETTLING)
+        super().settle(*arguments)
 
 
 class Clock:
@@ -149,9 +156,11 @@ class Statuses(RuleBasedStateMachine):
         self._clock = Clock()
         for module in ("delivery", "store", "sweep"):
             self._patch.setattr(f"emails.{module}.time", self._clock)
-        self._delivery = Delivery(StoppingStore(self.store._client, self.store._table), {"stub": self}, self.settings)
+        stopping = StoppingStore(self.store._client, self.store._table)
+        self._delivery = Delivery(stopping, {"stub": self}, self.settings)
         self._workers: list[Worker] = []
         self._allowed: set[tuple[str, str]] = set()
+        self._holder: Worker | None = None
         self._enqueued: list[str] = []
         self._called_without_claim: list[str] = []
 
@@ -187,17 +196,19 @@ class Statuses(RuleBasedStateMachine):
     @rule(data=st.data())
     def happens(self, data: st.DataObject) -> None:
         # One rule, since hypothesis leaves out rules at random, and most of what may happen needs workers.
+        status = self._stands["EmailStatus"]
         events = ["a_worker_goes_on"] * 8 if self._workers else []
         events += ["a_worker_sends"] * (4 - len(self._workers))
-        events += ["time_passes"] * 2
-        events += ["a_worker_loads", "it_is_swept", "an_operator_says_that_it_was_sent", "an_operator_resends_it"]
-        if self._stands["EmailStatus"] == "Pending":
-            events += ["an_operator_cancels_it"]
-        elif self._stands["EmailStatus"] != "Sending" and not self._workers:
+        events += ["a_worker_loads", "it_is_swept", "time_passes"]
+        events += ["an_operator_says_that_it_was_sent", "an_operator_resends_it", "an_operator_cancels_it"]
+        if status == "Pending":
+            events += ["its_time_comes"] * 2
+        elif status == "Sending":
+            events += ["its_lease_ends"] * 2
+        elif not self._workers:
             events += ["it_is_written"] * 8
-        event = data.draw(st.sampled_from(events), label="event")
-        self._allowed = set()
-        getattr(self, event)(data)
+        self._allowed, self._holder = set(), None
+        getattr(self, data.draw(st.sampled_from(events), label="event"))(data)
 
     def it_is_written(self, data: st.DataObject) -> None:
         self._id = f"email-{uuid.uuid4().hex}"
@@ -217,26 +228,31 @@ class Statuses(RuleBasedStateMachine):
         self._stands = self._row()
 
     def a_worker_sends(self, _: st.DataObject) -> None:
-        self._allowed = {CLAIM, DISCARD, ABANDON}
-        worker = Worker(lambda: self._delivery.send(self._id))
-        worker.go_on()
-        if not worker.dead:
-            self._workers.append(worker)
+        self._allowed = {CLAIM}
+        self._start(lambda: self._delivery.send(self._id))
+
+    def a_worker_loads(self, _: st.DataObject) -> None:
+        self._start(lambda: self._delivery.load(self._id))
 
     def a_worker_goes_on(self, data: st.DataObject) -> None:
-        self._allowed = BY_HOLDER
         worker = data.draw(st.sampled_from(self._workers), label="worker")
+        if worker.where == SETTLING:
+            self._allowed = {DISCARD, ABANDON}
+        else:
+            self._allowed, self._holder = BY_HOLDER, worker
         worker.go_on(data.draw(st.sampled_from(FATES[worker.where]), label="fate"))
         if worker.dead:
             self._workers.remove(worker)
 
-    def a_worker_loads(self, _: st.DataObject) -> None:
-        self._allowed = {DISCARD, ABANDON}
-        self._delivery.load(self._id)
-
     def time_passes(self, data: st.DataObject) -> None:
-        seconds = [1, 5, PROVIDER_TIMEOUT, LEASE + 2, SWEEP_AFTER + LEASE]
-        self._clock.now += data.draw(st.sampled_from(seconds), label="seconds")
+        self._clock.now += data.draw(st.sampled_from([1, PROVIDER_TIMEOUT, SWEEP_AFTER + LEASE]), label="seconds")
+
+    def its_time_comes(self, _: st.DataObject) -> None:
+        self._clock.now = max(self._clock.now, float(self._stands.get("NextAttemptAt", 0)))
+
+    def its_lease_ends(self, data: st.DataObject) -> None:
+        self._clock.now = max(self._clock.now, float(self._stands["ClaimExpiresAt"])) + 2
+        self.a_worker_loads(data)
 
     def an_operator_says_that_it_was_sent(self, _: st.DataObject) -> None:
         self._allowed = RESOLVE_SENT
@@ -252,7 +268,8 @@ class Statuses(RuleBasedStateMachine):
 
     def an_operator_cancels_it(self, _: st.DataObject) -> None:
         self._allowed = {DISCARD}
-        assert self._delivery.cancel(self._id, "cancelled")
+        cancelled = Delivery(self.store, {}, self.settings).cancel(self._id, "cancelled")
+        assert cancelled == (self._stands["EmailStatus"] == "Pending")
 
     def it_is_swept(self, _: st.DataObject | None = None) -> None:
         self._allowed = {ABANDON}
@@ -269,8 +286,10 @@ class Statuses(RuleBasedStateMachine):
         assert arrow[0] == arrow[1] or arrow in self._allowed, f"{arrow}, where {self._allowed} are allowed"
         if arrow == CLAIM:
             assert before.get("NextAttemptAt", 0) <= self._clock.now, "it was claimed before its time"
-        if arrow == ABANDON and self._allowed is not BY_HOLDER:
+        if arrow == ABANDON and not self._holder:
             assert before["ClaimExpiresAt"] < self._clock.now, "a lease that is alive was abandoned"
+        if arrow[0] != arrow[1] and self._holder:
+            assert before["ClaimedBy"] == self._holder.claim_id, "another's claim was settled"
 
     @invariant()
     def the_provider_accepts_it_once_but_for_resends(self) -> None:
@@ -318,6 +337,12 @@ class Statuses(RuleBasedStateMachine):
         for worker in self._workers:
             worker.go_on(CRASHES)
         self._workers.clear()
+
+    def _start(self, step: Callable[[], object]) -> None:
+        worker = Worker(step)
+        worker.go_on()
+        if not worker.dead:
+            self._workers.append(worker)
 
     def _row(self) -> Row:
         row = self.store.get(self._id)

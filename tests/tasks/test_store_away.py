@@ -149,7 +149,6 @@ def test_emails_wait_in_sqs_while_dynamodb_is_away_and_are_sent_when_it_is_back(
     assert list(dead_letters(sqs, away)) == []
 
 
-@pytest.mark.xfail(reason="Task.retry takes max_retries=None for the task's own 3, and the 4th wait is a dead letter")
 def test_an_email_waits_however_often_it_has_waited(
     away: Settings, proxy: Proxy, wait_until: Callable[..., None]
 ) -> None:
