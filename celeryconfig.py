@@ -17,7 +17,7 @@ _credentials = f"{quote(LOCAL_ACCESS_KEY)}:{quote(LOCAL_ACCESS_KEY)}@" if _setti
 
 # Where and how messages travel. SQS alone: nobody waits for a task's result, so there is no result backend.
 broker_url = f"sqs://{_credentials}{_endpoint.netloc}"
-broker_transport = "celery_sqs:Transport"
+broker_transport = "celery_sqs.transport:Transport"
 broker_transport_options = {
     "region": LOCAL_REGION if _settings.is_local else _settings.region,
     "is_secure": _endpoint.scheme != "http",

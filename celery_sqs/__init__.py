@@ -1,7 +1,9 @@
-"""Celery on SQS: a kombu transport. Knows nothing of the project around it."""
+"""Celery on SQS: a kombu transport. Knows nothing of the project around it.
+
+`celery_sqs.transport:Transport` is the setting `broker_transport`. It is not imported here: the batching serves
+programs that have no Celery, too.
+"""
 
 from celery_sqs.dead_letters import Reason
-from celery_sqs.poller import pause
-from celery_sqs.transport import Transport
 
-__all__ = ["Reason", "Transport", "pause"]
+__all__ = ["Reason"]

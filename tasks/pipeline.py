@@ -11,7 +11,8 @@ from celery.exceptions import Reject
 from celery.signals import task_revoked
 from celery.utils.log import get_task_logger
 
-from celery_sqs import Reason, pause
+from celery_sqs import Reason
+from celery_sqs.poller import pause
 from emails.backoff import full_jitter
 from emails.delivery import Delivery, EmailNotFound, Finished, Later
 from emails.message import InvalidMessage, parse_message

@@ -45,7 +45,7 @@ class Queues:
             self.create_queue(name)
         self.app = Celery("producer", broker=self.broker_url())
         self.app.conf.update(
-            broker_transport="celery_sqs:Transport",
+            broker_transport="celery_sqs.transport:Transport",
             broker_transport_options={"region": "us-east-1", "is_secure": False, "queue_name_prefix": self.prefix},
             task_default_queue="tasks",
         )

@@ -18,7 +18,7 @@ PREFIX = os.environ["QUEUE_PREFIX"]
 
 app = Celery("testapp", broker=os.environ["BROKER_URL"])
 app.conf.update(
-    broker_transport="celery_sqs:Transport",
+    broker_transport="celery_sqs.transport:Transport",
     broker_transport_options={
         "region": "us-east-1",
         "is_secure": False,

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group("worker")
 def expire(pipeline: Pipeline) -> Iterator[Expire]:
     """Send a task of this name, as another program does, whose time is over; gives its id."""
     program = Celery("another", broker=f"sqs://test:test@{urlsplit(pipeline.settings.endpoint or '').netloc}")
-    program.conf.broker_transport = "celery_sqs:Transport"
+    program.conf.broker_transport = "celery_sqs.transport:Transport"
     program.conf.broker_transport_options = {"region": "us-east-1", "is_secure": False}
     long_ago = datetime.now(UTC) - timedelta(hours=1)
 

@@ -155,7 +155,7 @@ def test_an_email_waits_however_often_it_has_waited(
     sqs = client("sqs", away)
     tasks = ["tasks.load_email", "tasks.send_email"]
     with Celery("another", broker=f"sqs://test:test@{urlsplit(away.endpoint or '').netloc}") as program:
-        program.conf.broker_transport = "celery_sqs:Transport"
+        program.conf.broker_transport = "celery_sqs.transport:Transport"
         program.conf.broker_transport_options = {"region": "us-east-1", "is_secure": False}
         for task in tasks:
             program.send_task(task, ["email-1"], queue=away.tasks_queue, retries=50)
