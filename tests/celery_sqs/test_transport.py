@@ -101,7 +101,7 @@ def test_a_reject_takes_its_reason_to_the_dead_letters(queues: Queues, wait_unti
     assert reasons.keys() == {"NotWanted", "ValueError", "MessageTooLarge"}
     assert reasons["NotWanted"] == "this task refuses everything"
     assert "private content" not in reasons["ValueError"]
-    assert queues.counts() == (0, 0, 0)
+    wait_until(lambda: queues.counts() == (0, 0, 0))
 
 
 def test_without_a_dead_letter_queue_a_reject_deletes_and_says_what(
