@@ -408,6 +408,8 @@ class Transport(SQS.Transport):
 _clients: dict[tuple[Any, ...], Any] = {}
 _making = threading.Lock()
 _channels: WeakSet[Channel] = WeakSet()
+# A process that is forked while another thread makes a client would wait for that thread for ever.
+os.register_at_fork(after_in_child=lambda: globals().update(_making=threading.Lock()))
 
 
 @worker_shutting_down.connect

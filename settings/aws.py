@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, overload
@@ -56,3 +57,5 @@ def client(service: Literal["sqs", "dynamodb"], settings: Settings) -> Any:
 # "Session"), the clients are.
 _session = cache(boto3.Session)
 _making = Lock()
+# A process that is forked while another thread makes a client would wait for that thread for ever.
+os.register_at_fork(after_in_child=lambda: globals().update(_making=Lock()))

@@ -374,6 +374,6 @@ def test_no_order_of_events_loses_an_email_or_sends_it_twice(emulator: str) -> N
     run_state_machine_as_test(
         Statuses,
         settings=hypothesis_settings(
-            max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
