@@ -155,7 +155,7 @@ class Batcher:
             entry.added_at = float("-inf")  # it has lingered
         for entry, code in zip(batch, codes, strict=True):
             if not code or code in self._final:
-                entry.done(code)
+                self._tell(entry, code)
         with self._changed:
             line = self._lines[queue.url]
             line.entries.extendleft(reversed(again))
@@ -164,6 +164,13 @@ class Batcher:
             self._waiting += len(again)
             self._in_flight -= len(batch)
             self._changed.notify_all()
+
+    @staticmethod
+    def _tell(entry: Entry, code: str) -> None:
+        try:
+            entry.done(code)
+        except Exception:  # a thread that ends sends nothing, and nobody would know
+            logger.exception("what follows on an entry for %s failed", entry.queue.name)
 
 
 def _backoff(failures: int) -> float:
