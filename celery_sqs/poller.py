@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 complain = OnceAMinute(logger)
 
-THREADS = 2  # the second receives only while the first finds more than it can carry
+# The second receives only while the first finds more than it can carry, and does not wait for more to come: the room
+# that it takes would be missing elsewhere.
+THREADS = 2
 LAST_BACKOFF_SECONDS = 20.0
 
 
@@ -104,7 +106,7 @@ pause = Pause()
 
 
 class Poller:
-    """Calls `receive(count)` while `room` allows it, and passes on what it brings to `accept`.
+    """Calls `receive(count, wait)` while `room` allows it, and passes on what it brings to `accept`.
 
     What a receive brings after `stop` goes to `give_back`, since it may be what this process has just released.
     """
@@ -113,7 +115,7 @@ class Poller:
         self,
         name: str,
         room: Room,
-        receive: Callable[[int], list[dict[str, Any]]],
+        receive: Callable[[int, bool], list[dict[str, Any]]],
         accept: Callable[[list[dict[str, Any]]], None],
         give_back: Callable[[list[dict[str, Any]]], None],
     ) -> None:
@@ -163,7 +165,7 @@ class Poller:
             if not count:
                 return
             try:
-                messages = self._receive(count)
+                messages = self._receive(count, is_first)
             except Exception as error:  # noqa: BLE001 (a thread that ends receives nothing, and nobody would know)
                 self._room.give_back(count)
                 complain("cannot receive from %s, and keeps trying: %r", self._name, error)

@@ -175,7 +175,9 @@ class Channel(SQS.Channel):
         poller = self._pollers[queue] = Poller(
             queue,
             self.qos.room,
-            receive=lambda count: source.receive(count, self.wait_time_seconds, self.visibility_timeout),
+            receive=lambda count, wait: source.receive(
+                count, self.wait_time_seconds if wait else 0, self.visibility_timeout
+            ),
             accept=lambda messages: self._accept(queue, source, messages),
             give_back=lambda messages: make_visible(source, [message["ReceiptHandle"] for message in messages]),
         )

@@ -38,7 +38,7 @@ Row = dict[str, Any]
 MAX_REASON = 1000  # of a FailureReason, in characters: an item may have 400 KB, a screen has less
 
 # DynamoDB's answers that no repetition changes (Amazon DynamoDB Developer Guide, "Error handling").
-_FINAL_ERRORS = frozenset({"ValidationException", "ItemCollectionSizeLimitExceededException"})
+_FINAL_ERRORS = frozenset({"ItemCollectionSizeLimitExceededException", "SerializationException", "ValidationException"})
 
 _serialize = TypeSerializer().serialize
 _deserialize = TypeDeserializer().deserialize

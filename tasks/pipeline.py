@@ -16,7 +16,7 @@ from celery_sqs.poller import pause
 from emails.backoff import full_jitter
 from emails.delivery import Delivery, EmailNotFound, Finished, Later
 from emails.message import InvalidMessage, parse_message
-from emails.store import StoreUnavailable
+from emails.store import StoreRefused, StoreUnavailable
 from settings import get_settings
 from tasks.app import app
 
@@ -81,7 +81,7 @@ def explain_revoked(sender: Task, request: Any, **_: Any) -> None:
     try:
         email_id = parse_message(request.args[0]) if sender.name == bridge.name else request.args[0]
         delivery().cancel(email_id, "cancelled: its task was revoked")
-    except (InvalidMessage, StoreUnavailable) as error:
+    except (IndexError, InvalidMessage, StoreRefused, StoreUnavailable) as error:
         logger.error("the email of the revoked task %s stays as it is, for sweep to find: %s", request.id, error)
 
 

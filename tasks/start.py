@@ -7,7 +7,7 @@ import math
 import sys
 from typing import Any
 
-from celery.signals import celeryd_init
+from celery.signals import celeryd_init, worker_init
 
 from emails.resources import ResourcesMissing, check_resources
 from settings import SettingsError, get_settings
@@ -16,8 +16,8 @@ LEAST_PREFETCH = 20
 
 
 @celeryd_init.connect
-def prepare(conf: Any, options: dict[str, Any] | None = None, **_: Any) -> None:
-    """Print the settings in one line, check queues and table, and prefetch at least 20 messages."""
+def check(**_: Any) -> None:
+    """Print the settings in one line, and check queues and table."""
     # At DEBUG it logs every request, and with it what is in the emails.
     logging.getLogger("botocore").setLevel(logging.INFO)
     settings = get_settings()
@@ -26,5 +26,9 @@ def prepare(conf: Any, options: dict[str, Any] | None = None, **_: Any) -> None:
         check_resources(settings)
     except ResourcesMissing as error:
         raise SettingsError(str(error)) from None
-    concurrency = (options or {}).get("concurrency") or conf.worker_concurrency
-    conf.worker_prefetch_multiplier = max(conf.worker_prefetch_multiplier, math.ceil(LEAST_PREFETCH / concurrency))
+
+
+@worker_init.connect
+def prefetch_enough(sender: Any, **_: Any) -> None:
+    """Let a small pool prefetch 20 messages: SQS hands out 10 at a time, and there are two queues."""
+    sender.prefetch_multiplier = max(sender.prefetch_multiplier, math.ceil(LEAST_PREFETCH / sender.concurrency))

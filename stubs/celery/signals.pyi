@@ -8,5 +8,6 @@ class Signal:
 
 celeryd_init: Signal
 task_revoked: Signal
+worker_init: Signal
 worker_ready: Signal
 worker_shutting_down: Signal

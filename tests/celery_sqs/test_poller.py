@@ -29,7 +29,7 @@ class Queue:
         self.gate = threading.Event()
         self.gate.set()
 
-    def receive(self, count: int) -> list[dict[str, Any]]:
+    def receive(self, count: int, wait: bool) -> list[dict[str, Any]]:
         self.asked.append(count)
         self.gate.wait(60)
         if self.errors:
