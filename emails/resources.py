@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from celery_sqs.queue import NO_SUCH_QUEUE
 from settings.aws import client
 from settings.model import dead_letter_queue
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 DEAD_LETTER_RETENTION_SECONDS = 14 * 24 * 3600  # the longest that SQS keeps a message
 # A backstop for messages that kill workers. Waits burn no receives, so an honest message never comes near.
 MAX_RECEIVES = 20
-
-NO_SUCH_QUEUE = ("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue")
 
 
 class ResourcesMissing(Exception):
