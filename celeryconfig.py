@@ -22,8 +22,9 @@ broker_transport_options = {
     "region": LOCAL_REGION if _settings.is_local else _settings.region,
     "is_secure": _endpoint.scheme != "http",
     "visibility_timeout": _settings.visibility_timeout,
-    "wait_time_seconds": 15,  # SQS allows 20; every idle poll is a request
+    "wait_time_seconds": 20,  # the longest that SQS takes; every idle poll is a request
     "raw_queues": {_settings.queue: "tasks.bridge"},
+    "control_queue_prefix": _settings.control_queue_prefix,
     "liveness_file": str(_settings.liveness_file or ""),
     # Our messages are JSON already: base64 around it, twice by default, costs a third of every message.
     "sqs_base64_encoding": False,
@@ -53,5 +54,6 @@ worker_pool = "threads"
 worker_concurrency = _settings.concurrency
 worker_prefetch_multiplier = 2  # start.py raises it for small pools: SQS hands out 10 messages at a time
 worker_hijack_root_logger = True
-task_send_sent_event = False
-worker_enable_remote_control = False
+
+# Events cost nothing while nobody watches: Flower, or `celery -A tasks events`.
+worker_send_task_events = True

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from kombu.log import get_logger
 
@@ -104,6 +105,8 @@ class Pause:
 
 pause = Pause()
 
+receiving: WeakSet[Poller] = WeakSet()  # those of this process
+
 
 class Poller:
     """Calls `receive(count, wait)` while `room` allows it, and passes on what it brings to `accept`.
@@ -121,7 +124,7 @@ class Poller:
     ) -> None:
         self.last_receive_at = time.time()
         self.parked = False
-        self._name = name
+        self.name = name
         self._room = room
         self._receive = receive
         self._accept = accept
@@ -134,11 +137,13 @@ class Poller:
         ]
 
     def start(self) -> None:
+        receiving.add(self)
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
         """Start no further receive."""
+        receiving.discard(self)
         self._stopped.set()
         self._plenty.set()
         self._room.wake()
@@ -168,7 +173,7 @@ class Poller:
                 messages = self._receive(count, is_first)
             except Exception as error:  # noqa: BLE001 (a thread that ends receives nothing, and nobody would know)
                 self._room.give_back(count)
-                complain("cannot receive from %s, and keeps trying: %r", self._name, error)
+                complain("cannot receive from %s, and keeps trying: %r", self.name, error)
                 failures += 1
                 self._stopped.wait(min(2.0 ** (failures - 1), LAST_BACKOFF_SECONDS))
                 continue

@@ -36,7 +36,8 @@ class Request(CeleryRequest):
         return (not self.in_threads and not self._may_begin()) or super().revoked()
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        if self.in_threads and not self._may_begin():
+        # Threads keep a line of tasks, in which one may have been revoked meanwhile.
+        if self.in_threads and (not self._may_begin() or self.revoked()):
             raise Released(self.id)
         delivery = get_deliveries().get(self.message.delivery_tag)
         super().on_accepted(pid, time_accepted)

@@ -8,26 +8,31 @@ import os
 import threading
 import time
 from queue import Empty
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from celery._state import get_current_task
+from celery.events.event import EVENT_EXCHANGE_NAME
 from celery.signals import worker_shutting_down
 from kombu.log import get_logger
 from kombu.transport import SQS, virtual
 from kombu.transport.SQS.exceptions import DoesNotExistQueueException
+from kombu.transport.virtual.base import queue_declare_ok_t
 from kombu.utils.json import dumps
 
 from celery_sqs import delays, raw_queues
 from celery_sqs.batches import MAX_MESSAGE_BYTES
+from celery_sqs.control_queues import ControlQueue, ControlQueues, is_for_replies
 from celery_sqs.dead_letters import Reason, message_bytes
 from celery_sqs.deliveries import FINAL_FOR_SEND, get_deliveries, make_visible
+from celery_sqs.events import WINDOW_SECONDS, EventPublisher
 from celery_sqs.inbox import Inbox
 from celery_sqs.liveness import LivenessFile
 from celery_sqs.poller import Poller, Room
 from celery_sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage
+from celery_sqs.remote_control import keep_reply_queues
 from celery_sqs.request import use_our_request
 
 if TYPE_CHECKING:
@@ -53,6 +58,11 @@ CLIENT_CONFIG = {
     "parameter_validation": False,
 }
 
+# Events: nobody waits for them, and whoever sends them is not to be held up.
+EVENTS_CLIENT_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1})
+
+CONTROL_QUEUE_PREFIX = "celery-control-"
+
 # An idle long poll has nothing to give back; one that swallowed what was just released answers at once.
 JOIN_SECONDS = 0.5
 
@@ -71,6 +81,13 @@ class PublishRefused(ValueError):
 
 class ChannelClosed(ConnectionError):
     """The connection was lost."""
+
+
+class Monitoring(NamedTuple):
+    """Of one process, for one broker."""
+
+    queues: ControlQueues
+    events: EventPublisher
 
 
 class QoS(SQS.QoS):
@@ -114,6 +131,7 @@ class Channel(SQS.Channel):
         self._pollers: dict[str, Poller] = {}
         self._queues: dict[str, Queue] = {}
         super().__init__(connection, **kwargs)
+        self._monitoring = _monitoring_of(self)
         _channels.add(self)
 
     # Queues and clients
@@ -144,7 +162,14 @@ class Channel(SQS.Channel):
                 _clients[key] = super()._new_boto_client(service, *args, config=config, **kwargs)
             return _clients[key]
 
+    def impatient_client(self) -> Any:
+        """For what is not to hold anybody up."""
+        user, password = self.conninfo.userid, self.conninfo.password
+        return self._new_boto_client("sqs", self.region, user, password, config=EVENTS_CLIENT_CONFIG)
+
     def _queue(self, queue: str) -> Queue:
+        if self._monitoring and (own := self._monitoring.queues.get(queue)):
+            return own
         if queue not in self._queues:
             name = self.canonical_queue_name(queue)
             self._queues[queue] = Queue(name, self._new_queue(queue), self._client_of(name))
@@ -166,7 +191,6 @@ class Channel(SQS.Channel):
     def basic_consume(
         self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, *args: Any, **kwargs: Any
     ) -> None:
-        self._subscribe_queue_to_fanout_exchange_if_required(queue)
         if no_ack:
             self._noack_queues.add(queue)
         # Not kombu's SQS channel's, which starts its own polling on the hub.
@@ -182,7 +206,7 @@ class Channel(SQS.Channel):
             give_back=lambda messages: make_visible(source, [message["ReceiptHandle"] for message in messages]),
         )
         self.qos.room.sharers = len(self._pollers)
-        if self._transport.liveness:
+        if self._transport.liveness and not isinstance(source, ControlQueue):
             self._transport.liveness.watch(queue, poller)
         poller.start()
 
@@ -204,7 +228,8 @@ class Channel(SQS.Channel):
 
     def _release(self, queue: str) -> None:
         held = get_deliveries()
-        held.release([delivery for delivery in held.held() if delivery.queue is self._queues[queue]])
+        source = self._queue(queue)
+        held.release([delivery for delivery in held.held() if delivery.queue is source])
 
     def _accept(self, queue: str, source: Queue, messages: list[ReceivedMessage]) -> None:
         """Hand each message to the consumer, or settle it here where it is not to reach the consumer."""
@@ -222,6 +247,12 @@ class Channel(SQS.Channel):
         if payload is None:
             delivery.reject(NOT_A_MESSAGE)
             return None
+        if isinstance(source, ControlQueue):
+            if self._monitoring and source.is_for_commands:
+                self._monitoring.events.look_again()
+            if not source.is_timely(payload["body"], payload["headers"]):
+                delivery.ack()
+                return None
         if delays.is_early(payload["headers"]):
             delivery.delay(delays.delay_seconds(payload["headers"]))
             return None
@@ -286,6 +317,50 @@ class Channel(SQS.Channel):
             delivery.ack()
             self.qos.room.give_back(1)
 
+    # Events and remote control
+
+    @property
+    def supports_fanout(self) -> bool:
+        return self._monitoring is not None
+
+    def queue_declare(self, queue: str = "", passive: bool = False, **kwargs: Any) -> Any:
+        """Declare a queue; one that goes with its consumer is made where it is bound, since its exchange names it."""
+        if self._monitoring and kwargs.get("auto_delete"):
+            return queue_declare_ok_t(queue, message_count=0, consumer_count=0)
+        return super().queue_declare(queue, passive, **kwargs)
+
+    def queue_bind(self, queue: str, exchange: str = "", routing_key: str = "", *args: Any, **kwargs: Any) -> None:
+        if self._monitoring and self._is_broadcast_or_reply(exchange):
+            self._monitoring.queues.open(queue, exchange, routing_key)
+        else:
+            super().queue_bind(queue, exchange, routing_key, *args, **kwargs)
+
+    def queue_delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        if self._monitoring and self._monitoring.queues.get(queue):
+            self._monitoring.queues.close(queue)
+        else:
+            super().queue_delete(queue, *args, **kwargs)
+
+    def after_reply_message_received(self, queue: str) -> None:
+        """Keep the queue for the next call: its name could not be used again for a minute."""
+
+    def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any) -> None:
+        if self._monitoring and exchange == EVENT_EXCHANGE_NAME:
+            self._monitoring.events.add(message)
+        elif self._monitoring and is_for_replies(exchange):
+            self._inplace_augment_message(message, exchange, routing_key)
+            self._monitoring.queues.reply(exchange, routing_key, self._encode(message))
+        else:
+            super().basic_publish(message, exchange, routing_key, **kwargs)
+
+    def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **kwargs: Any) -> None:
+        if self._monitoring:
+            self._monitoring.queues.broadcast(exchange, self._encode(message))
+
+    def _is_broadcast_or_reply(self, exchange: str) -> bool:
+        known = self.state.exchanges.get(exchange, {"type": ""})
+        return exchange == EVENT_EXCHANGE_NAME or known["type"] == "fanout" or is_for_replies(exchange)
+
     # Settling
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
@@ -344,9 +419,12 @@ class Channel(SQS.Channel):
             )
         elif delay is not None:
             parameters["DelaySeconds"] = delay
-        body = dumps(message)
-        parameters["MessageBody"] = SQS.AsyncMessage().encode(body) if self.sqs_base64_encoding else body
+        parameters["MessageBody"] = self._encode(message)
         return parameters
+
+    def _encode(self, message: dict[str, Any]) -> str:
+        body = dumps(message)
+        return SQS.AsyncMessage().encode(body) if self.sqs_base64_encoding else body
 
 
 class Transport(SQS.Transport):
@@ -363,12 +441,16 @@ class Transport(SQS.Transport):
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         use_our_request()
+        keep_reply_queues()
         super().__init__(client, **kwargs)
         self.inbox = Inbox()
         self.raw_queues: dict[str, str] = client.transport_options.get("raw_queues") or {}
         self.stopped_pollers: list[Poller] = []
         self._liveness_path = client.transport_options.get("liveness_file")
         self._liveness: LivenessFile | None = None
+        self.control_queue_prefix = client.transport_options.get("control_queue_prefix", CONTROL_QUEUE_PREFIX)
+        if self.control_queue_prefix:
+            self.implements = self.implements.extend(exchange_type=frozenset({"direct", "topic", "fanout"}))
 
     @property
     def liveness(self) -> LivenessFile | None:
@@ -410,6 +492,8 @@ class Transport(SQS.Transport):
 _clients: dict[tuple[Any, ...], Any] = {}
 _making = threading.Lock()
 _channels: WeakSet[Channel] = WeakSet()
+
+_monitoring: dict[tuple[Any, ...], Monitoring] = {}
 # A process that is forked while another thread makes a client would wait for that thread for ever.
 os.register_at_fork(after_in_child=lambda: globals().update(_making=threading.Lock()))
 
@@ -428,6 +512,27 @@ def stop_receiving(**_: Any) -> None:
                 channel.stop_receiving(queue)
 
     _thread.start_new_thread(stop, ())
+
+
+def _monitoring_of(channel: Channel) -> Monitoring | None:
+    """The process's control queues and events for the channel's broker, or nothing where the option turns them off.
+
+    A remote call and its reply may travel by two connections, and every connection's events leave together.
+    """
+    prefix = channel._transport.control_queue_prefix
+    if not prefix:
+        return None
+    options = channel.transport_options
+    full_prefix = channel.canonical_queue_name(prefix)
+    key = (os.getpid(), channel.endpoint_url, channel.region, full_prefix)
+    sqs, impatient = channel.sqs(), channel.impatient_client()
+    with _making:
+        if key not in _monitoring:
+            attributes, tags = options.get("sqs-creation-attributes") or {}, options.get("queue_tags") or {}
+            queues = ControlQueues(full_prefix, lambda: sqs, attributes, tags)
+            window, types = options.get("events_window", WINDOW_SECONDS), options.get("event_types", ())
+            _monitoring[key] = Monitoring(queues, EventPublisher(queues, impatient, window, types))
+        return _monitoring[key]
 
 
 def _current_delivery() -> Delivery | None:

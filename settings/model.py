@@ -191,6 +191,11 @@ class Settings(BaseSettings):
         return self.queue, self.tasks_queue
 
     @property
+    def control_queue_prefix(self) -> str:
+        """What the names of the queues begin with by which workers and who watches them talk."""
+        return f"{self.queue.removesuffix('.fifo')}_control_"
+
+    @property
     def table(self) -> str:
         """The emails' table."""
         return self.table_name or f"emails_{self.stage}"

@@ -13,6 +13,7 @@ from emails.resources import ResourcesMissing, check_resources
 from settings import SettingsError, get_settings
 
 LEAST_PREFETCH = 20
+HEARTBEAT_SECONDS = 30
 
 
 @celeryd_init.connect
@@ -26,6 +27,12 @@ def check(**_: Any) -> None:
         check_resources(settings)
     except ResourcesMissing as error:
         raise SettingsError(str(error)) from None
+
+
+@worker_init.connect
+def beat_seldom(sender: Any, **_: Any) -> None:
+    """Say every 30 s that the worker is there, not every 2 s: each time is a request for everybody who watches."""
+    sender.options["heartbeat_interval"] = sender.options.get("heartbeat_interval") or HEARTBEAT_SECONDS
 
 
 @worker_init.connect

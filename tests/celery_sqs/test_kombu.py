@@ -10,7 +10,11 @@ import pytest
 from celery import _state
 from celery.app.task import Task
 from celery.concurrency.base import BasePool
+from celery.events.event import EVENT_EXCHANGE_NAME
+from celery.events.receiver import EventReceiver
+from celery.worker.control import Panel
 from celery.worker.request import Request
+from kombu.pidbox import Mailbox
 from kombu.transport import SQS, virtual
 
 PRIVATE = {
@@ -18,14 +22,18 @@ PRIVATE = {
         "_decode_python_message_body",
         "_new_boto_client",
         "_new_queue",
+        "_put_fanout",
         "_noack_queues",
         "_queue_cache",
         "_resolve_delay_seconds",
         "_resolve_queue_url",
-        "_subscribe_queue_to_fanout_exchange_if_required",
         "_update_queue_cache",
+        "after_reply_message_received",
         "canonical_queue_name",
+        "conninfo",
+        "endpoint_url",
         "predefined_queues",
+        "region",
         "sqs",
         "sqs_base64_encoding",
         "visibility_timeout",
@@ -33,11 +41,21 @@ PRIVATE = {
     ],
     SQS.QoS: ["is_backoff_task"],
     virtual.QoS: ["_delivered", "_dirty", "restore_unacked_once"],
-    virtual.Channel: ["_put", "decode_body"],
+    virtual.Channel: [
+        "_inplace_augment_message",
+        "_put",
+        "basic_publish",
+        "decode_body",
+        "queue_bind",
+        "queue_declare",
+        "queue_delete",
+    ],
     virtual.Transport: ["_deliver", "close_channel", "close_connection"],
     Task: ["Request"],
     Request: ["on_accepted", "on_failure", "reject", "revoked"],
     BasePool: ["uses_semaphore"],
+    Mailbox: ["oid", "reply_exchange_fmt"],
+    EventReceiver: ["wakeup_workers"],
 }
 
 
@@ -55,6 +73,15 @@ def test_the_signatures_that_are_overridden_are_as_they_were() -> None:
         Request.on_failure: "(self, exc_info, send_failed_event=True, return_ok=False)",
     }
     assert {method: str(inspect.signature(method)) for method in signatures} == signatures
+
+
+def test_the_commands_that_are_answered_otherwise_are_there() -> None:
+    assert {"pool_grow", "pool_shrink", "autoscale", "time_limit", "terminate", "revoke"} <= Panel.data.keys()
+
+
+def test_the_names_of_the_exchanges_are_as_they_were() -> None:
+    assert (EVENT_EXCHANGE_NAME, Mailbox.exchange_fmt) == ("celeryev", "%s.pidbox")
+    assert Mailbox.reply_exchange_fmt == "reply.%s.pidbox"
 
 
 def test_the_current_task_is_found() -> None:

@@ -32,8 +32,19 @@ app.conf.update(
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     task_acks_on_failure_or_timeout=False,
-    worker_enable_remote_control=False,
 )
+app.conf.worker_send_task_events = "SEND_EVENTS" in os.environ
+if (prefix := os.environ.get("CONTROL_QUEUE_PREFIX")) is not None:
+    app.conf.broker_transport_options["control_queue_prefix"] = prefix
+if "PREDEFINED" in os.environ:
+    app.conf.broker_transport_options["predefined_queues"] = {
+        PREFIX + name: {
+            "url": f"http://{os.environ['BROKER_URL'].partition('@')[2]}/000000000000/{PREFIX}{name}",
+            "access_key_id": "test",
+            "secret_access_key": "top-secret",
+        }
+        for name in ("tasks", "raw")
+    }
 if most := os.environ.get("MAX_DELAY_SECONDS"):
     delays.MAX_DELAY_SECONDS = int(most)
 
@@ -60,6 +71,15 @@ def tree(name: str, *widths: int) -> None:
 def nap(name: str, seconds: float) -> None:
     journal(f"start {name}")
     time.sleep(seconds)
+    journal(f"end {name}")
+
+
+@app.task(name="hold")
+def hold(name: str, until: str) -> None:
+    """Run until there is a file of that name."""
+    journal(f"start {name}")
+    while not Path(until).exists():
+        time.sleep(0.02)
     journal(f"end {name}")
 
 

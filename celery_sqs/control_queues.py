@@ -1,0 +1,278 @@
+"""The queues by which processes talk about tasks: for events, remote commands and replies to them.
+
+Each belongs to the process that consumes it, and is found by the others by its name's beginning, which is that of the
+exchange it is bound to. A process deletes its queues when it exits. What a crash leaves is known by its tags, of which
+one is a lease that its owner renews: `reap` deletes the queues whose lease is over.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import re
+import socket
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from kombu.exceptions import InconsistencyError
+from kombu.log import get_logger
+
+from celery_sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage
+from celery_sqs.quiet import OnceAMinute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+logger = get_logger(__name__)
+complain = OnceAMinute(logger)
+
+MAX_NAME_LENGTH = 80  # SQS Developer Guide, "Amazon SQS standard queue quotas": queue name
+
+# What nobody reads is of no use a minute later. SQS keeps a message for a minute at least (CreateQueue,
+# MessageRetentionPeriod).
+RETENTION_SECONDS = 60
+
+LEASE_SECONDS = 3600
+RENEW_EVERY_SECONDS = 600
+
+# A remote command that is older than its sender waits for is not carried out. Clocks differ, and SQS takes its time.
+COMMAND_GRACE_SECONDS = 5
+REMEMBERED = 1000  # messages, by which a second delivery is known
+
+SENDERS = 10  # threads, by which a command is sent to as many workers at once
+
+# A long poll that nobody waits for any more must not take the next call's replies.
+REPLY_WAIT_SECONDS = 2
+
+EXCHANGE_TAG, HOST_TAG, PID_TAG, LEASE_TAG = (f"celery_sqs:{name}" for name in ("exchange", "host", "pid", "lease"))
+
+
+class ControlQueue(Queue):
+    """A queue of this process."""
+
+    def __init__(self, name: str, url: str, client: Callable[[], Any], exchange: str) -> None:
+        super().__init__(name, url, client)
+        self.exchange = exchange
+        self._seen: OrderedDict[int, None] = OrderedDict()
+
+    @property
+    def is_for_commands(self) -> bool:
+        return self.exchange.endswith(".pidbox") and not is_for_replies(self.exchange)
+
+    def is_timely(self, body: str, headers: dict[str, Any]) -> bool:
+        """Whether the message is neither delivered before, nor a command past its `expires`, which kombu ignores."""
+        expires = headers.get("expires") or 0
+        late = time.time() - expires
+        if self.is_for_commands and expires and late > COMMAND_GRACE_SECONDS:
+            logger.warning("ignored a remote command that came %.0f s after it expired", late)
+            return False
+        # kombu sends a command again, by another delivery tag, where one of many queues did not take it.
+        message = hash((body, headers.get("clock"), expires))
+        is_new = message not in self._seen
+        self._seen[message] = None
+        if len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
+        return is_new
+
+    def receive(self, count: int, wait_seconds: int, visibility_timeout: int) -> list[ReceivedMessage]:
+        if is_for_replies(self.exchange):
+            wait_seconds = min(wait_seconds, REPLY_WAIT_SECONDS)
+        return super().receive(count, wait_seconds, visibility_timeout)
+
+
+class ControlQueues:
+    """This process's control queues, and the way to those of others. Thread-safe. Methods raise botocore's errors.
+
+    `prefix` is what all their names begin with; `attributes` and `tags` are those of the broker's other queues.
+    """
+
+    def __init__(
+        self, prefix: str, client: Callable[[], Any], attributes: dict[str, str], tags: dict[str, str]
+    ) -> None:
+        self.prefix = prefix
+        self._client = client
+        # Of a queue that is consumed as it is: neither ordered nor redriven.
+        self._attributes = {name: value for name, value in attributes.items() if not _is_of_other_queues(name)}
+        self._tags = tags
+        self._lock = threading.RLock()
+        self._own: dict[str, ControlQueue] = {}
+        self._reply_urls: dict[str, str] = {}
+        self._keeper: threading.Thread | None = None
+        self._pid = os.getpid()
+        atexit.register(self.exit)
+
+    def open(self, queue: str, exchange: str, routing_key: str) -> None:
+        """Have a queue of kombu's name `queue`, bound to the exchange."""
+        with self._lock:
+            if queue not in self._own:
+                # A name is refused for a minute after it was deleted (QueueDeletedRecently): hence a new one each
+                # time, except for replies, whose sender must know it.
+                nonce = routing_key if is_for_replies(exchange) else uuid.uuid4().hex
+                name = self._name(exchange, nonce)
+                self._own[queue] = ControlQueue(name, self._create(name, exchange), self._client, exchange)
+                if self._keeper is None:
+                    self._keeper = threading.Thread(target=self._keep, name="control queues", daemon=True)
+                    self._keeper.start()
+
+    def get(self, queue: str) -> ControlQueue | None:
+        """This process's own, by kombu's name."""
+        return self._own.get(queue)
+
+    def close(self, queue: str) -> None:
+        """Delete it."""
+        with self._lock:
+            if own := self._own.pop(queue, None):
+                self._delete(own)
+
+    def bound_to(self, exchange: str, client: Any = None) -> list[Queue]:
+        """Every process's queue that is bound to the exchange, as ListQueues knows them now."""
+        start = _shortened(self.prefix + exchange)
+        return [
+            Queue(name, url, lambda: client or self._client())
+            for name, url in _list_queues(client or self._client(), start)
+            if name.rpartition("_")[0] == start
+        ]
+
+    def broadcast(self, exchange: str, body: str) -> None:
+        """Send to every queue that is bound to the exchange, and wait for SQS's confirmations."""
+        with ThreadPoolExecutor(SENDERS, "broadcast") as senders:
+            for sent in [senders.submit(self._send, queue, body) for queue in self.bound_to(exchange)]:
+                sent.result()
+
+    def reply(self, exchange: str, routing_key: str, body: str) -> None:
+        """Send to the queue whose owner waits for a reply.
+
+        Raises:
+            InconsistencyError: its owner is gone. kombu's mailbox takes it as "nobody waits for the reply".
+        """
+        name = self._name(exchange, routing_key)
+        try:
+            if name not in self._reply_urls:
+                self._reply_urls[name] = self._client().get_queue_url(QueueName=name)["QueueUrl"]
+            self._client().send_message(QueueUrl=self._reply_urls[name], MessageBody=body)
+        except ClientError as error:
+            if _code(error) not in NO_SUCH_QUEUE:
+                raise
+            self._reply_urls.pop(name, None)
+            raise InconsistencyError(f"there is no queue {name} any more") from None
+
+    def renew(self) -> None:
+        """Renew the leases, and make anew what somebody has deleted."""
+        with self._lock:
+            for own in self._own.values():
+                try:
+                    self._client().tag_queue(QueueUrl=own.url, Tags=_lease())
+                except (BotoCoreError, ClientError) as error:
+                    if _code(error) in NO_SUCH_QUEUE:
+                        logger.warning("somebody deleted %s, which this process consumes; making another", own.name)
+                        own.name = self._name(own.exchange, uuid.uuid4().hex)
+                        own.url = self._create(own.name, own.exchange)
+                    else:
+                        complain("cannot renew the lease of %s: %r", own.name, error)
+
+    def exit(self) -> None:
+        """Delete this process's own."""
+        if os.getpid() != self._pid:  # a fork that exits as Python does
+            return
+        with self._lock:
+            for own in self._own.values():
+                self._delete(own)
+            self._own.clear()
+
+    def _send(self, queue: Queue, body: str) -> None:
+        try:
+            queue.send({"MessageBody": body})
+        except ClientError as error:
+            if _code(error) not in NO_SUCH_QUEUE:  # its owner has just gone
+                raise
+
+    def _name(self, exchange: str, nonce: str) -> str:
+        digest = hashlib.sha256(nonce.encode()).hexdigest()[:_NONCE_LENGTH]
+        return f"{_shortened(self.prefix + exchange)}_{digest}"
+
+    def _create(self, name: str, exchange: str) -> str:
+        tags = self._tags | {EXCHANGE_TAG: exchange, HOST_TAG: socket.gethostname(), PID_TAG: str(os.getpid())}
+        attributes = self._attributes | {"MessageRetentionPeriod": str(RETENTION_SECONDS)}
+        answer = self._client().create_queue(QueueName=name, Attributes=attributes, tags=tags | _lease())
+        url: str = answer["QueueUrl"]
+        return url
+
+    def _delete(self, own: ControlQueue) -> None:
+        try:
+            self._client().delete_queue(QueueUrl=own.url)
+        except (BotoCoreError, ClientError) as error:
+            if _code(error) not in NO_SUCH_QUEUE:
+                complain("cannot delete %s: %r; its lease ends within an hour", own.name, error)
+
+    def _keep(self) -> None:
+        while True:
+            threading.Event().wait(RENEW_EVERY_SECONDS)
+            try:
+                self.renew()
+            except (BotoCoreError, ClientError) as error:
+                complain("cannot make a control queue anew: %r", error)
+
+
+def is_for_replies(exchange: str) -> bool:
+    """Whether it is the exchange of a kombu mailbox's replies (`Mailbox.reply_exchange_fmt`)."""
+    return exchange.startswith("reply.") and exchange.endswith(".pidbox")
+
+
+def reap(client: Any, prefix: str, *, dry_run: bool = False) -> Iterator[str]:
+    """Delete the control queues of that prefix whose owner let its lease end, and only those. Yields their names.
+
+    Safe beside another one. Raises botocore's errors.
+    """
+    for name, url in _list_queues(client, _entity_name(prefix)):
+        try:
+            tags = client.list_queue_tags(QueueUrl=url).get("Tags", {})
+            lease = tags.get(LEASE_TAG, "")
+            if EXCHANGE_TAG in tags and lease.isdecimal() and int(lease) < time.time():
+                if not dry_run:
+                    client.delete_queue(QueueUrl=url)
+                yield name
+        except ClientError as error:
+            if _code(error) not in NO_SUCH_QUEUE:
+                raise
+
+
+_NONCE_LENGTH = 16
+_MAX_START_LENGTH = MAX_NAME_LENGTH - _NONCE_LENGTH - 1
+_HASH_LENGTH = 8
+
+
+def _shortened(start: str) -> str:
+    """A name's beginning, as SQS takes it and short enough to leave room for the rest."""
+    name = _entity_name(start)
+    if len(name) <= _MAX_START_LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH_LENGTH]
+    return f"{name[: _MAX_START_LENGTH - _HASH_LENGTH - 1]}-{digest}"
+
+
+def _entity_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)
+
+
+def _list_queues(client: Any, prefix: str) -> Iterator[tuple[str, str]]:
+    for page in client.get_paginator("list_queues").paginate(QueueNamePrefix=prefix):
+        for url in page.get("QueueUrls", ()):
+            yield url.rpartition("/")[2], url
+
+
+def _lease() -> dict[str, str]:
+    return {LEASE_TAG: str(int(time.time()) + LEASE_SECONDS)}
+
+
+def _is_of_other_queues(attribute: str) -> bool:
+    return attribute.startswith(("Redrive", "MessageRetention")) or "Fifo" in attribute or "Dedup" in attribute
+
+
+def _code(error: Exception) -> str:
+    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else ""

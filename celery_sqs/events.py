@@ -1,0 +1,168 @@
+"""Celery's events on their way to whoever watches, from a thread of their own: they never slow or stop work."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from celery.events.event import EVENT_EXCHANGE_NAME
+from kombu.log import get_logger
+from kombu.utils.uuid import uuid
+
+from celery_sqs.batches import pack
+from celery_sqs.quiet import OnceAMinute
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from celery_sqs.control_queues import ControlQueues
+    from celery_sqs.queue import Queue
+
+complain = OnceAMinute(get_logger(__name__))
+
+WINDOW_SECONDS = 1.0
+CAPACITY = 5000  # events, above which the oldest go
+
+# A request of up to 64 KB counts as one (Amazon SQS pricing, "Size of Payloads").
+BILLED_BYTES = 65_536
+
+# How long the watchers' queues that ListQueues knew are taken for all; a remote command makes it look again at once,
+# and whoever begins to watch sends one (`EventReceiver.wakeup_workers`).
+WATCHERS_SECONDS = 30.0
+
+# How long nothing is tried after SQS failed.
+BREAK_SECONDS = 30.0
+
+# A late "task-retried" of one worker would overwrite the "task-succeeded" of another in a monitor's memory.
+URGENT = "task-retried"
+
+EXIT_FLUSH_SECONDS = 3.0
+
+
+class EventPublisher:
+    """Merges events over a window, and sends what there is to every queue of the events exchange.
+
+    `client` is a boto3 client with short time-outs and no retries. `types`, where not empty, are the events to send.
+    """
+
+    def __init__(self, queues: ControlQueues, client: Any, window: float, types: Collection[str]) -> None:
+        self._queues = queues
+        self._client = client
+        self._window = window
+        self._types = frozenset(types)
+        self._changed = threading.Condition()
+        self._events: deque[dict[str, Any]] = deque()
+        self._headers: dict[str, Any] = {}
+        self._urgent = False
+        self._sending = False
+        self._watchers: list[Queue] = []
+        self._look_again_at = 0.0
+        self._closed_until = 0.0
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        atexit.register(self.exit)
+
+    def add(self, message: dict[str, Any]) -> None:
+        """Take a message that is published to the events exchange: its body is one event, or a list of them."""
+        found = json.loads(message["body"])
+        events = [event for event in (found if isinstance(found, list) else [found]) if self._is_wanted(event)]
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+                self._thread.start()
+            self._headers = message["headers"]
+            self._events.extend(events)
+            if (over := len(self._events) - CAPACITY) > 0:
+                complain("more events than SQS takes: dropping the oldest")
+                for _ in range(over):
+                    self._events.popleft()
+            self._urgent = self._urgent or any(event["type"] == URGENT for event in events)
+            self._changed.notify_all()
+
+    def look_again(self) -> None:
+        """Somebody may have begun to watch."""
+        self._look_again_at = 0.0
+
+    def exit(self) -> None:
+        """Send what there is."""
+        if os.getpid() != self._pid:  # a fork that exits as Python does
+            return
+        with self._changed:
+            self._urgent = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not (self._events or self._sending), EXIT_FLUSH_SECONDS)
+
+    def _is_wanted(self, event: dict[str, Any]) -> bool:
+        return not self._types or event["type"] in self._types
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._events)
+                self._changed.wait_for(lambda: self._urgent, self._window)
+                events, self._events = list(self._events), deque()
+                self._urgent, self._sending = False, True
+            try:
+                self._send(events)
+            except Exception as error:  # noqa: BLE001 (monitoring never stops work, whatever becomes of it)
+                self._closed_until = time.monotonic() + BREAK_SECONDS
+                complain("cannot send events, and tries none for %d s: %r", int(BREAK_SECONDS), error)
+            with self._changed:
+                self._sending = False
+                self._changed.notify_all()
+
+    def _send(self, events: list[dict[str, Any]]) -> None:
+        now = time.monotonic()
+        if now < self._closed_until:
+            return
+        if now >= self._look_again_at:
+            self._look_again_at = now + WATCHERS_SECONDS
+            self._watchers = self._queues.bound_to(EVENT_EXCHANGE_NAME, self._client)
+        if not self._watchers:
+            return
+        bodies = [{"MessageBody": body} for body in merged(events, self._headers)]
+        for watcher in self._watchers:
+            for batch in pack(bodies, lambda entry: len(entry["MessageBody"])):
+                codes = watcher.send_batch(batch)
+                if any(codes):
+                    complain("%s does not take %d of %d messages: %s", watcher.name, len(codes), len(batch), codes[0])
+
+
+def merged(events: list[dict[str, Any]], headers: dict[str, Any]) -> Iterator[str]:
+    """The events in order, in kombu messages that each count as one request of SQS."""
+    one_by_one: list[str] = []
+    room = BILLED_BYTES - len(_message([], headers))
+    for event in events:
+        text = json.dumps(event)
+        # The body is a string within a message's JSON: its quotes are escaped, which the second dumps counts.
+        size = len(json.dumps(text))
+        if one_by_one and size > room:
+            yield _message(one_by_one, headers)
+            one_by_one, room = [], BILLED_BYTES - len(_message([], headers))
+        one_by_one.append(text)
+        room -= size
+    if one_by_one:
+        yield _message(one_by_one, headers)
+
+
+def _message(events: list[str], headers: dict[str, Any]) -> str:
+    return json.dumps(
+        {
+            "body": f"[{','.join(events)}]",
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": headers,
+            "properties": {
+                "body_encoding": "utf-8",
+                "delivery_info": {"exchange": EVENT_EXCHANGE_NAME, "routing_key": "task.multi"},
+                "delivery_mode": 1,
+                "delivery_tag": uuid(),
+                "priority": 0,
+            },
+        }
+    )

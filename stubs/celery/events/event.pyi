@@ -1,0 +1,1 @@
+EVENT_EXCHANGE_NAME: str

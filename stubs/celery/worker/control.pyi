@@ -1,0 +1,7 @@
+from collections.abc import Callable
+from typing import Any
+
+class Panel:
+    data: dict[str, Callable[..., Any]]
+
+def nok(value: str) -> dict[str, str]: ...

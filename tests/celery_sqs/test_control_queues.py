@@ -1,0 +1,187 @@
+"""Queues that belong to a process: how they are found, and how they go."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kombu.exceptions import InconsistencyError
+
+from celery_sqs import control_queues
+from celery_sqs.control_queues import LEASE_TAG, MAX_NAME_LENGTH, ControlQueue, ControlQueues, reap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.celery_sqs.conftest import Queues
+
+EVENTS, COMMANDS, REPLIES = "celeryev", "celery.pidbox", "reply.celery.pidbox"
+
+
+@pytest.fixture
+def make(queues: Queues) -> Iterator[Callable[..., ControlQueues]]:
+    """Control queues of one more process."""
+    made: list[ControlQueues] = []
+
+    def one(**options: Any) -> ControlQueues:
+        made.append(
+            ControlQueues(f"{queues.prefix}control-", lambda: queues.sqs, **({"attributes": {}, "tags": {}} | options))
+        )
+        return made[-1]
+
+    yield one
+    for each in made:
+        each.exit()
+
+
+def names(queues: Queues) -> list[str]:
+    urls = queues.sqs.list_queues(QueueNamePrefix=f"{queues.prefix}control-").get("QueueUrls", [])
+    return [url.rpartition("/")[2] for url in urls]
+
+
+def tags_of(queues: Queues, queue: ControlQueue | None) -> dict[str, str]:
+    assert queue
+    return queues.sqs.list_queue_tags(QueueUrl=queue.url)["Tags"]
+
+
+def end_lease(queues: Queues, queue: ControlQueue | None) -> None:
+    assert queue
+    queues.sqs.tag_queue(QueueUrl=queue.url, Tags={LEASE_TAG: str(int(time.time()) - 1)})
+
+
+def test_a_broadcast_reaches_the_queue_of_every_process_and_no_other(make: Callable[..., ControlQueues]) -> None:
+    one, two, other = make(), make(), make()
+    one.open("one", COMMANDS, "")
+    two.open("two", COMMANDS, "")
+    other.open("other", f"{COMMANDS}_too", "")
+    make().broadcast(COMMANDS, "hello")
+    received = {
+        name: [m["Body"] for m in queue.receive(10, 0, 30)]
+        for name, queue in {"one": one.get("one"), "two": two.get("two"), "other": other.get("other")}.items()
+        if queue
+    }
+    assert received == {"one": ["hello"], "two": ["hello"], "other": []}
+
+
+def test_a_reply_reaches_the_queue_of_its_routing_key(make: Callable[..., ControlQueues]) -> None:
+    caller = make()
+    caller.open("replies", REPLIES, "key-1")
+    make().reply(REPLIES, "key-1", "pong")
+    queue = caller.get("replies")
+    assert queue
+    assert [m["Body"] for m in queue.receive(10, 0, 30)] == ["pong"]
+
+
+def test_a_reply_to_who_is_gone_says_so_and_makes_no_queue(make: Callable[..., ControlQueues], queues: Queues) -> None:
+    caller, worker = make(), make()
+    caller.open("replies", REPLIES, "key-1")
+    worker.reply(REPLIES, "key-1", "pong")
+    caller.exit()
+    with pytest.raises(InconsistencyError):
+        worker.reply(REPLIES, "key-1", "pong")
+    with pytest.raises(InconsistencyError):
+        worker.reply(REPLIES, "key-2", "pong")
+    assert names(queues) == []
+
+
+def test_a_process_takes_its_queues_with_it(make: Callable[..., ControlQueues], queues: Queues) -> None:
+    control = make()
+    control.open("commands", COMMANDS, "")
+    control.open("events", EVENTS, "#")
+    assert len(names(queues)) == 2
+    control.exit()
+    assert names(queues) == []
+
+
+def test_a_queue_says_whose_it_is_and_keeps_messages_a_minute(
+    make: Callable[..., ControlQueues], queues: Queues
+) -> None:
+    control = make(
+        attributes={"KmsMasterKeyId": "alias/a", "FifoQueue": "true", "RedrivePolicy": "{}", "VisibilityTimeout": "7"},
+        tags={"team": "mail"},
+    )
+    control.open("commands", COMMANDS, "")
+    queue = control.get("commands")
+    assert queue
+    attributes = queues.sqs.get_queue_attributes(QueueUrl=queue.url, AttributeNames=["All"])["Attributes"]
+    assert (attributes["MessageRetentionPeriod"], attributes["VisibilityTimeout"]) == ("60", "7")
+    assert attributes["KmsMasterKeyId"] == "alias/a"
+    assert "FifoQueue" not in attributes
+    tags = tags_of(queues, queue)
+    assert (tags["team"], tags["celery_sqs:exchange"]) == ("mail", COMMANDS)
+    assert {"celery_sqs:host", "celery_sqs:pid", LEASE_TAG} <= tags.keys()
+
+
+def test_a_lease_is_renewed(make: Callable[..., ControlQueues], queues: Queues) -> None:
+    control = make()
+    control.open("commands", COMMANDS, "")
+    end_lease(queues, control.get("commands"))
+    control.renew()
+    assert int(tags_of(queues, control.get("commands"))[LEASE_TAG]) > time.time()
+
+
+def test_a_queue_that_somebody_deleted_is_made_anew(make: Callable[..., ControlQueues], queues: Queues) -> None:
+    control = make()
+    control.open("commands", COMMANDS, "")
+    queue = control.get("commands")
+    assert queue
+    queues.sqs.delete_queue(QueueUrl=queue.url)
+    control.renew()
+    make().broadcast(COMMANDS, "hello")
+    assert [m["Body"] for m in queue.receive(10, 0, 30)] == ["hello"]
+
+
+def test_reap_deletes_what_a_crash_left_and_nothing_else(make: Callable[..., ControlQueues], queues: Queues) -> None:
+    crashed, alive = make(), make()
+    for control in (crashed, alive):
+        control.open("commands", COMMANDS, "")
+    queues.sqs.create_queue(QueueName=f"{queues.prefix}control-of-somebody-else")
+    tagged = queues.sqs.create_queue(QueueName=f"{queues.prefix}control-tagged", tags={LEASE_TAG: "1"})
+    left = crashed.get("commands")
+    end_lease(queues, left)
+    assert left
+    prefix = f"{queues.prefix}control-"
+    assert list(reap(queues.sqs, prefix, dry_run=True)) == [left.name]
+    assert left.name in names(queues)
+    assert list(reap(queues.sqs, prefix)) == [left.name]
+    assert list(reap(queues.sqs, prefix)) == []
+    assert len(names(queues)) == 3
+    assert tagged["QueueUrl"].rpartition("/")[2] in names(queues)
+
+
+@given(prefix=st.text(max_size=90), exchange=st.text(max_size=90), nonce=st.text())
+def test_every_name_is_one_that_sqs_takes(prefix: str, exchange: str, nonce: str) -> None:
+    control = ControlQueues(prefix, lambda: None, {}, {})
+    name = control._name(exchange, nonce)
+    assert len(name) <= MAX_NAME_LENGTH
+    assert name.isascii()
+    assert name.replace("-", "").replace("_", "").isalnum()
+    assert name.rpartition("_")[0] == control_queues._shortened(prefix + exchange)
+
+
+def test_long_beginnings_that_differ_at_the_end_differ_still() -> None:
+    assert len({control_queues._shortened("x" * 100 + end) for end in "abc"}) == 3
+
+
+def command(**headers: Any) -> tuple[str, dict[str, Any]]:
+    return '{"method": "pool_grow"}', {"clock": 1, **headers}
+
+
+def test_a_command_is_taken_once_and_not_past_its_expires() -> None:
+    queue = ControlQueue("q", "http://sqs/q", lambda: None, COMMANDS)
+    now = time.time()
+    assert queue.is_timely(*command(expires=now + 1))
+    assert not queue.is_timely(*command(expires=now + 1))
+    assert queue.is_timely(*command(expires=now - 1)), "clocks differ, and SQS takes its time"
+    assert not queue.is_timely(*command(expires=now - 60))
+    assert queue.is_timely(*command(expires=0)), "0 is no expires"
+
+
+def test_what_it_remembers_is_bounded() -> None:
+    queue = ControlQueue("q", "http://sqs/q", lambda: None, COMMANDS)
+    for clock in range(control_queues.REMEMBERED + 50):
+        queue.is_timely(*command(clock=clock))
+    assert len(queue._seen) == control_queues.REMEMBERED
