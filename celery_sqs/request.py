@@ -9,6 +9,7 @@ from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
 from celery.app.task import Task as CeleryTask
 from celery.concurrency.asynpool import AsynPool
+from celery.concurrency.base import BasePool
 from celery.exceptions import Reject
 from celery.signals import worker_ready
 from celery.worker.request import Request as CeleryRequest
@@ -16,6 +17,7 @@ from kombu.exceptions import OperationalError
 
 from celery_sqs.dead_letters import Reason
 from celery_sqs.deliveries import get_deliveries
+from celery_sqs.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,11 +47,17 @@ class Request(CeleryRequest):
             # Acknowledged before it runs means that it never runs twice: not before SQS has deleted it.
             delivery.wait_settled()
 
+    @undisturbed
     def _may_begin(self) -> bool:
         if "sqs_queue" not in self.message.delivery_info:  # by another transport
             return True
         delivery = get_deliveries().get(self.message.delivery_tag)
         return delivery is not None and delivery.start()
+
+    def cancel(self, pool: BasePool, *args: Any, **kwargs: Any) -> None:
+        """Asked on SIGQUIT: a pool that cannot stop a task lets it finish (Celery's own raises in the handler)."""
+        if getattr(pool.terminate_job, "__func__", None) is not BasePool.terminate_job:
+            super().cancel(pool, *args, **kwargs)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         error = exc_info.exception

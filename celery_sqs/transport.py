@@ -34,6 +34,7 @@ from celery_sqs.poller import Poller, Room
 from celery_sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage
 from celery_sqs.remote_control import keep_reply_queues
 from celery_sqs.request import use_our_request
+from celery_sqs.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -296,6 +297,7 @@ class Channel(SQS.Channel):
             return None
         return payload
 
+    @undisturbed
     def deliver(self, queue: str, payload: dict[str, Any]) -> None:
         """Hand a message to the queue's consumer, in the consumer's thread."""
         delivery = get_deliveries().get(payload["properties"]["delivery_tag"])
@@ -363,11 +365,13 @@ class Channel(SQS.Channel):
 
     # Settling
 
+    @undisturbed
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         if delivery := get_deliveries().get(delivery_tag):
             delivery.ack()
         self.qos.ack(delivery_tag)
 
+    @undisturbed
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Put the message on the queue's dead-letter queue with its reason, or let it be received again."""
         delivery = get_deliveries().get(delivery_tag)

@@ -52,8 +52,8 @@ PRIVATE = {
     ],
     virtual.Transport: ["_deliver", "close_channel", "close_connection"],
     Task: ["Request"],
-    Request: ["on_accepted", "on_failure", "reject", "revoked"],
-    BasePool: ["uses_semaphore"],
+    Request: ["cancel", "on_accepted", "on_failure", "reject", "revoked"],
+    BasePool: ["terminate_job", "uses_semaphore"],
     Mailbox: ["oid", "reply_exchange_fmt"],
     EventReceiver: ["wakeup_workers"],
 }

@@ -77,6 +77,23 @@ def test_on_sigquit_what_runs_is_visible_again_at_once(
     assert queues.counts() == (6, 0, 0)
 
 
+def test_on_sigquit_threads_finish_what_they_run_and_the_rest_is_visible_at_once(
+    queues: Queues, wait_until: Callable[..., None]
+) -> None:
+    done = queues.folder / "done"
+    for number in range(8):
+        queues.send("hold", f"h{number}", str(done))
+    worker = queues.start(*threads)
+    wait_until(lambda: len(queues.lines()) == 4)
+    worker.send_signal(signal.SIGQUIT)
+    wait_until(lambda: queues.counts() == (4, 4, 0))
+    done.touch()
+    worker.wait(60)
+    assert queues.lines() == {f"{word} h{number}": 1 for word in ("start", "end") for number in range(4)}
+    assert queues.counts() == (4, 0, 0)
+    assert "NotImplementedError" not in queues.log()
+
+
 @each_pool
 def test_a_message_stays_invisible_for_as_long_as_it_is_held(
     queues: Queues, pool: tuple[str, ...], wait_until: Callable[..., None]
