@@ -76,13 +76,19 @@ class Queue:
         answer = self._client().change_message_visibility_batch(QueueUrl=self.url, Entries=numbered(batch))
         return [code for _, code in outcomes(batch, answer)]
 
+    def attributes(self, *names: str) -> dict[str, str]:
+        """Those of the queue's attributes that it has."""
+        answer = self._client().get_queue_attributes(QueueUrl=self.url, AttributeNames=list(names))
+        attributes: dict[str, str] = answer.get("Attributes", {})
+        return attributes
+
     def dead_letters(self) -> Queue | None:
         """The queue's dead-letter queue, or None where it has no redrive policy; remembered for five minutes."""
         now = time.monotonic()
         if now - self._redrive_policy_read_at > REDRIVE_POLICY_SECONDS:
-            answer = self._client().get_queue_attributes(QueueUrl=self.url, AttributeNames=["RedrivePolicy"])
+            policy = self.attributes("RedrivePolicy").get("RedrivePolicy")
             self._dead_letters = None
-            if policy := answer.get("Attributes", {}).get("RedrivePolicy"):
+            if policy:
                 *_, account, name = json.loads(policy)["deadLetterTargetArn"].split(":")
                 url = self._client().get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"]
                 self._dead_letters = Queue(name, url, self._client)

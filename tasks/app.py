@@ -1,6 +1,14 @@
 """The Celery app."""
 
+import sys
+
 from celery import Celery
 
 app = Celery("tasks", include=["tasks.pipeline", "tasks.start"])
 app.config_from_object("celeryconfig")
+
+# Celery's command line loads Flower's command before this. Other programs are spared a second of imports.
+if "flower.command" in sys.modules:
+    import celery_sqs.flower
+
+    celery_sqs.flower.install()

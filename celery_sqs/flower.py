@@ -1,0 +1,171 @@
+"""Flower on SQS: the Broker tab, and who may reach it.
+
+Flower 2.2 has no Broker for `sqs://`, listens on all interfaces without asking for a password, and tells all workers
+every five seconds to send events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import flower.app
+import flower.command
+import flower.views
+from botocore.exceptions import BotoCoreError, ClientError
+from flower.options import options
+from flower.views.broker import BrokerView
+from kombu.transport.SQS.exceptions import DoesNotExistQueueException, UndefinedQueueException
+from tornado import web
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from celery import Celery
+
+    from celery_sqs.queue import Queue
+
+TEMPLATE = Path(__file__).with_name("flower_broker.html")
+
+# Somebody waits for the page.
+CLIENT_CONFIG = {
+    "connect_timeout": 2,
+    "read_timeout": 3,
+    "retries": {"mode": "standard", "total_max_attempts": 1},
+}
+
+# SQS publishes its metrics once a minute, some minutes late.
+METRICS_WINDOW = timedelta(minutes=15)
+
+# In one GetMetricData.
+MAX_METRICS = 500
+
+COUNTS = {
+    "messages_ready": "ApproximateNumberOfMessages",
+    "messages_unacknowledged": "ApproximateNumberOfMessagesNotVisible",
+    "messages_delayed": "ApproximateNumberOfMessagesDelayed",
+}
+
+
+def install() -> None:
+    """Call it where the Celery app is made: `celery flower` imports that before it reads any option.
+
+    So FLOWER_* variables, flowerconfig.py and the command line override what is set here.
+    """
+    options.address = "127.0.0.1"
+    options.enable_events = False  # workers on celery_sqs send events once somebody listens
+    flower.command.Flower = Flower
+    flower.views.BaseHandler.get_broker = lambda handler: broker_of(handler.capp)
+    BrokerView.get = show_queues
+
+
+class Flower(flower.app.Flower):
+    """Listens beyond this machine only with authentication."""
+
+    def start_http_server(self) -> int | None:
+        """Raises SystemExit. Called when every option is known."""
+        # A variable that is set to nothing is Flower's [""].
+        asks = any(options.basic_auth or ()) or options.auth
+        if not (options.unix_socket or asks or is_loopback(options.address)):
+            raise SystemExit(
+                f"Flower would listen on {options.address or 'all interfaces'} and let anybody in: set "
+                "FLOWER_BASIC_AUTH=user:password (or --auth with OAuth2), or --address=127.0.0.1."
+            )
+        return super().start_http_server()
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches the address. Flower's "" is all interfaces."""
+    try:
+        return address == "localhost" or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+@web.authenticated
+async def show_queues(handler: BrokerView) -> None:
+    """The Broker tab: the app's queues, and those that workers consume besides."""
+    names = {*handler.get_active_queue_names(), *(queue.name for queue in handler.capp.conf.task_queues or ())}
+    broker: Broker = handler.get_broker()
+    handler.render(str(TEMPLATE), broker_url=broker.url, queues=await broker.queues(sorted(names)))
+
+
+class Broker:
+    """What Flower asks for a broker: SQS, by the app's own transport and its options."""
+
+    def __init__(self, app: Celery) -> None:
+        configured = app.conf.broker_transport_options
+        client_config = {**(configured.get("client-config") or {}), **CLIENT_CONFIG}
+        self._channel = app.connection_for_read(transport_options={"client-config": client_config}).channel()
+
+    @property
+    def url(self) -> str:
+        """Where the queues are; kombu's own names neither region nor endpoint, and shows the access key."""
+        return f"{self._channel.endpoint_url or 'sqs://'} {self._channel.region}"
+
+    async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """Each queue's figures under Flower's names, all as approximate as SQS's; or under `error` why they are not."""
+        names = list(names)
+        loop = asyncio.get_running_loop()
+        figures = asyncio.gather(*(loop.run_in_executor(None, self._figures, name) for name in names))
+        ages = await loop.run_in_executor(None, self._ages, names)
+        return [{**queue, "age_of_oldest_message": ages.get(queue["name"])} for queue in await figures]
+
+    def _figures(self, name: str) -> dict[str, Any]:
+        figures: dict[str, Any] = {"name": name}
+        try:
+            self._channel._resolve_queue_url(name)  # raises where `_queue` would create the queue
+            queue: Queue = self._channel._queue(name)
+            figures |= _counts(queue)
+            figures["messages"] = sum(figures[key] for key in COUNTS)
+            if dead_letters := queue.dead_letters():
+                figures["dead_letters"] = _counts(dead_letters)["messages_ready"]
+        except (BotoCoreError, ClientError, DoesNotExistQueueException, UndefinedQueueException) as error:
+            figures["error"] = str(error)
+        return figures
+
+    def _ages(self, names: list[str]) -> dict[str, float]:
+        """Seconds, by queue; without those that CloudWatch, the only one to know, does not tell."""
+        channel, connection = self._channel, self._channel.conninfo
+        now = datetime.now(UTC)
+        queries = [
+            {
+                "Id": f"queue{index}",
+                "MetricStat": {
+                    "Metric": {
+                        "Namespace": "AWS/SQS",
+                        "MetricName": "ApproximateAgeOfOldestMessage",
+                        "Dimensions": [{"Name": "QueueName", "Value": channel.canonical_queue_name(name)}],
+                    },
+                    "Period": 60,
+                    "Stat": "Maximum",
+                },
+            }
+            for index, name in enumerate(names[:MAX_METRICS])
+        ]
+        try:
+            cloudwatch = channel._new_boto_client("cloudwatch", channel.region, connection.userid, connection.password)
+            answer = cloudwatch.get_metric_data(MetricDataQueries=queries, StartTime=now - METRICS_WINDOW, EndTime=now)
+        except (BotoCoreError, ClientError):
+            return {}  # not permitted, or an endpoint that has SQS alone: a blank column says enough
+        newest = {
+            result["Id"]: max(zip(result["Timestamps"], result["Values"], strict=True))[1]
+            for result in answer["MetricDataResults"]
+            if result["Values"]
+        }
+        return {name: newest[f"queue{index}"] for index, name in enumerate(names) if f"queue{index}" in newest}
+
+
+def _counts(queue: Queue) -> dict[str, int]:
+    attributes = queue.attributes(*COUNTS.values())
+    return {name: int(attributes[attribute]) for name, attribute in COUNTS.items()}
+
+
+@cache
+def broker_of(app: Celery) -> Broker:
+    """The app's own, so that the URLs of its queues are asked for once."""
+    return Broker(app)

@@ -1,0 +1,3 @@
+import flower.app
+
+Flower: type[flower.app.Flower]

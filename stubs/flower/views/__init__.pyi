@@ -1,0 +1,12 @@
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import flower.app
+from celery import Celery
+from tornado import web
+
+class BaseHandler(web.RequestHandler):
+    application: flower.app.Flower
+    capp: Celery
+    get_broker: ClassVar[Callable[..., Any]]
+    def get_active_queue_names(self) -> list[str]: ...

@@ -1,0 +1,7 @@
+from collections.abc import Awaitable, Callable
+from typing import ClassVar
+
+from flower.views import BaseHandler
+
+class BrokerView(BaseHandler):
+    get: ClassVar[Callable[..., Awaitable[None] | None]]

@@ -1,0 +1,136 @@
+"""What Flower shows of SQS, on the emulator; tests/slow/test_flower.py sees the pages."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import flower.app
+import flower.command
+import flower.views
+import pytest
+from flower.options import options
+from flower.views.broker import BrokerView
+
+from celery_sqs.flower import Broker, Flower
+from tests.conftest import free_port
+
+if TYPE_CHECKING:
+    from tests.celery_sqs.conftest import Queues
+
+
+def ask(queues: Queues, *names: str) -> dict[str, dict[str, Any]]:
+    answer = asyncio.run(Broker(queues.app).queues(names))
+    assert [queue["name"] for queue in answer] == list(names)
+    return {queue["name"]: queue for queue in answer}
+
+
+def test_a_queue_shows_what_is_ready_in_flight_delayed_and_dead(queues: Queues) -> None:
+    url = queues.url("raw")
+    for _ in range(4):
+        queues.sqs.send_message(QueueUrl=url, MessageBody="{}")
+    queues.sqs.receive_message(QueueUrl=url)
+    for _ in range(2):
+        queues.sqs.send_message(QueueUrl=url, MessageBody="{}", DelaySeconds=900)
+    queues.sqs.send_message(QueueUrl=queues.url("raw-dlq"), MessageBody="{}")
+    assert ask(queues, "raw")["raw"] == {
+        "name": "raw",
+        "messages": 6,
+        "messages_ready": 3,
+        "messages_unacknowledged": 1,
+        "messages_delayed": 2,
+        "dead_letters": 1,
+        "age_of_oldest_message": None,
+    }
+
+
+def test_a_queue_without_a_dead_letter_queue_says_nothing_of_dead_letters(queues: Queues) -> None:
+    queues.create_queue("plain", dead_letters=False)
+    assert "dead_letters" not in ask(queues, "plain")["plain"]
+
+
+def test_a_queue_that_is_not_there_hides_no_other_and_is_not_made(queues: Queues) -> None:
+    answer = ask(queues, "missing", "tasks")
+    assert answer["missing"]["error"] == f"Queue with name '{queues.prefix}missing' doesn't exist in SQS"
+    assert answer["tasks"]["messages_ready"] == 0
+    assert not queues.sqs.list_queues(QueueNamePrefix=f"{queues.prefix}missing").get("QueueUrls")
+
+
+def test_an_sqs_that_is_away_is_said_of_each_queue(queues: Queues) -> None:
+    away = f"http://127.0.0.1:{free_port()}"
+    queues.app.conf.broker_url = queues.broker_url(away)
+    answer = ask(queues, "raw", "tasks")
+    assert [queue["error"] for queue in answer.values()] == [f'Could not connect to the endpoint URL: "{away}/"'] * 2
+
+
+def test_predefined_queues_are_asked_at_their_urls(queues: Queues) -> None:
+    queues.app.conf.broker_transport_options |= {
+        "queue_name_prefix": "",
+        "predefined_queues": {"work": {"url": queues.url("tasks")}},
+    }
+    answer = ask(queues, "raw", "work")
+    assert answer["work"]["messages_ready"] == 0
+    assert "raw" in answer["raw"]["error"]
+
+
+def test_the_age_of_the_oldest_message_is_cloudwatchs_newest(queues: Queues) -> None:
+    cloudwatch = boto3.client(
+        "cloudwatch",
+        endpoint_url=queues.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    now = datetime.now(UTC)
+    cloudwatch.put_metric_data(
+        Namespace="AWS/SQS",
+        MetricData=[
+            {
+                "MetricName": "ApproximateAgeOfOldestMessage",
+                "Dimensions": [{"Name": "QueueName", "Value": f"{queues.prefix}tasks"}],
+                "Timestamp": datetime.fromtimestamp(now.timestamp() - seconds_ago, UTC),
+                "Value": age,
+            }
+            for seconds_ago, age in ((300, 10), (120, 190))
+        ],
+    )
+    cloudwatch.close()
+    answer = ask(queues, "raw", "tasks")
+    assert (answer["raw"]["age_of_oldest_message"], answer["tasks"]["age_of_oldest_message"]) == (None, 190)
+
+
+@pytest.mark.parametrize(
+    ("address", "password", "refused"),
+    [
+        ("127.0.0.1", [], False),
+        ("::1", [], False),
+        ("localhost", [], False),
+        ("", [], True),
+        ("0.0.0.0", [], True),
+        ("10.1.2.3", [], True),
+        ("flower.example.com", [], True),
+        ("0.0.0.0", ["ada:secret"], False),
+        ("0.0.0.0", [""], True),
+    ],
+)
+def test_flower_listens_beyond_this_machine_only_with_authentication(
+    monkeypatch: pytest.MonkeyPatch, address: str, password: list[str], refused: bool
+) -> None:
+    monkeypatch.setattr(options.mockable(), "address", address)
+    monkeypatch.setattr(options.mockable(), "basic_auth", password)
+    monkeypatch.setattr(flower.app.Flower, "start_http_server", lambda _: 5555)
+    app = Flower.__new__(Flower)
+    if refused:
+        with pytest.raises(SystemExit, match=f"listen on {address or 'all interfaces'} .*FLOWER_BASIC_AUTH"):
+            app.start_http_server()
+    else:
+        assert app.start_http_server() == 5555
+
+
+def test_what_is_replaced_is_there() -> None:
+    assert flower.command.Flower is flower.app.Flower
+    assert hasattr(flower.app.Flower, "start_http_server")
+    assert hasattr(flower.views.BaseHandler, "get_broker")
+    assert hasattr(BrokerView, "get")
