@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench chaos check format emulator provision worker enqueue put status lock clean
+.PHONY: help demo test test-slow bench chaos check format emulator provision worker flower enqueue put status lock clean
 
 PYTHON ?= python3
 PORT ?= 4566
@@ -51,6 +51,9 @@ provision: .venv/installed ## Make the queues and the table
 
 worker: .venv/installed ## Run a worker
 	@$(RUN) celery -A tasks worker --loglevel INFO
+
+flower: .venv/installed ## Look at workers, tasks and queues: Flower on http://127.0.0.1:5555
+	@$(RUN) celery -A tasks flower
 
 enqueue: .venv/installed ## Put an email's id on the queue: make enqueue EMAIL_ID=test-1
 	@$(RUN) email-service enqueue $(EMAIL_ID)

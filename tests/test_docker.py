@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tomllib
+import urllib.error
 import urllib.request
 import uuid
 from pathlib import Path, PurePosixPath
@@ -277,14 +278,15 @@ def test_no_service_is_given_a_path_of_this_machine(service: dict[str, Any]) -> 
     assert service.get("build", {}).get("context", ".") == "."
 
 
-def test_the_worker_starts_when_its_queues_are_made() -> None:
+def test_worker_and_flower_start_when_the_queues_are_made() -> None:
     assert SERVICES["provision"]["depends_on"] == {"emulator": {"condition": "service_healthy"}}
-    assert SERVICES["worker"]["depends_on"] == {"provision": {"condition": "service_completed_successfully"}}
+    for name in ("worker", "flower"):
+        assert SERVICES[name]["depends_on"] == {"provision": {"condition": "service_completed_successfully"}}
 
 
 def test_the_services_ask_the_emulator_where_it_listens() -> None:
     port = environment_of("emulator")["GATEWAY_PORT"]
-    for name in ("provision", "worker"):
+    for name in ("provision", "worker", "flower"):
         assert SERVICES[name]["environment"]["EMAIL_ENDPOINT_URL"] == f"http://emulator:{port}"
     assert SERVICES["emulator"]["ports"] == [f"127.0.0.1:{port}:{port}"]
     assert environment_of("emulator")["BIND_HOST"] == "0.0.0.0"
@@ -295,10 +297,10 @@ def test_the_worker_is_given_longer_to_stop_than_one_send_may_take() -> None:
     assert seconds > Settings.model_fields["provider_timeout"].default
 
 
-def health_check(port: int) -> dict[str, Any]:
-    kind, python, *arguments = SERVICES["emulator"]["healthcheck"]["test"]
+def health_check(port: int, service: str = "emulator") -> dict[str, Any]:
+    kind, python, *arguments = SERVICES[service]["healthcheck"]["test"]
     assert (kind, python) == ("CMD", "python")
-    listening = f"127.0.0.1:{environment_of('emulator')['GATEWAY_PORT']}"
+    listening = SERVICES[service]["ports"][0].rpartition(":")[0]
     assert listening in arguments[-1]
     return {"args": [sys.executable, *(argument.replace(listening, f"127.0.0.1:{port}") for argument in arguments)]}
 
@@ -335,3 +337,34 @@ def test_the_services_provision_work_and_stop(
     finally:
         worker.kill()
         worker.wait()
+
+
+def flower(context: Path, **environment: str) -> dict[str, Any]:
+    """Popen's arguments for the flower service."""
+    return in_image(context, SERVICES["flower"]["command"], SERVICES["flower"]["environment"] | environment)
+
+
+def test_flower_without_a_password_stops_and_says_what_to_set(context: Path) -> None:
+    assert SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"] == "${FLOWER_BASIC_AUTH:-}"
+    result = run(flower(context, FLOWER_BASIC_AUTH="", FLOWER_PORT=str(free_port())))
+    assert result.returncode == 1
+    assert "would listen on 0.0.0.0" in result.stderr
+    assert "set FLOWER_BASIC_AUTH=user:password" in result.stderr
+
+
+def test_flower_is_healthy_and_asks_for_the_password(context: Path, wait_until: Callable[..., None]) -> None:
+    port = free_port()
+    options = flower(
+        context,
+        FLOWER_ADDRESS="127.0.0.1",  # only this machine is to reach it
+        FLOWER_BASIC_AUTH="ada:secret",
+        FLOWER_PORT=str(port),
+    )
+    process = subprocess.Popen(**options, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: run(health_check(port, "flower")).returncode == 0, what="Flower is healthy")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/broker", timeout=5)
+    finally:
+        process.terminate()
+        process.wait(20)
