@@ -7,11 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import uuid
-from contextlib import closing, contextmanager
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -24,6 +21,7 @@ from emails.resources import provision
 from emails.store import EmailStore
 from settings import Settings
 from settings.aws import client
+from tests.proxy import Away, Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,49 +32,22 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 
-class Proxy(ThreadingHTTPServer):
-    """Before the emulator; closes every connection on which DynamoDB is asked for something while it is away."""
+class Fate:
+    """Closes every connection on which DynamoDB is asked for something while it is away."""
 
-    def __init__(self, upstream: str) -> None:
-        super().__init__(("127.0.0.1", 0), Forward)
-        self.upstream = urlsplit(upstream).netloc
-        self.url = f"http://127.0.0.1:{self.server_port}"
+    def __init__(self) -> None:
         self.dynamodb_is_away = False
         self.refused = 0
         self.delays: list[int] = []
         """The DelaySeconds of each message that was sent."""
 
-
-class Forward(BaseHTTPRequestHandler):
-    """One connection to the proxy."""
-
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # an answer in one piece: two would wait for each other (Nagle, delayed ACK)
-    server: Proxy
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        service, _, action = self.headers.get("X-Amz-Target", "").partition(".")
-        if service.startswith("DynamoDB") and self.server.dynamodb_is_away:
-            self.server.refused += 1
-            self.close_connection = True
-            return
+    def __call__(self, service: str, action: str, body: bytes) -> str:
+        if service.startswith("DynamoDB") and self.dynamodb_is_away:
+            self.refused += 1
+            raise Away
         if action == "SendMessageBatch":
-            self.server.delays += [entry.get("DelaySeconds", 0) for entry in json.loads(body)["Entries"]]
-        with closing(HTTPConnection(self.server.upstream)) as connection:
-            connection.request("POST", self.path, body, dict(self.headers))
-            answer = connection.getresponse()
-            content = answer.read()
-        self.send_response(answer.status)
-        for name in ("Content-Type", "x-amzn-query-error", "x-amz-crc32"):
-            if value := answer.headers.get(name):
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
+            self.delays += [entry.get("DelaySeconds", 0) for entry in json.loads(body)["Entries"]]
+        return ""
 
 
 @contextmanager
@@ -92,28 +63,24 @@ def running_worker(log_file: Path, environment: dict[str, str]) -> Iterator[None
 
 
 @pytest.fixture
-def proxy(emulator: str) -> Iterator[Proxy]:
-    with Proxy(emulator) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever)
-        thread.start()
-        yield proxy
-        proxy.shutdown()
-        thread.join()
+def fate() -> Fate:
+    return Fate()
 
 
 @pytest.fixture
-def away(emulator: str, proxy: Proxy, tmp_path: Path, wait_until: Callable[..., None]) -> Iterator[Settings]:
+def away(emulator: str, fate: Fate, tmp_path: Path, wait_until: Callable[..., None]) -> Iterator[Settings]:
     """A worker that has started, and lost DynamoDB then; gives the settings that go around the proxy."""
     settings = Settings(endpoint_url=HttpUrl(emulator), stage=f"a{uuid.uuid4().hex[:10]}")
     list(provision(settings))
     log_file = tmp_path / "worker.log"
     outbox = str(tmp_path / "outbox")
-    environment = {"EMAIL_ENDPOINT_URL": proxy.url, "EMAIL_STAGE": settings.stage, "EMAIL_STUB_OUTBOX": outbox}
-    with running_worker(log_file, environment):
-        wait_until(lambda: " ready." in log_file.read_text())
-        proxy.dynamodb_is_away = True
-        yield settings
-        proxy.dynamodb_is_away = False
+    with running(Proxy(emulator, fate)) as proxy:
+        environment = {"EMAIL_ENDPOINT_URL": proxy.url, "EMAIL_STAGE": settings.stage, "EMAIL_STUB_OUTBOX": outbox}
+        with running_worker(log_file, environment):
+            wait_until(lambda: " ready." in log_file.read_text())
+            fate.dynamodb_is_away = True
+            yield settings
+            fate.dynamodb_is_away = False
 
 
 def count_messages(sqs: SQSClient, settings: Settings) -> int:
@@ -127,7 +94,7 @@ def count_messages(sqs: SQSClient, settings: Settings) -> int:
 
 
 def test_emails_wait_in_sqs_while_dynamodb_is_away_and_are_sent_when_it_is_back(
-    away: Settings, proxy: Proxy, row: Row, tmp_path: Path, wait_until: Callable[..., None]
+    away: Settings, fate: Fate, row: Row, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     sqs, store = client("sqs", away), EmailStore(client("dynamodb", away), away.table)
     rows = [row | {"EmailId": f"email-{number}"} for number in range(5)]
@@ -138,10 +105,10 @@ def test_emails_wait_in_sqs_while_dynamodb_is_away_and_are_sent_when_it_is_back(
     def found() -> list[Row]:
         return [store.get(each["EmailId"]) or {} for each in rows]
 
-    wait_until(lambda: proxy.refused and any(proxy.delays), what="a delayed copy")
+    wait_until(lambda: fate.refused and any(fate.delays), what="a delayed copy")
     assert count_messages(sqs, away) >= len(rows), "each email has a message"
     assert found() == rows, "nothing was claimed, and no attempt counted"
-    proxy.dynamodb_is_away = False
+    fate.dynamodb_is_away = False
     wait_until(lambda: {each["EmailStatus"] for each in found()} == {"Sent"})
     assert [each["Attempts"] for each in found()] == [1] * len(rows)
     assert len(list((tmp_path / "outbox").iterdir())) == len(rows)
@@ -150,7 +117,7 @@ def test_emails_wait_in_sqs_while_dynamodb_is_away_and_are_sent_when_it_is_back(
 
 
 def test_an_email_waits_however_often_it_has_waited(
-    away: Settings, proxy: Proxy, wait_until: Callable[..., None]
+    away: Settings, fate: Fate, wait_until: Callable[..., None]
 ) -> None:
     sqs = client("sqs", away)
     tasks = ["tasks.load_email", "tasks.send_email"]
@@ -161,7 +128,7 @@ def test_an_email_waits_however_often_it_has_waited(
             program.send_task(task, ["email-1"], queue=away.tasks_queue, retries=50)
 
     def delayed() -> int:
-        return sum(delay > 0 for delay in proxy.delays)
+        return sum(delay > 0 for delay in fate.delays)
 
     wait_until(lambda: delayed() + len(list(dead_letters(sqs, away))) == len(tasks))
     assert list(dead_letters(sqs, away)) == []
