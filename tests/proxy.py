@@ -27,6 +27,9 @@ class Proxy(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.meddle = meddle
 
+    def handle_error(self, *_: object) -> None:
+        """A client that was killed has no use for an answer."""
+
 
 class _Forward(BaseHTTPRequestHandler):
     """One connection to the proxy."""

@@ -1,0 +1,241 @@
+"""The policies in docs/iam allow what each program asks for, and nothing that none was seen to ask for."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from base64 import b64encode
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from celery_sqs.control_queues import LEASE_TAG, ControlQueues
+from commands import main
+from commands.broker import main as email_broker
+from emails.resources import provision
+from settings import Settings, get_settings
+from settings.aws import client
+from tests.conftest import free_port
+from tests.proxy import Proxy, running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mypy_boto3_sqs import SQSClient
+
+pytestmark = pytest.mark.slow
+
+POLICIES = Path(__file__).parents[2] / "docs" / "iam"
+
+# IAM's action for a request, where its name is another (Service Authorization Reference, "Amazon SQS").
+ACTION = {
+    "SendMessageBatch": "SendMessage",
+    "DeleteMessageBatch": "DeleteMessage",
+    "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
+}
+
+# Not seen here, each with its reason.
+UNSEEN = {
+    "sqs:TagQueue",  # CreateQueue with tags demands it, and a lease is renewed every ten minutes
+    "cloudwatch:GetMetricData",  # of another protocol than the recorder understands; the page works without
+}
+
+Request = tuple[str, str]
+
+
+class Recorder:
+    """The requests that went through a proxy, as IAM's actions on resources."""
+
+    def __init__(self) -> None:
+        self.seen: set[Request] = set()
+
+    def __call__(self, service: str, action: str, body: bytes) -> str:
+        request = json.loads(body) if service else {}
+        if service == "AmazonSQS":
+            name = request.get("QueueName") or request.get("QueueUrl", "").rpartition("/")[2]
+            resource = f"arn:aws:sqs:us-east-1:123456789012:{name}" if name else "*"
+            self.seen.add((f"sqs:{ACTION.get(action, action)}", resource))
+        elif service.startswith("DynamoDB"):
+            table = request["TableName"]
+            self.seen.add((f"dynamodb:{action}", f"arn:aws:dynamodb:us-east-1:123456789012:table/{table}"))
+        return ""
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def stage(emulator: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """A stage named production, as in the policies, whose requests are recorded."""
+    list(provision(Settings(endpoint_url=emulator, stage="production")))
+    with running(Proxy(emulator, recorder)) as proxy:
+        monkeypatch.setattr(os, "environ", os.environ.copy())
+        os.environ.update(EMAIL_ENDPOINT_URL=proxy.url, EMAIL_STAGE="production", EMAIL_VISIBILITY_TIMEOUT="30")
+        get_settings.cache_clear()
+        yield Settings()
+        get_settings.cache_clear()
+
+
+def statements(policy: str) -> list[dict[str, Any]]:
+    found = json.loads((POLICIES / f"{policy}.json").read_text())["Statement"]
+    return [
+        {
+            name: value if isinstance(value, list) else [value]
+            for name, value in each.items()
+            if name in ("Action", "Resource")
+        }
+        for each in found
+    ]
+
+
+def held_against(policy: str, seen: set[Request]) -> dict[str, set[Any]]:
+    """What the policy has too little, and too much."""
+    allowed = statements(policy)
+
+    def is_allowed(request: Request) -> bool:
+        action, resource = request
+        return any(
+            action in each["Action"] and any(fnmatchcase(resource, pattern) for pattern in each["Resource"])
+            for each in allowed
+        )
+
+    named = {action for each in allowed for action in each["Action"]}
+    return {
+        "missing": {request for request in seen if not is_allowed(request)},
+        "unseen": named - {action for action, _ in seen} - UNSEEN,
+    }
+
+
+NOTHING: dict[str, set[Any]] = {"missing": set(), "unseen": set()}
+
+
+@pytest.fixture
+def celery(stage: Settings) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start one of Celery's programs on the stage."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        program = [sys.executable, "-m", "celery", "-A", "tasks", *arguments]
+        started.append(subprocess.Popen(program, env=os.environ | environment))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def row(email_id: str) -> str:
+    return json.dumps(
+        {
+            "EmailId": email_id,
+            "EmailStatus": "Pending",
+            "Subject": "Hello",
+            "Sender": "shop@example.com",
+            "RecipientsTo": ["ada@example.com"],
+            "BodyText": "Hi",
+        }
+    )
+
+
+def run(*arguments: str, **options: Any) -> None:
+    result = CliRunner().invoke(main, arguments, **options)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_worker(
+    stage: Settings,
+    celery: Callable[..., subprocess.Popen[bytes]],
+    emulator: str,
+    recorder: Recorder,
+    wait_until: Callable[..., None],
+) -> None:
+    direct = Settings(endpoint_url=emulator, stage="production")
+    sqs = client("sqs", direct)
+    raw = sqs.get_queue_url(QueueName=direct.queue)["QueueUrl"]
+    get_settings.cache_clear()
+    run("put", input=row("iam-1"))
+    for body in ('{"email_id": "iam-1"}', "no JSON", '{"email_id": "no-row"}'):
+        sqs.send_message(QueueUrl=raw, MessageBody=body)
+    recorder.seen.clear()
+    worker = celery("worker", "--loglevel", "INFO", "--concurrency", "1")
+    wait_until(
+        lambda: (
+            ("dynamodb:UpdateItem", f"arn:aws:dynamodb:us-east-1:123456789012:table/{direct.table}") in recorder.seen
+        )
+    )
+    wait_until(lambda: ("sqs:SendMessage", f"arn:aws:sqs:us-east-1:123456789012:{direct.queue}_dlq") in recorder.seen)
+    asked = celery("inspect", "ping", "--timeout", "5")
+    assert asked.wait(120) == 0
+    for number in range(100):  # more than it finishes, so that it gives some back
+        sqs.send_message(QueueUrl=raw, MessageBody=json.dumps({"email_id": f"no-row-{number}"}))
+    wait_until(lambda: int(count(sqs, raw)) < 100)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 0
+    assert held_against("worker", recorder.seen) == NOTHING
+
+
+def count(sqs: SQSClient, url: str) -> str:
+    name: Any = "ApproximateNumberOfMessages"
+    return sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name]
+
+
+def test_flower(
+    stage: Settings,
+    celery: Callable[..., subprocess.Popen[bytes]],
+    emulator: str,
+    recorder: Recorder,
+    wait_until: Callable[..., None],
+) -> None:
+    port = free_port()
+    flower = celery("flower", f"--port={port}", "--basic-auth=ada:secret")
+    worker = celery("worker", "--loglevel", "WARNING", EMAIL_ENDPOINT_URL=emulator)
+    sqs = client("sqs", Settings(endpoint_url=emulator, stage="production"))
+    prefix = f"{stage.control_queue_prefix}celery"
+    wait_until(lambda: len(sqs.list_queues(QueueNamePrefix=prefix).get("QueueUrls", [])) >= 2, what="both are there")
+    for page in ("broker", "workers", "api/workers?refresh=1"):
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/{page}")
+        request.add_header("Authorization", f"Basic {b64encode(b'ada:secret').decode()}")
+        urllib.request.urlopen(request, timeout=60).close()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 0
+    flower.send_signal(signal.SIGTERM)
+    flower.wait(60)
+    assert held_against("flower", recorder.seen) == NOTHING
+
+
+def test_a_producer_and_an_operator(stage: Settings, recorder: Recorder, tmp_path: Path) -> None:
+    run("put", input=row("iam-2"))
+    run("enqueue", "iam-2")
+    assert held_against("producer", recorder.seen) == NOTHING
+    recorder.seen.clear()
+    sqs = client("sqs", stage)
+    crashed = ControlQueues(stage.control_queue_prefix, lambda: sqs, {}, {})
+    crashed.open("commands", "celery.pidbox", "")
+    queue = crashed.get("commands")
+    assert queue
+    sqs.tag_queue(QueueUrl=queue.url, Tags={LEASE_TAG: "1"})
+    recorder.seen.clear()
+    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=f"{stage.queue}_dlq")["QueueUrl"])
+    client("dynamodb", stage).delete_table(TableName=stage.table)
+    recorder.seen.clear()
+    run("provision")
+    run("put", input=row("iam-3"))
+    run("enqueue", "iam-3")
+    run("status", "iam-3")
+    run("cancel", "iam-3")
+    run("resolve", "iam-3", "--resend")
+    run("sweep", "--position", str(tmp_path / "position"))
+    run("reap")
+    result = CliRunner().invoke(email_broker, ["--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert held_against("operator", recorder.seen) == NOTHING
