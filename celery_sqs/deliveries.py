@@ -275,10 +275,11 @@ _create = threading.Lock()
 def get_deliveries() -> Deliveries:
     """The process's own: one that publishes does so by another connection than the one it receives by."""
     global _deliveries  # noqa: PLW0603 (the process is what it belongs to)
-    with _create:
-        if _deliveries is None:
-            _deliveries = Deliveries()
-        return _deliveries
+    if _deliveries is None:
+        with _create:
+            if _deliveries is None:
+                _deliveries = Deliveries()
+    return _deliveries
 
 
 def _forget_parents() -> None:

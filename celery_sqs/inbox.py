@@ -24,7 +24,9 @@ class Inbox:
         with self._filled:
             self._items.append(item)
             self._filled.notify()
-        self.wake()
+            was_empty = len(self._items) == 1
+        if was_empty:  # else the loop is awake, or about to be
+            self.wake()
 
     def get(self, timeout: float | None = None) -> Any:
         """The next item, or None after so many seconds without one."""

@@ -76,7 +76,8 @@ class Room:
         """So many are not held any more, or never came."""
         with self._changed:
             self._held -= count
-            self._changed.notify_all()
+            if self._free() >= self._share():
+                self._changed.notify_all()
 
     def wake(self) -> None:
         """Let those who wait see that they are stopped."""

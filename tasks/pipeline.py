@@ -6,7 +6,6 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from celery import chain
 from celery.exceptions import Reject
 from celery.signals import task_revoked
 from celery.utils.log import get_task_logger
@@ -55,7 +54,7 @@ def bridge(body: str) -> None:
 @app.task(name="tasks.process_email")
 def process_email(email_id: str) -> None:
     """Start an email on its way."""
-    chain(load_email.s(email_id), send_email.s()).apply_async()
+    load_email.apply_async((email_id,), chain=[send_email.s()])
 
 
 @app.task(name="tasks.load_email", bind=True, max_retries=None)
