@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import atexit
 import json
 import os
 import threading
@@ -64,7 +65,7 @@ EVENTS_CLIENT_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"total
 
 CONTROL_QUEUE_PREFIX = "celery-control-"
 
-# An idle long poll has nothing to give back; one that swallowed what was just released answers at once.
+# An idle long poll has nothing to give back; one that swallowed a message answers at once.
 JOIN_SECONDS = 0.5
 
 
@@ -131,6 +132,8 @@ class Channel(SQS.Channel):
         self._transport = connection  # kombu clears `connection` when it closes the channel
         self._pollers: dict[str, Poller] = {}
         self._queues: dict[str, Queue] = {}
+        self._token_expiries: dict[str, Any] = {}
+        self._assuming = threading.Lock()
         super().__init__(connection, **kwargs)
         self._monitoring = _monitoring_of(self)
         _channels.add(self)
@@ -157,6 +160,8 @@ class Channel(SQS.Channel):
         """One client a process for the same arguments: they are thread-safe, and slow to make."""
         ours = Config(**(CLIENT_CONFIG | (self.transport_options.get("client-config") or {})))
         config = ours.merge(config) if config else ours
+        if kwargs.get("session_token"):  # STS's, another every quarter of an hour: kombu's channel keeps the last
+            return super()._new_boto_client(service, *args, config=config, **kwargs)
         key = (os.getpid(), service, args, tuple(sorted(kwargs.items())), self.endpoint_url, repr(vars(config)))
         with _making:
             if key not in _clients:
@@ -167,6 +172,14 @@ class Channel(SQS.Channel):
         """For what is not to hold anybody up."""
         user, password = self.conninfo.userid, self.conninfo.password
         return self._new_boto_client("sqs", self.region, user, password, config=EVENTS_CLIENT_CONFIG)
+
+    def _handle_sts_session(self, queue: str, q: dict[str, Any]) -> Any:
+        """Each queue has a token of its own, of whose expiries kombu remembers the last."""
+        with self._assuming:
+            self.sts_expiration = self._token_expiries.get(queue)
+            client = super()._handle_sts_session(queue, q)
+            self._token_expiries[queue] = self.sts_expiration
+            return client
 
     def _queue(self, queue: str) -> Queue:
         if self._monitoring and (own := self._monitoring.queues.get(queue)):
@@ -224,7 +237,7 @@ class Channel(SQS.Channel):
             self.qos.room.sharers = max(1, len(self._pollers))
             if self._transport.liveness:
                 self._transport.liveness.forget(queue)
-            self._transport.stopped_pollers.append(poller)
+            _stopped.add(poller)
             self._release(queue)
 
     def _release(self, queue: str) -> None:
@@ -449,7 +462,6 @@ class Transport(SQS.Transport):
         super().__init__(client, **kwargs)
         self.inbox = Inbox()
         self.raw_queues: dict[str, str] = client.transport_options.get("raw_queues") or {}
-        self.stopped_pollers: list[Poller] = []
         self._liveness_path = client.transport_options.get("liveness_file")
         self._liveness: LivenessFile | None = None
         self.control_queue_prefix = client.transport_options.get("control_queue_prefix", CONTROL_QUEUE_PREFIX)
@@ -479,9 +491,6 @@ class Transport(SQS.Transport):
         self.inbox.close()
         if self._liveness:
             self._liveness.end()
-        deadline = time.monotonic() + JOIN_SECONDS
-        for poller in self.stopped_pollers:
-            poller.join(deadline)
 
     def _on_readable(self) -> None:
         self.inbox.drain_wakeups()
@@ -498,6 +507,7 @@ _making = threading.Lock()
 _channels: WeakSet[Channel] = WeakSet()
 
 _monitoring: dict[tuple[Any, ...], Monitoring] = {}
+_stopped: WeakSet[Poller] = WeakSet()
 # A process that is forked while another thread makes a client would wait for that thread for ever.
 os.register_at_fork(after_in_child=lambda: globals().update(_making=threading.Lock()))
 
@@ -537,6 +547,17 @@ def _monitoring_of(channel: Channel) -> Monitoring | None:
             window, types = options.get("events_window", WINDOW_SECONDS), options.get("event_types", ())
             _monitoring[key] = Monitoring(queues, EventPublisher(queues, impatient, window, types))
         return _monitoring[key]
+
+
+@atexit.register
+def _let_pollers_give_back() -> None:
+    """Wait for the long polls that are still open: one may have swallowed what this process has just released or sent.
+
+    Runs after `Deliveries.exit`, which was registered later.
+    """
+    deadline = time.monotonic() + JOIN_SECONDS
+    for poller in _stopped:
+        poller.join(deadline)
 
 
 def _current_delivery() -> Delivery | None:

@@ -20,6 +20,7 @@ from kombu.transport import SQS, virtual
 PRIVATE = {
     SQS.Channel: [
         "_decode_python_message_body",
+        "_handle_sts_session",
         "_new_boto_client",
         "_new_queue",
         "_put_fanout",
@@ -66,6 +67,7 @@ def test_what_is_used_is_there(owner: type, names: list[str]) -> None:
 
 def test_the_signatures_that_are_overridden_are_as_they_were() -> None:
     signatures = {
+        SQS.Channel._handle_sts_session: "(self, queue: 'str', q)",
         SQS.Channel._put: "(self, queue, message, **kwargs)",
         SQS.Channel._update_queue_cache: "(self, queue_name_prefix)",
         SQS.Channel._resolve_queue_url: "(self, queue)",

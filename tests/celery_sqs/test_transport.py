@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import threading
+import weakref
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
+import kombu
 import pytest
 
-from celery_sqs.transport import DelayRefused, MessageTooLarge
+from celery_sqs import poller as poller_module
+from celery_sqs.quiet import OnceAMinute
+from celery_sqs.transport import CLIENT_CONFIG, DelayRefused, MessageTooLarge
+from tests.proxy import Proxy, running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.celery_sqs.conftest import Queues
 
@@ -244,3 +253,154 @@ def test_a_message_is_got_and_settled_outside_of_a_consumer(queues: Queues, wait
 def test_waiting_for_messages_ends_with_the_callers_time_out(queues: Queues) -> None:
     with queues.app.connection_for_read() as connection, pytest.raises(TimeoutError):
         connection.drain_events(timeout=0.1)
+
+
+LONGEST_POLL_SECONDS = 20  # that SQS has
+
+
+def test_a_half_open_connection_is_noticed_and_no_poll_is_taken_for_one() -> None:
+    assert CLIENT_CONFIG["tcp_keepalive"] is True
+    assert LONGEST_POLL_SECONDS < CLIENT_CONFIG["read_timeout"] <= 2 * LONGEST_POLL_SECONDS
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poller_module, "LAST_BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(poller_module, "complain", OnceAMinute(poller_module.logger))
+
+
+@contextmanager
+def consuming(queues: Queues, endpoint: str, received: list[str]) -> Iterator[kombu.Connection]:
+    """Consume the raw queue by way of this endpoint, in this process."""
+    options = {
+        "region": "us-east-1",
+        "is_secure": False,
+        "queue_name_prefix": queues.prefix,
+        "raw_queues": {"raw": "note"},
+        "wait_time_seconds": 0,
+        "client-config": {"read_timeout": 1, "retries": {"total_max_attempts": 1}},
+    }
+    url, transport = queues.broker_url(endpoint), "celery_sqs.transport:Transport"
+    with kombu.Connection(url, transport=transport, transport_options=options) as connection:
+
+        def take(message: kombu.Message) -> None:
+            received.append(message.payload[0][0])
+            message.ack()
+
+        with connection.Consumer(kombu.Queue("raw", no_declare=True), on_message=take, auto_declare=False):
+            yield connection
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_poll_that_is_never_answered_ends_with_the_read_time_out_and_polling_goes_on(queues: Queues) -> None:
+    """As where a NAT or a load balancer has forgotten the connection: it is open, and nobody is there."""
+    polls: list[str] = []
+    over = threading.Event()
+
+    def answer_none_at_first(service: str, action: str, body: bytes) -> str:
+        if action == "ReceiveMessage":
+            polls.append(action)
+            if len(polls) == 1:
+                over.wait(60)
+        return ""
+
+    received: list[str] = []
+    queues.sqs.send_message(QueueUrl=queues.url("raw"), MessageBody="hello")
+    with running(Proxy(queues.endpoint, answer_none_at_first)) as proxy:
+        with consuming(queues, proxy.url, received) as connection:
+            connection.drain_events(timeout=30)
+            assert received == ["hello"]
+        over.set()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_expired_credentials_are_waited_out_and_said_once_a_minute(
+    queues: Queues, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusals = ["ExpiredToken"] * 3
+    received: list[str] = []
+
+    def refuse_at_first(service: str, action: str, body: bytes) -> str:
+        return refusals.pop() if action == "ReceiveMessage" and refusals else ""
+
+    queues.sqs.send_message(QueueUrl=queues.url("raw"), MessageBody="hello")
+    with (
+        running(Proxy(queues.endpoint, refuse_at_first)) as proxy,
+        consuming(queues, proxy.url, received) as connection,
+    ):
+        connection.drain_events(timeout=30)
+    assert received == ["hello"]
+    said = [record.getMessage() for record in caplog.records if "cannot receive" in record.getMessage()]
+    assert len(said) == 1
+    assert "ExpiredToken" in said[0]
+
+
+@pytest.fixture
+def assumed(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A channel whose two queues are asked with the credentials of a role, from the emulator's STS."""
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"AWS_{name}", "test")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", queues.endpoint)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    options = {
+        "region": "us-east-1",
+        "is_secure": False,
+        "predefined_queues": {name: {"url": queues.url(name)} for name in ("tasks", "raw")},
+        "sts_role_arn": "arn:aws:iam::000000000000:role/worker",
+    }
+    url, transport = queues.broker_url(), "celery_sqs.transport:Transport"
+    with kombu.Connection(url, transport=transport, transport_options=options) as connection:
+        yield connection.channel()
+
+
+def expire(channel: Any) -> None:
+    for queue in channel._token_expiries:
+        channel._token_expiries[queue] = datetime.now(UTC) - timedelta(seconds=1)
+
+
+def test_after_its_roles_token_has_expired_every_queue_is_asked_with_a_new_one(assumed: Any) -> None:
+    queues = [assumed._queue(name) for name in ("tasks", "raw")]
+
+    def tokens() -> list[str]:
+        return [queue._client()._request_signer._credentials.token for queue in queues]
+
+    first = tokens()
+    assert tokens() == first, "a token is used until it expires"
+    expire(assumed)
+    assert not set(tokens()) & set(first)
+    for queue in queues:
+        queue.send({"MessageBody": "hello"})
+
+
+def test_the_clients_of_expired_tokens_are_kept_by_nobody(assumed: Any) -> None:
+    client = weakref.ref(assumed._queue("tasks")._client())
+    assert client()
+    expire(assumed)
+    assumed._queue("tasks")._client()
+    gc.collect()
+    assert client() is None
+
+
+def test_a_second_sigterm_during_the_exit_loses_nothing(queues: Queues, wait_until: Callable[..., None]) -> None:
+    sends = threading.Event()
+
+    def hold_sends(service: str, action: str, body: bytes) -> str:
+        if action == "SendMessageBatch" and not sends.is_set():
+            held.append(body)
+            sends.wait(60)
+        return ""
+
+    held: list[bytes] = []
+    queues.send("tree", "root", 1)
+    with running(Proxy(queues.endpoint, hold_sends)) as proxy:
+        worker = queues.start(*threads, BROKER_URL=queues.broker_url(proxy.url))
+        wait_until(lambda: held, what="the task has run, and its child is on the way")
+        worker.send_signal(signal.SIGTERM)
+        wait_until(lambda: "everything has stopped" in queues.log())
+        worker.send_signal(signal.SIGTERM)
+        wait_until(lambda: queues.log().count("Warm shutdown") == 2)
+        assert worker.poll() is None
+        sends.set()
+        assert worker.wait(60) == 0
+    assert queues.lines() == {"root": 1}
+    assert queues.counts() == (1, 0, 0), "the child is there, and the parent gone"

@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import Reject
-from celery.signals import worker_ready
+from celery.signals import worker_ready, worker_shutdown
 
 from celery_sqs import Reason, delays
 
@@ -110,6 +110,12 @@ def boom() -> None:
 @app.task(name="oversize")
 def oversize() -> None:
     note.delay("x" * 2_000_000)
+
+
+@worker_shutdown.connect
+def say_stopped(**_: object) -> None:
+    """Everything has stopped, and what is left is what the process does at its exit."""
+    print("everything has stopped")  # noqa: T201 (Celery logs what is printed)
 
 
 @worker_ready.connect
