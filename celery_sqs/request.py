@@ -85,8 +85,11 @@ def learn_pool(sender: Any, **_: Any) -> None:
     """Before the first message: the signal's sender is the worker's consumer."""
     pool = sender.pool
     Request.in_threads = not pool.uses_semaphore
-    if hasattr(pool, "_make_killable_target"):
+    if type(pool).__module__ == "celery.concurrency.gevent":
+        from gevent import get_hub  # noqa: PLC0415 (it is there for its own pool alone)
+
         pool._make_killable_target = _killable
+        get_hub().NOT_ERROR += (Released,)  # or it prints the traceback of each
     if isinstance(getattr(pool, "_pool", None), AsynPool):
         pool.flush = partial(_flush, pool.flush, pool._pool)
 

@@ -70,6 +70,7 @@ def test_on_sigterm_what_runs_finishes_and_the_rest_is_visible_again_at_once(
     started = [line.split()[1] for line in lines if line.startswith("start")]
     assert lines == {line: 1 for name in started for line in (f"start {name}", f"end {name}")}
     assert queues.counts() == (20 - len(started), 0, 0)
+    assert "Traceback" not in queues.log()
 
 
 @pytest.mark.slow
