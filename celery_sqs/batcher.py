@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -15,7 +16,7 @@ from celery_sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES
 from celery_sqs.quiet import OnceAMinute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from celery_sqs.queue import Queue
 
@@ -41,7 +42,7 @@ class Entry:
 
 @dataclass
 class _Line:
-    """What waits for one queue."""
+    """What waits for one queue: its new entries, or those that SQS refused while it took others of the same batch."""
 
     entries: deque[Entry] = field(default_factory=deque)
     failures: int = 0
@@ -64,6 +65,7 @@ class Batcher:
         self._final = final
         self._changed = threading.Condition()
         self._lines: dict[str, _Line] = {}
+        self._refused: dict[str, _Line] = {}
         self._waiting = 0
         self._in_flight = 0
         self._hurried = False
@@ -107,14 +109,15 @@ class Batcher:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while (batch := self._take()) is None:
+                while (taken := self._take()) is None:
                     self._changed.wait(self._seconds_to_next())
+                line, batch = taken
                 self._in_flight += len(batch)
-            self._transmit(batch)
+            self._transmit(line, batch)
 
-    def _take(self) -> list[Entry] | None:
-        """The next batch that is ripe, or None. Called with the lock held."""
-        for line in self._lines.values():
+    def _take(self) -> tuple[_Line, list[Entry]] | None:
+        """The next batch that is ripe, with its line, or None. Called with the lock held."""
+        for line in self._all_lines():
             if line.entries and self._ripe_at(line) <= time.monotonic():
                 batch: list[Entry] = []
                 room = MAX_MESSAGE_BYTES
@@ -124,8 +127,11 @@ class Batcher:
                 self._waiting -= len(batch)
                 self._hurried = self._hurried and self._waiting > 0
                 self._changed.notify_all()
-                return batch
+                return line, batch
         return None
+
+    def _all_lines(self) -> Iterator[_Line]:
+        return chain(self._lines.values(), self._refused.values())
 
     def _ripe_at(self, line: _Line) -> float:
         full = len(line.entries) >= MAX_ENTRIES or sum(entry.size for entry in line.entries) >= MAX_MESSAGE_BYTES
@@ -133,10 +139,10 @@ class Batcher:
         return max(line.entries[0].added_at + linger, line.not_before)
 
     def _seconds_to_next(self) -> float | None:
-        ripe = [self._ripe_at(line) for line in self._lines.values() if line.entries]
+        ripe = [self._ripe_at(line) for line in self._all_lines() if line.entries]
         return max(0, min(ripe) - time.monotonic()) if ripe else None
 
-    def _transmit(self, batch: list[Entry]) -> None:
+    def _transmit(self, line: _Line, batch: list[Entry]) -> None:
         queue = batch[0].queue
         try:
             codes = self._send(queue, batch)
@@ -161,7 +167,8 @@ class Batcher:
             if not code or code in self._final:
                 self._tell(entry, code)
         with self._changed:
-            line = self._lines[queue.url]
+            if 0 < len(again) < len(batch):  # the queue is there for the others
+                line = self._refused.setdefault(queue.url, _Line())
             line.entries.extendleft(reversed(again))
             line.failures = line.failures + 1 if again else 0
             line.not_before = time.monotonic() + _backoff(line.failures)

@@ -84,6 +84,22 @@ def test_of_a_batch_only_what_failed_is_sent_again(done: list[str]) -> None:
     assert done == ["", "", ""]
 
 
+def test_what_failed_of_a_batch_holds_up_nothing_else(
+    done: list[str], wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher_module, "FIRST_BACKOFF_SECONDS", HOURS)
+    monkeypatch.setattr(batcher_module, "LAST_BACKOFF_SECONDS", HOURS)
+    queue, batcher = ScriptedQueue(), make()
+    queue.answers = [["InternalError"] + [""] * 9]
+    for entry in entries(queue, done, 10):
+        batcher.add(entry)
+    wait_until(lambda: len(done) == 9)
+    for entry in entries(queue, done, 10):
+        batcher.add(entry)
+    wait_until(lambda: len(done) == 19)
+    assert batcher.flush(0) == 1
+
+
 def test_a_final_error_is_told_and_not_tried_again(done: list[str]) -> None:
     queue, batcher = ScriptedQueue(), make()
     queue.answers = [["Final", ""]]
