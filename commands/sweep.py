@@ -9,7 +9,7 @@ from rich.console import Console
 
 from emails.queue import RawQueue
 from emails.store import EmailStore
-from emails.sweep import Report, Sweep
+from emails.sweep import PositionRefused, Report, Sweep
 from settings import get_settings
 from settings.aws import client
 
@@ -35,14 +35,17 @@ def sweep(dry_run: bool, read_units: float, position: Path) -> None:
 
     Scans the whole table, at a pace. A Pending row counts as left behind where nothing has changed it for
     EMAIL_SWEEP_AFTER seconds and it is not scheduled; one that never had an UpdatedAt gets it first, and its turn comes
-    with a later sweep. Fit for a cron; two at once do nothing twice.
+    with a later sweep; one whose EmailId no worker takes is Failed. Fit for a cron; two at once do nothing twice.
     """
     settings = get_settings()
     store = EmailStore(client("dynamodb", settings), settings.table)
     queue = RawQueue(client("sqs", settings), settings)
     with Console(stderr=True).status("sweeping") as status:
         work = Sweep(store, queue, settings.sweep_after, dry_run=dry_run)
-        report = work.run(read_units, position, lambda so_far: status.update(f"sweeping: {_sentence(so_far)}"))
+        try:
+            report = work.run(read_units, position, lambda so_far: status.update(f"sweeping: {_sentence(so_far)}"))
+        except PositionRefused as error:
+            raise click.ClickException(str(error)) from None
     click.echo(("would have " if dry_run else "") + _sentence(report))
     if report.failed:
         named = ", ".join(f"{email_id} ({reason})" for email_id, reason in sorted(report.failed.items())[:20])
@@ -51,6 +54,6 @@ def sweep(dry_run: bool, read_units: float, position: Path) -> None:
 
 def _sentence(report: Report) -> str:
     return (
-        f"enqueued {report.enqueued}, settled {report.settled} as Unknown, seen {report.first_seen} for the first time;"
-        f" {report.read_units:g} read units"
+        f"enqueued {report.enqueued}, settled {report.settled} as Unknown and {report.discarded} as Failed,"
+        f" seen {report.first_seen} for the first time; {report.read_units:g} read units"
     )

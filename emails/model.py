@@ -243,7 +243,7 @@ class Email(_Attributes):
     send_after: Moment | None = Field(default=None, alias="SendAfter", repr=False)
     expires_at: Moment | None = Field(default=None, alias="ExpiresAt", repr=False)
     send_via: str | None = Field(default=None, alias="SendVia", repr=False)
-    attempts: Number = Field(default=0, alias="Attempts", repr=False)
+    attempts: Number = Field(default=0, alias="Attempts", repr=False, lt=1e9)  # or DynamoDB may be unable to add one
     next_attempt_at: Number = Field(default=0, alias="NextAttemptAt", repr=False)
     claim_expires_at: Number = Field(default=0, alias="ClaimExpiresAt", repr=False)
 

@@ -41,7 +41,16 @@ MAX_REASON = 1000  # of a FailureReason, in characters: an item may have 400 KB,
 _FINAL_ERRORS = frozenset({"ItemCollectionSizeLimitExceededException", "SerializationException", "ValidationException"})
 
 _serialize = TypeSerializer().serialize
-_deserialize = TypeDeserializer().deserialize
+
+
+class _Deserializer(TypeDeserializer):
+    """Reads what DynamoDB writes out in more than 38 digits, such as 1E+38: boto3 raises Rounded (boto/boto3#4693)."""
+
+    def _deserialize_n(self, value: str) -> Decimal:
+        return Decimal(value)
+
+
+_deserialize = _Deserializer().deserialize
 
 
 class StoreUnavailable(Exception):
@@ -75,12 +84,12 @@ class EmailStore:
 
     def __init__(self, client: DynamoDBClient, table: str) -> None:
         self._client = client
-        self._table = table
+        self.table = table
 
     def get(self, email_id: str) -> Row | None:
         """The row, as the last write left it."""
         with _errors():
-            answer = self._client.get_item(TableName=self._table, Key={"EmailId": {"S": email_id}}, ConsistentRead=True)
+            answer = self._client.get_item(TableName=self.table, Key={"EmailId": {"S": email_id}}, ConsistentRead=True)
         return _to_row(answer.get("Item"))
 
     def put(self, row: Row) -> None:
@@ -91,7 +100,7 @@ class EmailStore:
         """
         with _errors():
             self._client.put_item(
-                TableName=self._table,
+                TableName=self.table,
                 Item={name: _serialize(value) for name, value in row.items()},
                 ConditionExpression="attribute_not_exists(EmailId)",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
@@ -180,7 +189,7 @@ class EmailStore:
             unchanged, values[":seen"] = "UpdatedAt = :seen", seen
         with _errors():
             self._client.update_item(
-                TableName=self._table,
+                TableName=self.table,
                 Key={"EmailId": {"S": email_id}},
                 UpdateExpression="SET UpdatedAt = :now",
                 ConditionExpression=f"EmailStatus = :pending AND {unchanged}",
@@ -195,7 +204,7 @@ class EmailStore:
         """
         values = {":pending": EmailStatus.PENDING.value, ":sending": EmailStatus.SENDING.value}
         request: ScanInputTypeDef = {
-            "TableName": self._table,
+            "TableName": self.table,
             "Segment": segment,
             "TotalSegments": segments,
             "FilterExpression": "EmailStatus IN (:pending, :sending)",
@@ -247,7 +256,7 @@ class EmailStore:
             condition = "(NOT attribute_type(ClaimExpiresAt, :number) OR ClaimExpiresAt < :now)"
             values |= {":number": "N", ":now": int(time.time())}
         request: UpdateItemInputTypeDef = {
-            "TableName": self._table,
+            "TableName": self.table,
             "Key": {"EmailId": {"S": email_id}},
             "UpdateExpression": f"SET {', '.join(changes)}" + (f" REMOVE {', '.join(remove)}" if remove else ""),
             "ConditionExpression": f"attribute_exists(EmailId) AND {source}" + (condition and f" AND {condition}"),

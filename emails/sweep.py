@@ -12,7 +12,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
-from emails.model import ABANDON, EmailStatus
+from emails.message import InvalidMessage, check_email_id
+from emails.model import ABANDON, DISCARD, EmailStatus
 from emails.store import Conflict, StoreRefused
 
 if TYPE_CHECKING:
@@ -31,17 +32,23 @@ class Report:
 
     enqueued: int = 0
     settled: int = 0
+    discarded: int = 0
     first_seen: int = 0
     read_units: float = 0
     failed: dict[str, str] = field(default_factory=dict)
+
+
+class PositionRefused(Exception):
+    """The position is another table's, or none. The text says what to do."""
 
 
 class Sweep:
     """One pass over the table.
 
     A Pending row is enqueued again where it is due and its UpdatedAt is `after` seconds old; one that has no UpdatedAt
-    gets it, and its turn comes with a later sweep. A Sending row whose claim ended so long ago becomes Unknown. Every
-    step is a conditional write, so that two sweeps at once do nothing twice.
+    gets it, and its turn comes with a later sweep; one whose EmailId no worker takes is Failed. A Sending row whose
+    claim ended so long ago becomes Unknown. Every step is a conditional write, so that two sweeps at once do nothing
+    twice.
     """
 
     def __init__(self, store: EmailStore, queue: RawQueue, after: float, *, dry_run: bool = False) -> None:
@@ -55,9 +62,12 @@ class Sweep:
 
         `position` is a file in which an interrupted sweep has left where it was; it goes when the sweep is through. A
         dry run leaves it alone.
+
+        Raises:
+            PositionRefused
         """
         report = Report()
-        keys: dict[str, Row | None] = {} if self._dry_run else _read(position)
+        keys: dict[str, Row | None] = {} if self._dry_run else self._read(position)
         open_segments = {segment for segment in range(SEGMENTS) if keys.get(str(segment), {}) is not None}
         with ThreadPoolExecutor(SEGMENTS) as pool:
             while open_segments:
@@ -72,7 +82,7 @@ class Sweep:
                     if key is None:
                         open_segments.discard(segment)
                 if not self._dry_run:
-                    _replace(position, json.dumps(keys))
+                    _replace(position, json.dumps({"table": self._store.table, "keys": keys}))
                 progress(report)
                 pace = (report.read_units - before) / read_units_per_second
                 if open_segments:
@@ -81,8 +91,28 @@ class Sweep:
             position.unlink(missing_ok=True)
         return report
 
+    def _read(self, position: Path) -> dict[str, Row | None]:
+        advice = "Name another file with --position, or delete it to begin anew."
+        try:
+            found = json.loads(position.read_text())
+            table, keys = found["table"], found["keys"]
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError):
+            raise PositionRefused(f"{position} holds no position of a sweep. {advice}") from None
+        if table != self._store.table:
+            msg = f"{position} is the position of a sweep of table {table}, not of {self._store.table}. {advice}"
+            raise PositionRefused(msg)
+        return dict(keys)
+
     def _settle(self, rows: list[Row], report: Report) -> None:
-        due = [row for row in rows if row["EmailStatus"] == EmailStatus.PENDING and self._is_due(row)]
+        due = []
+        for row in rows:
+            if row["EmailStatus"] == EmailStatus.PENDING and self._is_due(row):
+                if fault := _fault(row["EmailId"]):
+                    report.discarded += self._discard(row, fault, report)
+                else:
+                    due.append(row)
         lost = [row["EmailId"] for row in due if row.get("UpdatedAt") and self._touch(row, report)]
         report.first_seen += sum(self._touch(row, report) for row in due if not row.get("UpdatedAt"))
         if not self._dry_run:
@@ -107,6 +137,9 @@ class Sweep:
             return False
         return self._write(row, report, lambda: self._store.settle(row["EmailId"], ABANDON, FOUND))
 
+    def _discard(self, row: Row, reason: str, report: Report) -> bool:
+        return self._write(row, report, lambda: self._store.settle(row["EmailId"], DISCARD, reason))
+
     def _write(self, row: Row, report: Report, write: Callable[[], None]) -> bool:
         """Write, and say whether the row was still there to be written."""
         if self._dry_run:
@@ -121,12 +154,13 @@ class Sweep:
         return True
 
 
-def _read(position: Path) -> dict[str, Row | None]:
+def _fault(email_id: str) -> str:
+    """Why a message that names this row would only become a dead letter, or nothing."""
     try:
-        keys: dict[str, Row | None] = json.loads(position.read_text())
-    except FileNotFoundError:
-        return {}
-    return keys
+        check_email_id(email_id)
+    except InvalidMessage as error:
+        return error.detail
+    return ""
 
 
 def _replace(file: Path, text: str) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
     from emails.store import EmailStore
+    from settings import Settings
 
     Run = Callable[..., Result]
 
@@ -33,19 +34,23 @@ def _three_rows(store: EmailStore, row: dict[str, Any], tmp_path: Path, monkeypa
 def test_sweep_says_what_it_did(run: Run, raw_queue: RawQueue, store: EmailStore, tmp_path: Path) -> None:
     result = run("sweep")
     assert result.exit_code == 0
-    done = "enqueued 1, settled 1 as Unknown, seen 1 for the first time; "
+    done = "enqueued 1, settled 1 as Unknown and 0 as Failed, seen 1 for the first time; "
     assert result.stdout.startswith(done)
     assert result.stdout.endswith("read units\n")
     assert [json.loads(message["Body"]) for message in raw_queue.receive(10)] == [{"email_id": "left-behind"}]
     assert (store.get("dead") or {})["EmailStatus"] == "Unknown"
-    assert run("sweep").stdout.startswith("enqueued 0, settled 0 as Unknown, seen 0 for the first time; ")
+    assert run("sweep").stdout.startswith(
+        "enqueued 0, settled 0 as Unknown and 0 as Failed, seen 0 for the first time; "
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_sweep_says_what_a_dry_run_would_have_done(run: Run, raw_queue: RawQueue, store: EmailStore) -> None:
     result = run("sweep", "--dry-run")
     assert result.exit_code == 0
-    assert result.stdout.startswith("would have enqueued 1, settled 1 as Unknown, seen 1 for the first time; ")
+    assert result.stdout.startswith(
+        "would have enqueued 1, settled 1 as Unknown and 0 as Failed, seen 1 for the first time; "
+    )
     assert raw_queue.receive(10) == []
     assert (store.get("dead") or {})["EmailStatus"] == "Sending"
     assert "UpdatedAt" not in (store.get("new") or {})
@@ -59,12 +64,40 @@ def test_sweep_waits_as_long_as_the_setting_says(
     assert run("sweep").stdout.startswith("enqueued 2, ")
 
 
-def test_sweep_goes_on_from_the_position_that_an_interrupted_one_left(run: Run, tmp_path: Path) -> None:
+def position_at_the_end(table: str) -> str:
+    return json.dumps({"table": table, "keys": dict.fromkeys(("0", "1", "2", "3"))})
+
+
+def test_sweep_goes_on_from_the_position_that_an_interrupted_one_left(
+    run: Run, settings: Settings, tmp_path: Path
+) -> None:
     position = tmp_path / "elsewhere"
-    position.write_text(json.dumps(dict.fromkeys(("0", "1", "2", "3"))))
+    position.write_text(position_at_the_end(settings.table))
     assert run("sweep", "--position", str(position)).stdout.startswith("enqueued 0, settled 0 ")
     assert not position.exists()
     assert run("sweep", "--position", str(position)).stdout.startswith("enqueued 1, settled 1 ")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (position_at_the_end("another"), "is the position of a sweep of table another, not of "),
+        ('{"0": null}', "holds no position of a sweep"),
+        ("", "holds no position of a sweep"),
+        ("[]", "holds no position of a sweep"),
+    ],
+    ids=["another table", "no table", "empty", "no object"],
+)
+def test_sweep_refuses_a_position_that_is_not_of_its_table(
+    run: Run, raw_queue: RawQueue, tmp_path: Path, content: str, why: str
+) -> None:
+    position = tmp_path / "elsewhere"
+    position.write_text(content)
+    result = run("sweep", "--position", str(position))
+    assert result.exit_code == 1
+    assert why in result.stderr
+    assert "--position" in result.stderr
+    assert (position.read_text(), raw_queue.receive(10)) == (content, [])
 
 
 def test_sweep_names_what_sqs_does_not_take_and_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -90,7 +91,7 @@ class FailingStore(EmailStore):
     """A store that is away for so many of its writes after the claim, or for all of them."""
 
     def __init__(self, store: EmailStore, failures: float) -> None:
-        super().__init__(store._client, store._table)
+        super().__init__(store._client, store.table)
         self.failures = failures
         self.failed = 0
 
@@ -158,7 +159,7 @@ def iso(seconds_from_now: float) -> str:
 
 def make_due(store: EmailStore, row: dict[str, Any]) -> None:
     store._client.update_item(
-        TableName=store._table, Key={"EmailId": {"S": row["EmailId"]}}, UpdateExpression="REMOVE NextAttemptAt"
+        TableName=store.table, Key={"EmailId": {"S": row["EmailId"]}}, UpdateExpression="REMOVE NextAttemptAt"
     )
 
 
@@ -193,7 +194,7 @@ def test_what_is_sent_is_what_the_claim_returned(
     store.put(row)
     delivery.load(row["EmailId"])
     store._client.put_item(
-        TableName=store._table,
+        TableName=store.table,
         Item={name: {"S": value} for name, value in row.items() if isinstance(value, str)}
         | {"Subject": {"S": "Corrected"}, "RecipientsTo": {"SS": ["grace@example.com"]}},
     )
@@ -231,6 +232,24 @@ def test_a_row_that_cannot_be_mapped_is_failed_with_its_reason(
     assert "ada@example.com, the" not in failed["FailureReason"]
     assert provider.sent == []
     assert settle(row["EmailId"]) == Finished("already Failed")
+
+
+def test_a_number_of_more_than_38_digits_is_read(
+    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    """boto3 cannot (boto/boto3#4693)."""
+    store.put(row | {"NextAttemptAt": Decimal("-1E+38"), "Price": Decimal("1E+40")})
+    assert isinstance(delivery.load(row["EmailId"]), Ready)
+    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    assert provider.sent == [row["EmailId"]]
+
+
+def test_more_attempts_than_can_be_counted_are_failed_with_the_reason(
+    delivery: Delivery, store: EmailStore, row: dict[str, Any]
+) -> None:
+    store.put(row | {"Attempts": Decimal("1E+38")})
+    assert delivery.load(row["EmailId"]) == Finished("Failed: invalid row")
+    assert "Attempts" in stands(store, row)["FailureReason"]
 
 
 @pytest.mark.parametrize("status", [None, "", ...], ids=["NULL", "empty", "missing"])
@@ -580,7 +599,7 @@ def test_a_holder_whose_claim_another_took_over_records_nothing(
     delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     def operator_and_another_worker() -> None:
-        store._client.delete_item(TableName=store._table, Key={"EmailId": {"S": row["EmailId"]}})
+        store._client.delete_item(TableName=store.table, Key={"EmailId": {"S": row["EmailId"]}})
         store.put({**row, "EmailStatus": "Sent", "ClaimedBy": "another", "ProviderMessageId": "another's"})
 
     provider.meanwhile = operator_and_another_worker
@@ -654,7 +673,7 @@ def test_a_claim_that_took_too_long_is_given_back_uncounted_before_the_first_byt
             return claim
 
     store.put(row)
-    slow = Delivery(Slow(store._client, store._table), {"stub": provider}, settings)
+    slow = Delivery(Slow(store._client, store.table), {"stub": provider}, settings)
     assert slow.send(row["EmailId"]) == Later(0, "the claim took too long to reach the provider")
     assert provider.sent == []
     pending = stands(store, row)
@@ -706,7 +725,7 @@ def test_a_row_that_changed_after_the_look_is_looked_at_again(
 
     store.put(row)
     claim = store.claim(row["EmailId"], lease=60)
-    outcome = Delivery(Stale(store._client, store._table), {"stub": provider}, settings).load(row["EmailId"])
+    outcome = Delivery(Stale(store._client, store.table), {"stub": provider}, settings).load(row["EmailId"])
     assert outcome == Later(0, "the row changed meanwhile")
     assert stands(store, row) == claim.row
 
@@ -718,7 +737,7 @@ def test_a_claim_lost_to_a_row_that_is_ready_again_is_tried_again(
         def claim(self, email_id: str, *, lease: float) -> Claim:
             raise Conflict(row)
 
-    beaten = Delivery(Beaten(store._client, store._table), {"stub": provider}, settings)
+    beaten = Delivery(Beaten(store._client, store.table), {"stub": provider}, settings)
     assert beaten.send(row["EmailId"]) == Later(0, "the row changed meanwhile")
     assert provider.sent == []
 

@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from decimal import Decimal, Rounded
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -268,17 +268,34 @@ def test_odd_values_of_its_attributes_stop_no_sweep_and_hinder_no_other_row(tabl
     assert "left-behind" in found
 
 
-@pytest.mark.xfail(raises=Rounded, reason="boto3 cannot read it (boto/boto3#4693), and no row of its page is swept")
 def test_a_number_of_more_than_38_digits_is_odd_too(table: Table) -> None:
+    """boto3 cannot read it (boto/boto3#4693)."""
     table.put("odd", UpdatedAt=OLD, NextAttemptAt=Decimal("-1E+38"))
+    table.put("left-behind", UpdatedAt=OLD)
     table.sweep()
-    assert table.enqueued() == ["odd"]
+    assert table.enqueued() == ["left-behind", "odd"]
+
+
+@pytest.mark.parametrize("email_id", [" ", "line\nbreak", "x" * 191], ids=["blank", "control character", "too long"])
+@pytest.mark.parametrize("attributes", [{"UpdatedAt": OLD}, {}], ids=["left behind", "first seen"])
+def test_a_pending_row_whose_id_no_worker_takes_is_failed_and_not_enqueued(
+    table: Table, email_id: str, attributes: Row
+) -> None:
+    table.put(email_id, **attributes)
+    assert table.sweep(dry_run=True).discarded == 1
+    assert table.sweep().discarded == 1
+    row = table.rows()[email_id]
+    assert row["EmailStatus"] == "Failed"
+    assert row["FailureReason"].startswith("email_id ")
+    assert table.sweep().discarded == 0
+    assert table.enqueued() == []
 
 
 class ScriptedStore(EmailStore):
     """Has these rows in one page, and takes no write."""
 
     def __init__(self, *rows: Row) -> None:
+        self.table = "scripted"
         self._rows = rows
 
     def scan(self, segment: int, segments: int, start: Row | None) -> tuple[list[Row], Row | None, float]:
@@ -387,7 +404,7 @@ def test_a_dry_run_reports_the_same_and_writes_nothing(table: Table, small_pages
 
 def test_a_dry_run_sees_the_whole_table_and_leaves_the_position_of_a_real_sweep(table: Table) -> None:
     table.put("left-behind", UpdatedAt=OLD)
-    through = json.dumps(dict.fromkeys(("0", "1", "2", "3")))
+    through = json.dumps({"table": table.store.table, "keys": dict.fromkeys(("0", "1", "2", "3"))})
     table.position.write_text(through)
     assert table.sweep(dry_run=True).enqueued == 1
     assert table.position.read_text() == through
@@ -400,7 +417,7 @@ class FailingStore(EmailStore):
     """Is away after so many pages."""
 
     def __init__(self, store: EmailStore, pages: int) -> None:
-        super().__init__(store._client, store._table)
+        super().__init__(store._client, store.table)
         self._left = pages
 
     def scan(self, *arguments: Any) -> Any:
@@ -449,12 +466,13 @@ def test_a_sweep_whose_table_goes_away_is_finished_by_the_next(table: Table, sma
 def test_its_position_is_replaced_whole_so_that_a_kill_leaves_no_half_of_it(table: Table, small_pages: None) -> None:
     for number in range(12):
         table.put(f"left-{number}", UpdatedAt=OLD)
-    table.position.write_text("{}")
+    start = json.dumps({"table": table.store.table, "keys": {}})
+    table.position.write_text(start)
     with table.position.open() as opened:
         with pytest.raises(Interrupted):
             table.sweep(progress=interrupt)
-        assert opened.read() == "{}"
-    assert json.loads(table.position.read_text()).keys() == {"0", "1", "2", "3"}
+        assert opened.read() == start
+    assert json.loads(table.position.read_text())["keys"].keys() == {"0", "1", "2", "3"}
     assert list(table.position.parent.iterdir()) == [table.position]
 
 

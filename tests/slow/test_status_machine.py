@@ -156,7 +156,7 @@ class Statuses(RuleBasedStateMachine):
         self._clock = Clock()
         for module in ("delivery", "store", "sweep"):
             self._patch.setattr(f"emails.{module}.time", self._clock)
-        stopping = StoppingStore(self.store._client, self.store._table)
+        stopping = StoppingStore(self.store._client, self.store.table)
         self._delivery = Delivery(stopping, {"stub": self}, self.settings)
         self._workers: list[Worker] = []
         self._allowed: set[tuple[str, str]] = set()
