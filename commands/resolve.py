@@ -13,21 +13,21 @@ from settings.aws import client
 
 @click.command()
 @click.argument("email_id", metavar="ID")
-@click.option("--sent", "verdict", flag_value="sent", help="It was sent: the provider's log has it.")
-@click.option("--resend", "verdict", flag_value="resend", help="Send it (again), with all its attempts before it.")
-def resolve(email_id: str, verdict: str | None) -> None:
+@click.option("--sent", is_flag=True, help="It was sent: the provider's log has it.")
+@click.option("--resend", is_flag=True, help="Send it (again), with all its attempts before it.")
+def resolve(email_id: str, *, sent: bool, resend: bool) -> None:
     """Settle the email ID, which is Unknown or Failed.
 
     Unknown means that a worker or an answer was lost: look for the id at the provider (header X-Email-Id) before
     --resend, or somebody may get it twice.
     """
-    if verdict is None:
+    if sent == resend:
         raise click.UsageError("Say --sent or --resend.")
     settings = get_settings()
     store = EmailStore(client("dynamodb", settings), settings.table)
     queue = RawQueue(client("sqs", settings), settings)
     try:
-        if verdict == "sent":
+        if sent:
             store.resolve_sent(email_id)
             click.echo(f"{email_id} is Sent.")
             return

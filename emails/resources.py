@@ -23,6 +23,24 @@ DEAD_LETTER_RETENTION_SECONDS = 14 * 24 * 3600  # the longest that SQS keeps a m
 # A backstop for messages that kill workers. Waits burn no receives, so an honest message never comes near.
 MAX_RECEIVES = 20
 
+# What SQS and DynamoDB answer to credentials that are wrong, expired, or not allowed to do it (their "Common errors").
+_DENIED = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "NotAuthorized",
+        "OptInRequired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+
 
 class ResourcesMissing(Exception):
     """A queue or the table is missing, or nothing answers. The text says what to do."""
@@ -42,7 +60,9 @@ def check_resources(settings: Settings) -> None:
     except BotoCoreError as error:
         raise ResourcesMissing(unreachable(settings, error)) from None
     except ClientError as error:
-        msg = f"AWS refuses in {settings.region}: {error}. Check the credentials and their policy."
+        denied = error.response["Error"]["Code"] in _DENIED
+        advice = "Check the credentials and their policy." if denied else "Start again when that is over."
+        msg = f"AWS refuses in {settings.region}: {error}. {advice}"
         raise ResourcesMissing(msg) from None
     if missing:
         msg = f"Missing: {', '.join(missing)}. Make them with `make provision` (email-service provision)."

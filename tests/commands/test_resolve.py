@@ -93,9 +93,12 @@ def test_there_is_nothing_to_resolve_without_a_row(
     assert raw_queue.receive(10) == []
 
 
-def test_without_a_verdict_nothing_is_resolved(run: Run, put: Put, store: EmailStore) -> None:
+@pytest.mark.parametrize("verdicts", [(), ("--sent", "--resend"), ("--resend", "--sent")])
+def test_without_one_verdict_nothing_is_resolved(
+    run: Run, put: Put, store: EmailStore, verdicts: tuple[str, ...]
+) -> None:
     email_id = put("Unknown")
-    result = run("resolve", email_id)
+    result = run("resolve", *verdicts, email_id)
     assert result.exit_code == 2
     assert "Say --sent or --resend." in result.output
     assert (store.get(email_id) or {})["EmailStatus"] == "Unknown"

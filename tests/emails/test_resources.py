@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import uuid
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -128,24 +129,34 @@ def test_the_advice_for_an_endpoint_is_not_that_for_a_region() -> None:
     assert "emulator" not in unreachable(Settings(region="eu-west-1"), error)
 
 
-def test_a_refusal_of_aws_names_credentials_and_policy(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("AccessDenied", "Check the credentials and their policy."),
+        ("ExpiredTokenException", "Check the credentials and their policy."),
+        ("RequestThrottled", "Start again when that is over."),
+        ("InternalFailure", "Start again when that is over."),
+    ],
+)
+def test_a_refusal_of_aws_is_named_and_blames_the_credentials_only_where_it_is_theirs(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, code: str, advice: str
+) -> None:
     def refuse(service: str, settings: Settings) -> Any:
         made: Any = client(service, settings)  # type: ignore[call-overload]  # either service
-        made.meta.events.register("before-call", _access_denied)
+        made.meta.events.register("before-call", answer)
         return made
 
+    def answer(**_: Any) -> tuple[Any, dict[str, Any]]:
+        """An answer in the network's place."""
+        error = {"Code": code, "Message": "not now"}
+        return SimpleNamespace(status_code=403), {"Error": error, "ResponseMetadata": {}}
+
     monkeypatch.setattr("emails.resources.client", refuse)
-    with pytest.raises(ResourcesMissing, match=r"^AWS refuses in localstack: .*AccessDenied.*Check the credentials"):
+    with pytest.raises(ResourcesMissing) as raised:
         check_resources(settings)
-
-
-def _access_denied(**_: Any) -> tuple[Any, dict[str, Any]]:
-    """An answer in the network's place."""
-
-    class Response:
-        status_code = 403
-
-    return Response(), {"Error": {"Code": "AccessDenied", "Message": "not allowed"}, "ResponseMetadata": {}}
+    assert str(raised.value).startswith("AWS refuses in localstack: ")
+    assert f"({code})" in str(raised.value)
+    assert str(raised.value).endswith(f"not now. {advice}")
 
 
 @pytest.fixture
