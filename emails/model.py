@@ -74,8 +74,9 @@ def _arrow(
 
 CLAIM = _arrow(EmailStatus.PENDING, to=EmailStatus.SENDING)
 DISCARD = _arrow(EmailStatus.PENDING, None, to=EmailStatus.FAILED)
-# A holder whose lease ran out while the provider answered is late, not wrong: Unknown becomes Sent.
-RECORD = _arrow(EmailStatus.SENDING, EmailStatus.UNKNOWN, to=EmailStatus.SENT, by_holder=True)
+# A holder whose lease ran out while the provider answered is late, not wrong: Unknown becomes Sent. Where an operator
+# has said so before, it adds its receipt.
+RECORD = _arrow(EmailStatus.SENDING, EmailStatus.UNKNOWN, EmailStatus.SENT, to=EmailStatus.SENT, by_holder=True)
 GIVE_BACK = _arrow(EmailStatus.SENDING, to=EmailStatus.PENDING, by_holder=True)
 FAIL = _arrow(EmailStatus.SENDING, to=EmailStatus.FAILED, by_holder=True)
 LOSE_TRACK = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, by_holder=True)

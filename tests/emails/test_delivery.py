@@ -577,6 +577,22 @@ def test_a_late_holder_moves_unknown_to_sent(
     assert provider.sent == [row["EmailId"]]
 
 
+def test_a_holder_that_is_later_than_an_operators_word_adds_its_receipt(
+    delivery: Delivery, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
+) -> None:
+    def lease_ends() -> None:
+        clock.ahead += 1000
+        delivery.load(row["EmailId"])
+        store.resolve_sent(row["EmailId"])
+
+    provider.meanwhile = lease_ends
+    store.put(row)
+    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    sent = stands(store, row)
+    assert (sent["EmailStatus"], sent["Provider"], sent["ProviderMessageId"]) == ("Sent", "stub", "id-1")
+    assert "FailureReason" not in sent
+
+
 @pytest.mark.parametrize("error", [TemporaryError("busy"), PermanentError("no"), NoTellingError("?")], ids=repr)
 def test_a_late_holder_moves_unknown_to_nothing_but_sent(
     store: EmailStore, settings: Settings, clock: Clock, row: dict[str, Any], error: Exception
