@@ -23,6 +23,7 @@ class Queue:
     def __init__(self, messages: int = 0) -> None:
         self.left = messages
         self.asked: list[int] = []
+        self.waits: list[bool] = []
         self.delivered: list[Any] = []
         self.released: list[Any] = []
         self.errors: list[Exception] = []
@@ -31,6 +32,7 @@ class Queue:
 
     def receive(self, count: int, wait: bool) -> list[dict[str, Any]]:
         self.asked.append(count)
+        self.waits.append(wait)
         self.gate.wait(60)
         if self.errors:
             raise self.errors.pop()
@@ -82,6 +84,20 @@ def test_a_full_prefetch_parks_the_poll_and_room_wakes_it(
     room.give_back(1)
     wait_until(lambda: len(queue.delivered) == 30)
     assert queue.asked == [10, 10, 10]
+
+
+def test_only_one_of_two_receives_at_once_waits_for_messages_to_come(
+    room: Room, start: Start, wait_until: Callable[..., None]
+) -> None:
+    """What the other would wait with is room that another queue may need."""
+    room.limit = 1000
+    queue = Queue(messages=100)
+    queue.gate.clear()
+    poller = start(queue)
+    poller._plenty.set()
+    wait_until(lambda: len(queue.waits) == 2)
+    assert sorted(queue.waits) == [False, True]
+    queue.gate.set()
 
 
 def test_a_limit_below_ten_is_asked_for_whole(room: Room, start: Start, wait_until: Callable[..., None]) -> None:
