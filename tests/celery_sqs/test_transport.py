@@ -264,6 +264,13 @@ def test_a_half_open_connection_is_noticed_and_no_poll_is_taken_for_one() -> Non
     assert LONGEST_POLL_SECONDS < CLIENT_CONFIG["read_timeout"] <= 2 * LONGEST_POLL_SECONDS
 
 
+def test_more_threads_share_a_client_than_boto3_has_connections_for_by_default(queues: Queues) -> None:
+    with queues.app.connection_for_read() as connection:
+        clients = [connection.channel().sqs() for _ in range(2)]
+    assert clients[0] is clients[1], "the channels of a process share it"
+    assert clients[0].meta.config.max_pool_connections == CLIENT_CONFIG["max_pool_connections"] > 16
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poller_module, "LAST_BACKOFF_SECONDS", 0.01)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
+
+from emails.store import StoreUnavailable
+from tasks import pipeline as pipeline_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,3 +96,20 @@ def test_an_expired_task_of_no_email_stops_nobody(
     pipeline.store.put(row)
     pipeline.enqueue(row["EmailId"])
     pipeline.wait_until(lambda: pipeline.status(row) == "Sent")
+
+
+@pytest.mark.filterwarnings("ignore::celery.exceptions.CPendingDeprecationWarning")
+def test_while_dynamodb_is_away_a_revoked_task_is_logged_and_stops_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The consumer's thread writes it, for no longer than the client's time-outs (tests/settings/test_aws.py)."""
+
+    class Away:
+        def cancel(self, email_id: str, reason: str) -> bool:
+            raise StoreUnavailable("DynamoDB cannot be reached")
+
+    monkeypatch.setattr(pipeline_module, "delivery", Away)
+    request = SimpleNamespace(id="task-1", args=["email-1"])
+    with caplog.at_level("ERROR", pipeline_module.logger.name):
+        pipeline_module.explain_revoked(pipeline_module.load_email, request)
+    assert "revoked task task-1 stays as it is, for sweep to find: DynamoDB cannot be reached" in caplog.text
