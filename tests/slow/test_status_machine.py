@@ -45,9 +45,10 @@ LONG = 10**6
 
 # DESIGN's arrows, by who may take them.
 CLAIM, DISCARD, ABANDON = ("Pending", "Sending"), ("Pending", "Failed"), ("Sending", "Unknown")
+GIVE_BACK = ("Sending", "Pending")
 BY_HOLDER = {
     ("Sending", "Sent"),
-    ("Sending", "Pending"),
+    GIVE_BACK,
     ("Sending", "Failed"),
     ("Sending", "Unknown"),
     ("Unknown", "Sent"),  # it was late
@@ -74,7 +75,7 @@ FATES: dict[str, list[Any]] = {
         Answer(accepts=True, error=NoTellingError("the answer was lost")),
         Answer(accepts=True, error=RuntimeError("unforeseen")),
         Answer(accepts=False, error=NoTellingError("the request was lost")),
-        *[Answer(accepts=False, error=TemporaryError("busy", retry_after=5))] * 3,
+        *[Answer(accepts=False, error=TemporaryError("busy", retry_after=5))] * 6,
         Answer(accepts=False, error=PermanentError("no")),
         CRASHES,
     ],
@@ -203,14 +204,16 @@ class Statuses(RuleBasedStateMachine):
         events += ["a_worker_loads", "it_is_swept", "time_passes"]
         events += ["an_operator_says_that_it_was_sent", "an_operator_resends_it", "an_operator_cancels_it"]
         if status == "Pending":
-            events += ["its_time_comes"] * 2
-            events += ["a_worker_sends"] * 8 if 0 < len(self._workers) < 4 else []  # whom the others come too late for
+            if self._stands.get("NextAttemptAt", 0) > self._clock.now:
+                events += ["its_time_comes"] * 8
+            elif 0 < len(self._workers) < 4:  # for whom the others are too late
+                events += ["a_worker_sends"] * 8
         elif status == "Sending":
             events += ["its_lease_ends"] * 2
         elif not self._workers:
             events += ["it_is_written"] * 8
         elif status == "Unknown":
-            events += ["an_operator_resends_it"] * 8
+            events += ["an_operator_resends_it"] * 4
         self._allowed, self._holder = set(), None
         getattr(self, data.draw(st.sampled_from(events), label="event"))(data)
 
@@ -290,6 +293,8 @@ class Statuses(RuleBasedStateMachine):
         assert arrow[0] == arrow[1] or arrow in self._allowed, f"{arrow}, where {self._allowed} are allowed"
         if arrow == CLAIM:
             assert before.get("NextAttemptAt", 0) <= self._clock.now, "it was claimed before its time"
+        if arrow == GIVE_BACK:
+            assert self._stands["Attempts"] < MAX_ATTEMPTS, "it was given back after its last attempt"
         if arrow == ABANDON and self._holder is None:
             assert before["ClaimExpiresAt"] < self._clock.now, "a lease that is alive was abandoned"
         if arrow[0] != arrow[1] and self._holder is not None:
@@ -378,6 +383,6 @@ def test_no_order_of_events_loses_an_email_or_sends_it_twice(emulator: str) -> N
     run_state_machine_as_test(
         Statuses,
         settings=hypothesis_settings(
-            max_examples=50, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
