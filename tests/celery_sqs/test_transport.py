@@ -16,8 +16,9 @@ import kombu
 import pytest
 
 from celery_sqs import poller as poller_module
+from celery_sqs.clients import CLIENT_CONFIG
+from celery_sqs.exceptions import DelayRefused, MessageTooLarge
 from celery_sqs.quiet import OnceAMinute
-from celery_sqs.transport import CLIENT_CONFIG, DelayRefused, MessageTooLarge
 from tests.proxy import Proxy, running
 
 if TYPE_CHECKING:

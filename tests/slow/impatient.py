@@ -1,5 +1,5 @@
 """For `celery worker --include`: a client that gives up before some of the fault proxy's hangs end."""
 
-from celery_sqs import transport
+from celery_sqs import clients
 
-transport.CLIENT_CONFIG["read_timeout"] = 4  # above the tests' WAIT_TIME_SECONDS
+clients.CLIENT_CONFIG["read_timeout"] = 4  # above the tests' WAIT_TIME_SECONDS

@@ -1,0 +1,455 @@
+"""kombu's SQS channel, wired to our way of receiving, settling, sending and delaying."""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import json
+import threading
+import time
+from functools import partial
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from celery._state import get_current_task
+from celery.events.event import EVENT_EXCHANGE_NAME
+from celery.signals import worker_shutting_down
+from kombu.log import get_logger
+from kombu.transport import SQS, virtual
+from kombu.transport.SQS.exceptions import DoesNotExistQueueException
+from kombu.transport.virtual.base import queue_declare_ok_t
+from kombu.utils.json import dumps
+
+from celery_sqs import delays, raw_queues
+from celery_sqs.batches import MAX_MESSAGE_BYTES
+from celery_sqs.clients import CLIENT_CONFIG, EVENTS_CLIENT_CONFIG, one_a_process
+from celery_sqs.control_queues import ControlQueue, is_for_replies
+from celery_sqs.dead_letters import Reason, message_bytes
+from celery_sqs.deliveries import FINAL_FOR_SEND, get_deliveries, make_visible
+from celery_sqs.exceptions import ChannelClosed, DelayRefused, MessageTooLarge, PublishRefused
+from celery_sqs.monitoring import monitoring_of
+from celery_sqs.poller import Poller, Room
+from celery_sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage
+from celery_sqs.undisturbed import undisturbed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery_sqs.deliveries import Delivery
+    from celery_sqs.transport import Transport
+
+logger = get_logger(__name__)
+
+REJECTED = Reason("Rejected", "the worker rejected the message: its log has the message id and the cause")
+NOT_A_MESSAGE = Reason("NotAMessage", "the body is no message of kombu's")
+
+# An idle long poll has nothing to give back; one that swallowed a message answers at once.
+JOIN_SECONDS = 0.5
+
+
+class QoS(SQS.QoS):
+    """Counts what the consumer holds in `room`, which the pollers wait on."""
+
+    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
+        self.room = Room()
+        super().__init__(channel, prefetch_count)
+
+    @property
+    def prefetch_count(self) -> int:
+        return self.room.limit
+
+    @prefetch_count.setter
+    def prefetch_count(self, count: int) -> None:
+        self.room.limit = count
+
+    def ack(self, delivery_tag: str) -> None:
+        if delivery_tag in self._delivered and delivery_tag not in self._dirty:
+            super().ack(delivery_tag)
+            self.room.give_back(1)
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Nothing to do: `Deliveries` keeps what runs, and gives back what does not."""
+
+
+class Message(virtual.Message):
+    """A message that knows, once rejected, why."""
+
+    reject_reason: Reason = REJECTED
+
+
+class Channel(SQS.Channel):
+    """SQS channel."""
+
+    QoS = QoS
+    Message = Message
+
+    def __init__(self, connection: Transport, **kwargs: Any) -> None:
+        self._transport = connection  # kombu clears `connection` when it closes the channel
+        self._pollers: dict[str, Poller] = {}
+        self._queues: dict[str, Queue] = {}
+        self._token_expiries: dict[str, Any] = {}
+        self._assuming = threading.Lock()
+        super().__init__(connection, **kwargs)
+        self._monitoring = monitoring_of(self)
+        _channels.add(self)
+
+    # Queues and clients
+
+    def _update_queue_cache(self, queue_name_prefix: str) -> None:
+        """Fill the cache with the predefined queues alone: kombu lists up to 1,000 queues for every channel."""
+        if self.predefined_queues:
+            super()._update_queue_cache(queue_name_prefix)
+
+    def _resolve_queue_url(self, queue: str) -> str:
+        name = self.canonical_queue_name(queue)
+        if name not in self._queue_cache and not self.predefined_queues:
+            try:
+                self._queue_cache[name] = self.sqs().get_queue_url(QueueName=name)["QueueUrl"]
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in NO_SUCH_QUEUE:
+                    raise
+                raise DoesNotExistQueueException(f"Queue with name {name!r} doesn't exist in SQS") from None
+        return super()._resolve_queue_url(queue)
+
+    def _new_boto_client(self, service: str, *args: Any, config: Config | None = None, **kwargs: Any) -> Any:
+        """One client a process for the same arguments: they are thread-safe, and slow to make."""
+        ours = Config(**(CLIENT_CONFIG | (self.transport_options.get("client-config") or {})))
+        config = ours.merge(config) if config else ours
+        if kwargs.get("session_token"):  # STS's, another every quarter of an hour: kombu's channel keeps the last
+            return super()._new_boto_client(service, *args, config=config, **kwargs)
+        key = (service, args, tuple(sorted(kwargs.items())), self.endpoint_url, repr(vars(config)))
+        return one_a_process(key, partial(super()._new_boto_client, service, *args, config=config, **kwargs))
+
+    def impatient_client(self) -> Any:
+        """For what is not to hold anybody up."""
+        user, password = self.conninfo.userid, self.conninfo.password
+        return self._new_boto_client("sqs", self.region, user, password, config=EVENTS_CLIENT_CONFIG)
+
+    def _handle_sts_session(self, queue: str, q: dict[str, Any]) -> Any:
+        """Each queue has a token of its own, of whose expiries kombu remembers the last."""
+        with self._assuming:
+            self.sts_expiration = self._token_expiries.get(queue)
+            client = super()._handle_sts_session(queue, q)
+            self._token_expiries[queue] = self.sts_expiration
+            return client
+
+    def _queue(self, queue: str) -> Queue:
+        if self._monitoring and (own := self._monitoring.queues.get(queue)):
+            return own
+        if queue not in self._queues:
+            name = self.canonical_queue_name(queue)
+            self._queues[queue] = Queue(name, self._new_queue(queue), self._client_of(name))
+        return self._queues[queue]
+
+    def _client_of(self, name: str) -> Callable[[], Any]:
+        last = self.sqs(queue=name)
+
+        def client() -> Any:
+            nonlocal last
+            # A closed channel has lost its options; what is still held is settled by the client it had last.
+            last = last if self.closed else self.sqs(queue=name)
+            return last
+
+        return client
+
+    # Receiving
+
+    def basic_consume(
+        self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, *args: Any, **kwargs: Any
+    ) -> None:
+        if no_ack:
+            self._noack_queues.add(queue)
+        # Not kombu's SQS channel's, which starts its own polling on the hub.
+        virtual.Channel.basic_consume(self, queue, no_ack, callback, consumer_tag, *args, **kwargs)
+        source = self._queue(queue)
+        poller = self._pollers[queue] = Poller(
+            queue,
+            self.qos.room,
+            receive=lambda count, wait: source.receive(
+                count, self.wait_time_seconds if wait else 0, self.visibility_timeout
+            ),
+            accept=lambda messages: self._accept(queue, source, messages),
+            give_back=lambda messages: make_visible(source, [message["ReceiptHandle"] for message in messages]),
+        )
+        self.qos.room.sharers = len(self._pollers)
+        if self._transport.liveness and not isinstance(source, ControlQueue):
+            self._transport.liveness.watch(queue, poller)
+        poller.start()
+
+    def basic_cancel(self, consumer_tag: str) -> None:
+        """Stop consuming a queue, and give back what nobody has begun to work on."""
+        queue = self._tag_to_queue.get(consumer_tag, "")
+        super().basic_cancel(consumer_tag)
+        self.stop_receiving(queue)
+
+    def stop_receiving(self, queue: str) -> None:
+        poller = self._pollers.pop(queue, None)
+        if poller:
+            poller.stop()
+            self.qos.room.sharers = max(1, len(self._pollers))
+            if self._transport.liveness:
+                self._transport.liveness.forget(queue)
+            _stopped.add(poller)
+            self._release(queue)
+
+    def _release(self, queue: str) -> None:
+        held = get_deliveries()
+        source = self._queue(queue)
+        held.release([delivery for delivery in held.held() if delivery.queue is source])
+
+    def _accept(self, queue: str, source: Queue, messages: list[ReceivedMessage]) -> None:
+        """Hand each message to the consumer, or settle it here where it is not to reach the consumer."""
+        for message in messages:
+            if payload := self._admit(queue, source, message):
+                self._transport.inbox.put((self, queue, payload))
+            else:
+                self.qos.room.give_back(1)
+        if queue not in self._pollers:  # it stopped meanwhile: nobody looks into the inbox
+            self._release(queue)
+
+    def _admit(self, queue: str, source: Queue, message: ReceivedMessage) -> dict[str, Any] | None:
+        delivery = get_deliveries().add(source, message, self.visibility_timeout)
+        payload = self._to_payload(queue, message)
+        if payload is None:
+            delivery.reject(NOT_A_MESSAGE)
+            return None
+        if isinstance(source, ControlQueue):
+            if self._monitoring and source.is_for_commands:
+                self._monitoring.events.look_again()
+            if not source.is_timely(payload["body"], payload["headers"]):
+                delivery.ack()
+                return None
+        if delays.is_early(payload["headers"]):
+            delivery.delay(delays.delay_seconds(payload["headers"]))
+            return None
+        payload["headers"].pop("eta", None)  # it is due: Celery's worker would set a timer for it
+        payload["properties"]["delivery_tag"] = delivery.tag
+        # kombu's names. Without the body: prefork pickles it all for its processes.
+        known = {name: value for name, value in message.items() if name != "Body"}
+        payload["properties"]["delivery_info"] |= {"sqs_message": known, "sqs_queue": source.url}
+        return payload
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
+        """One message, outside of any consumer."""
+        message = super().basic_get(queue, no_ack, **kwargs)
+        delivery = get_deliveries().get(message.delivery_tag) if message else None
+        if delivery and no_ack:
+            delivery.ack()
+        elif delivery:
+            self.qos.room.add()
+        return message
+
+    def _get(self, queue: str) -> dict[str, Any]:
+        source = self._queue(queue)
+        for message in source.receive(1, self.wait_time_seconds, self.visibility_timeout):
+            if payload := self._admit(queue, source, message):
+                return payload
+        raise Empty
+
+    def _to_payload(self, queue: str, message: ReceivedMessage) -> dict[str, Any] | None:
+        """The message as kombu's virtual transports have it, or None where its body is none of kombu's."""
+        if task := self._transport.raw_queues.get(queue):
+            return raw_queues.to_task_message(message, task)
+        try:
+            payload: dict[str, Any] = json.loads(self._decode_python_message_body(message["Body"]))
+            properties, headers = payload["properties"], payload["headers"]
+            body = self.decode_body(payload["body"], properties.get("body_encoding"))
+            if not isinstance(headers, dict) or not isinstance(properties["delivery_info"], dict):
+                return None
+            if payload.get("content-type") == "application/json":
+                json.loads(body)  # Celery acknowledges what it cannot decode
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            return None
+        return payload
+
+    @undisturbed
+    def deliver(self, queue: str, payload: dict[str, Any]) -> None:
+        """Hand a message to the queue's consumer, in the consumer's thread."""
+        delivery = get_deliveries().get(payload["properties"]["delivery_tag"])
+        if delivery is None:  # the consumer was cancelled since, and the message given back
+            self.qos.room.give_back(1)
+            return
+        no_ack = queue in self._noack_queues
+        try:
+            self.connection._deliver(payload, queue)
+        except self.connection.connection_errors:
+            raise
+        except Exception as error:  # noqa: BLE001 (one message must not stop the consumer, whatever it holds)
+            # Celery's consumer trusts what is in a message: one without a task id ends the worker (KeyError).
+            name, message_id = type(error).__name__, delivery.message["MessageId"]
+            logger.error("the consumer of %s raised %s for message %s", queue, name, message_id)
+            delivery.reject(Reason(name, f"the consumer raised {name} when it read the message"))
+            self.qos.ack(delivery.tag)
+        if no_ack:
+            delivery.ack()
+            self.qos.room.give_back(1)
+
+    # Events and remote control
+
+    @property
+    def supports_fanout(self) -> bool:
+        return self._monitoring is not None
+
+    def queue_declare(self, queue: str = "", passive: bool = False, **kwargs: Any) -> Any:
+        """Declare a queue; one that goes with its consumer is made where it is bound, since its exchange names it."""
+        if self._monitoring and kwargs.get("auto_delete"):
+            return queue_declare_ok_t(queue, message_count=0, consumer_count=0)
+        return super().queue_declare(queue, passive, **kwargs)
+
+    def queue_bind(self, queue: str, exchange: str = "", routing_key: str = "", *args: Any, **kwargs: Any) -> None:
+        if self._monitoring and self._is_broadcast_or_reply(exchange):
+            self._monitoring.queues.open(queue, exchange, routing_key)
+        else:
+            super().queue_bind(queue, exchange, routing_key, *args, **kwargs)
+
+    def queue_delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        if self._monitoring and self._monitoring.queues.get(queue):
+            self._monitoring.queues.close(queue)
+        else:
+            super().queue_delete(queue, *args, **kwargs)
+
+    def after_reply_message_received(self, queue: str) -> None:
+        """Keep the queue for the next call: its name could not be used again for a minute."""
+
+    def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any) -> None:
+        if self._monitoring and exchange == EVENT_EXCHANGE_NAME:
+            self._monitoring.events.add(message)
+        elif self._monitoring and is_for_replies(exchange):
+            self._inplace_augment_message(message, exchange, routing_key)
+            self._monitoring.queues.reply(exchange, routing_key, self._encode(message))
+        else:
+            super().basic_publish(message, exchange, routing_key, **kwargs)
+
+    def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **kwargs: Any) -> None:
+        if self._monitoring:
+            self._monitoring.queues.broadcast(exchange, self._encode(message))
+
+    def _is_broadcast_or_reply(self, exchange: str) -> bool:
+        known = self.state.exchanges.get(exchange, {"type": ""})
+        return exchange == EVENT_EXCHANGE_NAME or known["type"] == "fanout" or is_for_replies(exchange)
+
+    # Settling
+
+    @undisturbed
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        if delivery := get_deliveries().get(delivery_tag):
+            delivery.ack()
+        self.qos.ack(delivery_tag)
+
+    @undisturbed
+    def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Put the message on the queue's dead-letter queue with its reason, or let it be received again."""
+        delivery = get_deliveries().get(delivery_tag)
+        if delivery is None:
+            pass
+        elif requeue:
+            delivery.give_up(after=_requeue_delay(delivery.message))
+        elif self.qos.is_backoff_task(delivery_tag):
+            SQS.QoS.reject(self.qos, delivery_tag)  # kombu's backoff policy
+            delivery.leave()
+        else:
+            delivery.reject(self.qos.get(delivery_tag).reject_reason)
+        self.qos.ack(delivery_tag)
+
+    # Sending
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        """Send a message: because of the task that runs here, or else at once."""
+        if self.closed:
+            raise ChannelClosed("the channel is closed")  # kombu makes a new one, and tries again
+        target = self._queue(queue)
+        parameters = self._to_parameters(target, message)
+        if (size := message_bytes(parameters)) > MAX_MESSAGE_BYTES:
+            raise MessageTooLarge(f"the message has {size} bytes with its attributes; SQS takes {MAX_MESSAGE_BYTES}")
+        parent = _current_delivery()
+        # Two batches of a FIFO queue may overtake each other.
+        if parent and not target.is_fifo:
+            parent.publish(target, parameters)
+        else:
+            _send(target, parameters)
+
+    def _to_parameters(self, target: Queue, message: dict[str, Any]) -> dict[str, Any]:
+        """What SQS is asked to send, in kombu's terms: message attributes, group, deduplication id and delay."""
+        properties = message["properties"]
+        parameters: dict[str, Any] = {}
+        if attributes := properties.pop("message_attributes", None):
+            parameters["MessageAttributes"] = attributes
+        if group := properties.get("MessageGroupId"):
+            parameters["MessageGroupId"] = group
+        delay = self._resolve_delay_seconds(properties)
+        if (until_eta := delays.delay_seconds(message["headers"])) > 0:
+            delay = max(delay or 0, until_eta)
+        if target.is_fifo:
+            if delay:
+                raise DelayRefused(f"queue {target.name} is FIFO and takes no delay of a message; asked for {delay} s")
+            parameters.setdefault("MessageGroupId", "default")
+            parameters["MessageDeduplicationId"] = (
+                properties.get("MessageDeduplicationId") or properties["delivery_tag"]
+            )
+        elif delay is not None:
+            parameters["DelaySeconds"] = delay
+        parameters["MessageBody"] = self._encode(message)
+        return parameters
+
+    def _encode(self, message: dict[str, Any]) -> str:
+        body = dumps(message)
+        return SQS.AsyncMessage().encode(body) if self.sqs_base64_encoding else body
+
+
+_channels: WeakSet[Channel] = WeakSet()
+
+_stopped: WeakSet[Poller] = WeakSet()
+
+
+@worker_shutting_down.connect
+def stop_receiving(**_: Any) -> None:
+    """Give back what nobody has begun as soon as the signal comes: the consumer may be waiting for a busy pool.
+
+    In a thread, since a signal's handler must not wait, and a bare one, since `Thread.start` waits (gevent runs the
+    handler in its hub).
+    """
+
+    def stop() -> None:
+        for channel in list(_channels):
+            for queue in list(channel._pollers):
+                channel.stop_receiving(queue)
+
+    _thread.start_new_thread(stop, ())
+
+
+@atexit.register
+def _let_pollers_give_back() -> None:
+    """Wait for the long polls that are still open: one may have swallowed what this process has just released or sent.
+
+    Runs after `Deliveries.exit`, which was registered later.
+    """
+    deadline = time.monotonic() + JOIN_SECONDS
+    for poller in list(_stopped):
+        poller.join(deadline)
+
+
+def _current_delivery() -> Delivery | None:
+    """What this process holds of the task that runs in this thread; none where it was acknowledged before it ran."""
+    task = get_current_task()
+    tag = ((task.request.properties if task else None) or {}).get("delivery_tag", "")
+    delivery = get_deliveries().get(tag)
+    return delivery if delivery and delivery.is_open else None
+
+
+def _send(target: Queue, parameters: dict[str, Any]) -> None:
+    try:
+        target.send(parameters)
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in FINAL_FOR_SEND:
+            raise PublishRefused(f"SQS refuses the message for queue {target.name}: {code}") from error
+        raise
+
+
+def _requeue_delay(message: ReceivedMessage) -> int:
+    """Seconds: what fails at once again would otherwise use up the queue's redrive policy in a moment."""
+    received = int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
+    return int(min(2**received, delays.MAX_DELAY_SECONDS))
