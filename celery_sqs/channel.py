@@ -25,7 +25,7 @@ from kombu.utils.json import dumps
 
 from celery_sqs import delays, raw_queues
 from celery_sqs.batches import MAX_MESSAGE_BYTES
-from celery_sqs.clients import CLIENT_CONFIG, EVENTS_CLIENT_CONFIG, one_a_process
+from celery_sqs.clients import CLIENT_CONFIG, IMPATIENT, one_a_process
 from celery_sqs.control_queues import ControlQueue, is_for_replies
 from celery_sqs.dead_letters import Reason, message_bytes
 from celery_sqs.deliveries import FINAL_FOR_SEND, get_deliveries, make_visible
@@ -126,7 +126,7 @@ class Channel(SQS.Channel):
     def impatient_client(self) -> Any:
         """For what is not to hold anybody up."""
         user, password = self.conninfo.userid, self.conninfo.password
-        return self._new_boto_client("sqs", self.region, user, password, config=EVENTS_CLIENT_CONFIG)
+        return self._new_boto_client("sqs", self.region, user, password, config=IMPATIENT)
 
     def _handle_sts_session(self, queue: str, q: dict[str, Any]) -> Any:
         """Each queue has a token of its own, of whose expiries kombu remembers the last."""

@@ -26,8 +26,8 @@ CLIENT_CONFIG = {
     "parameter_validation": False,
 }
 
-# Events: nobody waits for them, and whoever sends them is not to be held up.
-EVENTS_CLIENT_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1})
+# Events, commands and replies: monitoring never slows work.
+IMPATIENT = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1})
 
 _made: dict[tuple[int, Hashable], Any] = {}
 _making = threading.RLock()

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -56,9 +57,10 @@ EXCHANGE_TAG, HOST_TAG, PID_TAG, LEASE_TAG = (f"celery_sqs:{name}" for name in (
 class ControlQueue(Queue):
     """A queue of this process."""
 
-    def __init__(self, name: str, url: str, client: Callable[[], Any], exchange: str) -> None:
-        super().__init__(name, url, client)
+    def __init__(self, client: Callable[[], Any], exchange: str, make: Callable[[], tuple[str, str]]) -> None:
+        super().__init__(exchange, "", client)
         self.exchange = exchange
+        self._make = make
         self._seen: OrderedDict[int, None] = OrderedDict()
 
     @property
@@ -80,7 +82,13 @@ class ControlQueue(Queue):
             self._seen.popitem(last=False)
         return is_new
 
+    def make(self) -> None:
+        """Make it in SQS, by a name of its own each time."""
+        self.name, self.url = self._make()
+
     def receive(self, count: int, wait_seconds: int, visibility_timeout: int) -> list[ReceivedMessage]:
+        if not self.url:
+            self.make()
         if is_for_replies(self.exchange):
             wait_seconds = min(wait_seconds, REPLY_WAIT_SECONDS)
         return super().receive(count, wait_seconds, visibility_timeout)
@@ -89,14 +97,21 @@ class ControlQueue(Queue):
 class ControlQueues:
     """This process's control queues, and the way to those of others. Thread-safe. Methods raise botocore's errors.
 
-    `prefix` is what all their names begin with; `attributes` and `tags` are those of the broker's other queues.
+    `prefix` is what all their names begin with; `client` has time-outs too short for long polls, which take
+    `patient_client`; `attributes` and `tags` are those of the broker's other queues.
     """
 
     def __init__(
-        self, prefix: str, client: Callable[[], Any], attributes: dict[str, str], tags: dict[str, str]
+        self,
+        prefix: str,
+        client: Callable[[], Any],
+        patient_client: Callable[[], Any],
+        attributes: dict[str, str],
+        tags: dict[str, str],
     ) -> None:
         self.prefix = prefix
         self._client = client
+        self._patient_client = patient_client
         # Of a queue that is consumed as it is: neither ordered nor redriven.
         self._attributes = {name: value for name, value in attributes.items() if not _is_of_other_queues(name)}
         self._tags = tags
@@ -111,11 +126,16 @@ class ControlQueues:
         """Have a queue of kombu's name `queue`, bound to the exchange."""
         with self._lock:
             if queue not in self._own:
-                # A name is refused for a minute after it was deleted (QueueDeletedRecently): hence a new one each
-                # time, except for replies, whose sender must know it.
-                nonce = routing_key if is_for_replies(exchange) else uuid.uuid4().hex
-                name = self._name(exchange, nonce)
-                self._own[queue] = ControlQueue(name, self._create(name, exchange), self._client, exchange)
+                make = partial(self._create, exchange, routing_key)
+                self._own[queue] = own = ControlQueue(self._patient_client, exchange, make)
+                try:
+                    own.make()
+                except (BotoCoreError, ClientError) as error:
+                    if not own.is_for_commands:
+                        del self._own[queue]
+                        raise
+                    # The worker is to work all the same. Its poll makes the queue as soon as that can be done.
+                    complain("remote control does not work, since its queue cannot be made: %r", error)
                 if self._keeper is None:
                     self._keeper = threading.Thread(target=self._keep, name="control queues", daemon=True)
                     self._keeper.start()
@@ -130,12 +150,12 @@ class ControlQueues:
             if own := self._own.pop(queue, None):
                 self._delete(own)
 
-    def bound_to(self, exchange: str, client: Any = None) -> list[Queue]:
+    def bound_to(self, exchange: str) -> list[Queue]:
         """Every process's queue that is bound to the exchange, as ListQueues knows them now."""
         start = _shortened(self.prefix + exchange)
         return [
-            Queue(name, url, lambda: client or self._client())
-            for name, url in _list_queues(client or self._client(), start)
+            Queue(name, url, self._client)
+            for name, url in _list_queues(self._client(), start)
             if name.rpartition("_")[0] == start
         ]
 
@@ -166,13 +186,14 @@ class ControlQueues:
         """Renew the leases, and make anew what somebody has deleted."""
         with self._lock:
             for own in self._own.values():
+                if not own.url:
+                    continue
                 try:
                     self._client().tag_queue(QueueUrl=own.url, Tags=_lease())
                 except (BotoCoreError, ClientError) as error:
                     if _code(error) in NO_SUCH_QUEUE:
                         logger.warning("somebody deleted %s, which this process consumes; making another", own.name)
-                        own.name = self._name(own.exchange, uuid.uuid4().hex)
-                        own.url = self._create(own.name, own.exchange)
+                        own.make()
                     else:
                         complain("cannot renew the lease of %s: %r", own.name, error)
 
@@ -196,16 +217,19 @@ class ControlQueues:
         digest = hashlib.sha256(nonce.encode()).hexdigest()[:_NONCE_LENGTH]
         return f"{_shortened(self.prefix + exchange)}_{digest}"
 
-    def _create(self, name: str, exchange: str) -> str:
+    def _create(self, exchange: str, routing_key: str) -> tuple[str, str]:
+        # A name is refused for a minute after it was deleted (QueueDeletedRecently): hence a new one each time, except
+        # for replies, whose sender must know it.
+        name = self._name(exchange, routing_key if is_for_replies(exchange) else uuid.uuid4().hex)
         tags = self._tags | {EXCHANGE_TAG: exchange, HOST_TAG: socket.gethostname(), PID_TAG: str(os.getpid())}
         attributes = self._attributes | {"MessageRetentionPeriod": str(RETENTION_SECONDS)}
         answer = self._client().create_queue(QueueName=name, Attributes=attributes, tags=tags | _lease())
-        url: str = answer["QueueUrl"]
-        return url
+        return name, answer["QueueUrl"]
 
     def _delete(self, own: ControlQueue) -> None:
         try:
-            self._client().delete_queue(QueueUrl=own.url)
+            if own.url:
+                self._client().delete_queue(QueueUrl=own.url)
         except (BotoCoreError, ClientError) as error:
             if _code(error) not in NO_SUCH_QUEUE:
                 complain("cannot delete %s: %r; its lease ends within an hour", own.name, error)

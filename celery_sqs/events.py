@@ -47,12 +47,11 @@ EXIT_FLUSH_SECONDS = 3.0
 class EventPublisher:
     """Merges events over a window, and sends what there is to every queue of the events exchange.
 
-    `client` is a boto3 client with short time-outs and no retries. `types`, where not empty, are the events to send.
+    `types`, where not empty, are the events to send.
     """
 
-    def __init__(self, queues: ControlQueues, client: Any, window: float, types: Collection[str]) -> None:
+    def __init__(self, queues: ControlQueues, window: float, types: Collection[str]) -> None:
         self._queues = queues
-        self._client = client
         self._window = window
         self._types = frozenset(types)
         self._changed = threading.Condition()
@@ -122,7 +121,7 @@ class EventPublisher:
             return
         if now >= self._look_again_at:
             self._look_again_at = now + WATCHERS_SECONDS
-            self._watchers = self._queues.bound_to(EVENT_EXCHANGE_NAME, self._client)
+            self._watchers = self._queues.bound_to(EVENT_EXCHANGE_NAME)
         if not self._watchers:
             return
         bodies = [{"MessageBody": body} for body in merged(events, self._headers)]

@@ -33,8 +33,8 @@ def monitoring_of(channel: Channel) -> Monitoring | None:
 
     def make() -> Monitoring:
         attributes, tags = options.get("sqs-creation-attributes") or {}, options.get("queue_tags") or {}
-        queues = ControlQueues(full_prefix, lambda: sqs, attributes, tags)
+        queues = ControlQueues(full_prefix, lambda: impatient, lambda: sqs, attributes, tags)
         window, types = options.get("events_window", WINDOW_SECONDS), options.get("event_types", ())
-        return Monitoring(queues, EventPublisher(queues, impatient, window, types))
+        return Monitoring(queues, EventPublisher(queues, window, types))
 
     return one_a_process((channel.endpoint_url, channel.region, full_prefix), make)

@@ -27,6 +27,8 @@ class Transport(SQS.Transport):
     # kombu tries a publish again for these, and then calls them OperationalError, for which `Request` gives up nothing.
     # Without ClientError a throttled publish would fail its task.
     connection_errors = (*SQS.Transport.connection_errors, ClientError)
+    # Without these kombu tries a publish once more, whatever its `max_retries` says (Connection.ensure).
+    recoverable_connection_errors = connection_errors
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         use_our_request()

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 from kombu.exceptions import InconsistencyError
@@ -28,7 +29,11 @@ def make(queues: Queues) -> Iterator[Callable[..., ControlQueues]]:
 
     def one(**options: Any) -> ControlQueues:
         made.append(
-            ControlQueues(f"{queues.prefix}control-", lambda: queues.sqs, **({"attributes": {}, "tags": {}} | options))
+            ControlQueues(
+                f"{queues.prefix}control-",
+                **{"client": lambda: queues.sqs, "patient_client": lambda: queues.sqs, "attributes": {}, "tags": {}}
+                | options,
+            )
         )
         return made[-1]
 
@@ -152,9 +157,49 @@ def test_reap_deletes_what_a_crash_left_and_nothing_else(make: Callable[..., Con
     assert tagged["QueueUrl"].rpartition("/")[2] in names(queues)
 
 
+class Denied:
+    """A client that may not make queues, until it may."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.allowed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def create_queue(self, **parameters: Any) -> Any:
+        if not self.allowed:
+            raise ClientError({"Error": {"Code": "AccessDenied"}}, "CreateQueue")
+        return self._client.create_queue(**parameters)
+
+
+def test_a_worker_works_without_a_queue_for_commands_and_makes_it_once_it_may(
+    make: Callable[..., ControlQueues], queues: Queues
+) -> None:
+    client = Denied(queues.sqs)
+    control = make(client=lambda: client)
+    control.open("commands", COMMANDS, "")
+    control.renew()
+    queue = control.get("commands")
+    assert queue
+    with pytest.raises(ClientError):  # the poller's to try again
+        queue.receive(10, 0, 30)
+    client.allowed = True
+    queue.receive(10, 0, 30)
+    make().broadcast(COMMANDS, "hello")
+    assert [m["Body"] for m in queue.receive(10, 0, 30)] == ["hello"]
+
+
+def test_who_asks_hears_that_it_may_not(make: Callable[..., ControlQueues], queues: Queues) -> None:
+    control = make(client=lambda: Denied(queues.sqs))
+    with pytest.raises(ClientError):
+        control.open("replies", REPLIES, "key-1")
+    assert control.get("replies") is None
+
+
 @given(prefix=st.text(max_size=90), exchange=st.text(max_size=90), nonce=st.text())
 def test_every_name_is_one_that_sqs_takes(prefix: str, exchange: str, nonce: str) -> None:
-    control = ControlQueues(prefix, lambda: None, {}, {})
+    control = ControlQueues(prefix, lambda: None, lambda: None, {}, {})
     name = control._name(exchange, nonce)
     assert len(name) <= MAX_NAME_LENGTH
     assert name.isascii()
@@ -171,7 +216,7 @@ def command(**headers: Any) -> tuple[str, dict[str, Any]]:
 
 
 def test_a_command_is_taken_once_and_not_past_its_expires() -> None:
-    queue = ControlQueue("q", "http://sqs/q", lambda: None, COMMANDS)
+    queue = ControlQueue(lambda: None, COMMANDS, lambda: ("q", "http://sqs/q"))
     now = time.time()
     assert queue.is_timely(*command(expires=now + 1))
     assert not queue.is_timely(*command(expires=now + 1))
@@ -181,7 +226,7 @@ def test_a_command_is_taken_once_and_not_past_its_expires() -> None:
 
 
 def test_what_it_remembers_is_bounded() -> None:
-    queue = ControlQueue("q", "http://sqs/q", lambda: None, COMMANDS)
+    queue = ControlQueue(lambda: None, COMMANDS, lambda: ("q", "http://sqs/q"))
     for clock in range(control_queues.REMEMBERED + 50):
         queue.is_timely(*command(clock=clock))
     assert len(queue._seen) == control_queues.REMEMBERED

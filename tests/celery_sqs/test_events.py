@@ -28,7 +28,7 @@ class Watchers:
         self.asked = 0
         self.error: Exception | None = None
 
-    def bound_to(self, exchange: str, client: Any) -> list[ScriptedQueue]:
+    def bound_to(self, exchange: str) -> list[ScriptedQueue]:
         assert exchange == "celeryev"
         self.asked += 1
         if self.error:
@@ -45,7 +45,7 @@ def event(kind: str = "task-received", **fields: Any) -> dict[str, Any]:
 
 
 def publisher(watchers: Watchers, window: float = 0.05, types: tuple[str, ...] = ()) -> EventPublisher:
-    return EventPublisher(cast("ControlQueues", watchers), None, window, types)
+    return EventPublisher(cast("ControlQueues", watchers), window, types)
 
 
 def received(queue: ScriptedQueue) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from celery_sqs import poller as poller_module
 from celery_sqs.clients import CLIENT_CONFIG
 from celery_sqs.exceptions import DelayRefused, MessageTooLarge
 from celery_sqs.quiet import OnceAMinute
-from tests.proxy import Proxy, running
+from tests.proxy import Away, Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -413,3 +413,22 @@ def test_a_second_sigterm_during_the_exit_loses_nothing(queues: Queues, wait_unt
         assert worker.wait(60) == 0
     assert queues.lines() == {"root": 1}
     assert queues.counts() == (1, 0, 0), "the child is there, and the parent gone"
+
+
+def test_a_publish_is_tried_again_after_each_lost_connection(queues: Queues) -> None:
+    """Kombu tries once more, and not as often as its policy says, where it does not know what is recoverable."""
+    asked: list[str] = []
+
+    def lose_the_first_and_the_third(_: str, action: str, __: bytes) -> str:
+        if action == "GetQueueUrl":
+            asked.append(action)
+            if len(asked) in (1, 3):
+                raise Away
+        return ""
+
+    with running(Proxy(queues.endpoint, lose_the_first_and_the_third)) as proxy:
+        queues.app.conf.broker_url = queues.broker_url(proxy.url)
+        queues.app.conf.broker_transport_options["client-config"] = {"retries": {"total_max_attempts": 1}}
+        queues.send("note", "hello")
+    assert len(asked) > 3
+    assert queues.counts() == (1, 0, 0)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def left(sqs: SQSClient, settings: Settings) -> str:
     """The name of a queue whose owner is gone."""
-    crashed = ControlQueues(settings.control_queue_prefix, lambda: sqs, {}, {})
+    crashed = ControlQueues(settings.control_queue_prefix, lambda: sqs, lambda: sqs, {}, {})
     crashed.open("commands", "celery.pidbox", "")
     queue = crashed.get("commands")
     assert queue

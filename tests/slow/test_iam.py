@@ -219,7 +219,7 @@ def test_a_producer_and_an_operator(stage: Settings, recorder: Recorder, tmp_pat
     assert held_against("producer", recorder.seen) == NOTHING
     recorder.seen.clear()
     sqs = client("sqs", stage)
-    crashed = ControlQueues(stage.control_queue_prefix, lambda: sqs, {}, {})
+    crashed = ControlQueues(stage.control_queue_prefix, lambda: sqs, lambda: sqs, {}, {})
     crashed.open("commands", "celery.pidbox", "")
     queue = crashed.get("commands")
     assert queue
