@@ -23,7 +23,8 @@ broker_transport_options = {
     "is_secure": _endpoint.scheme != "http",
     "visibility_timeout": _settings.visibility_timeout,
     "wait_time_seconds": 20,  # the longest that SQS takes; every idle poll is a request
-    "raw_queues": {_settings.queue: "tasks.bridge"},
+    "raw_queues": dict.fromkeys(_settings.raw_queues, "tasks.bridge"),
+    "queue_order_strategy": "priority",  # as they stand in task_queues: bulk comes last
     "control_queue_prefix": _settings.control_queue_prefix,
     "liveness_file": str(_settings.liveness_file or ""),
     # Our messages are JSON already: base64 around it, twice by default, costs a third of every message.

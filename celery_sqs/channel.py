@@ -173,6 +173,8 @@ class Channel(SQS.Channel):
             ),
             accept=lambda messages: self._accept(queue, source, messages),
             give_back=lambda messages: make_visible(source, [message["ReceiptHandle"] for message in messages]),
+            # kombu's Redis transport has the option: the queue that is consumed first is served first.
+            rank=len(self._pollers) if self.transport_options.get("queue_order_strategy") == "priority" else 0,
         )
         self.qos.room.sharers = len(self._pollers)
         if self._transport.liveness and not isinstance(source, ControlQueue):

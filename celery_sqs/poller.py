@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -26,14 +26,17 @@ LAST_BACKOFF_SECONDS = 20.0
 
 
 class Room:
-    """How many more messages a consumer may hold, shared first come first by the pollers of its queues. Thread-safe."""
+    """How many more messages a consumer may hold, shared by the pollers of its queues. Thread-safe.
+
+    The lowest rank comes first, and of one rank who came first.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._limit = 0
         self._held = 0
-        self._waiting: deque[object] = deque()
-        self._closed = False
+        self._waiting: list[tuple[int, int]] = []
+        self._tickets = count()
         self.sharers = 1
 
     @property
@@ -47,17 +50,17 @@ class Room:
             self._limit = limit
             self._changed.notify_all()
 
-    def take(self, stopped: threading.Event) -> int:
+    def take(self, stopped: threading.Event, rank: int = 0) -> int:
         """Wait for room for a whole receive, and take it. Returns how much it is, or 0 once stopped.
 
         A receive is of 10 messages: less would make a busy consumer ask for one at a time. Where the limit is too small
         for 10 a queue it is shared out, so that no queue's long poll starves another.
         """
-        ticket = object()
         with self._changed:
+            ticket = (rank, next(self._tickets))
             self._waiting.append(ticket)
             self._changed.wait_for(
-                lambda: stopped.is_set() or (self._waiting[0] is ticket and self._free() >= self._share())
+                lambda: stopped.is_set() or (min(self._waiting) == ticket and self._free() >= self._share())
             )
             self._waiting.remove(ticket)
             self._changed.notify_all()
@@ -115,13 +118,14 @@ class Poller:
     What a receive brings after `stop` goes to `give_back`, since it may be what this process has just released.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 (all that it knows of a channel)
         self,
         name: str,
         room: Room,
         receive: Callable[[int, bool], list[dict[str, Any]]],
         accept: Callable[[list[dict[str, Any]]], None],
         give_back: Callable[[list[dict[str, Any]]], None],
+        rank: int = 0,
     ) -> None:
         self.last_receive_at = time.time()
         self.parked = False
@@ -130,6 +134,7 @@ class Poller:
         self._receive = receive
         self._accept = accept
         self._give_back = give_back
+        self._rank = rank
         self._stopped = threading.Event()
         self._plenty = threading.Event()
         self._threads = [
@@ -162,30 +167,30 @@ class Poller:
             if is_first:
                 self.parked = True
             self._stopped.wait(pause.left())
-            count = self._room.take(self._stopped)
+            wanted = self._room.take(self._stopped, self._rank)
             if pause.left():  # it began while this waited for room
-                self._room.give_back(count)
+                self._room.give_back(wanted)
                 continue
             if is_first:
                 self.parked = False
-            if not count:
+            if not wanted:
                 return
             try:
-                messages = self._receive(count, is_first)
+                messages = self._receive(wanted, is_first)
             except Exception as error:  # noqa: BLE001 (a thread that ends receives nothing, and nobody would know)
-                self._room.give_back(count)
+                self._room.give_back(wanted)
                 complain("cannot receive from %s, and keeps trying: %r", self.name, error)
                 failures += 1
                 self._stopped.wait(min(2.0 ** (failures - 1), LAST_BACKOFF_SECONDS))
                 continue
             failures = 0
             self.last_receive_at = time.time()
-            self._room.give_back(count - len(messages))
+            self._room.give_back(wanted - len(messages))
             if self._stopped.is_set():
                 self._room.give_back(len(messages))
                 self._give_back(messages)
             else:
-                self._set_plenty(len(messages) == count)
+                self._set_plenty(len(messages) == wanted)
                 self._accept(messages)
 
     def _set_plenty(self, plenty: bool) -> None:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("email_ids", metavar="ID...", nargs=-1)
+@click.option("--bulk", is_flag=True, help="On the queue whose emails wait for those of the other.")
 @click.option("--from-file", type=click.File("r", encoding="utf-8"), help="A file of ids, one a line; - is stdin.")
-def enqueue(email_ids: tuple[str, ...], from_file: IO[str] | None) -> None:
+def enqueue(email_ids: tuple[str, ...], *, bulk: bool, from_file: IO[str] | None) -> None:
     """Put each ID on the raw queue, as any producer would: {"email_id": "ID"}.
 
     Ids come from the arguments, from --from-file, or from standard input where neither is given. They go in batches of
@@ -31,7 +32,7 @@ def enqueue(email_ids: tuple[str, ...], from_file: IO[str] | None) -> None:
     if not email_ids and from_file is None:
         from_file = sys.stdin
     settings = get_settings()
-    queue = RawQueue(client("sqs", settings), settings)
+    queue = RawQueue(client("sqs", settings), settings, bulk=bulk)
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("enqueuing"), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -44,9 +45,7 @@ def enqueue(email_ids: tuple[str, ...], from_file: IO[str] | None) -> None:
 
         failed = queue.enqueue(_checked(chain(email_ids, _lines(from_file))), sent)
     total = sum(counts)
-    click.echo(
-        f"{total} on {settings.queue}." + (f" Follow it: email-service status {email_ids[0]}" if email_ids else "")
-    )
+    click.echo(f"{total} on {queue.name}." + (f" Follow it: email-service status {email_ids[0]}" if email_ids else ""))
     if failed:
         for email_id, code in failed.items():
             click.echo(f"not sent: {email_id}: {code}", err=True)

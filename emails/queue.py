@@ -40,14 +40,14 @@ class DeadLetter:
 
 
 class RawQueue:
-    """The queue that producers send to."""
+    """The queue that producers send to, or the one for bulk."""
 
-    def __init__(self, sqs: SQSClient, settings: Settings) -> None:
+    def __init__(self, sqs: SQSClient, settings: Settings, *, bulk: bool = False) -> None:
         self._sqs = sqs
-        self._settings = settings
-        url = queue_url(sqs, settings.queue)
+        self.name = settings.bulk_queue if bulk else settings.queue
+        url = queue_url(sqs, self.name)
         if url is None:
-            msg = f"There is no queue {settings.queue}: make it with `make provision` (email-service provision)."
+            msg = f"There is no queue {self.name}: make it with `make provision` (email-service provision)."
             raise ResourcesMissing(msg)
         self.url = url
 

@@ -31,7 +31,7 @@ LOCAL_ACCESS_KEY = "test"
 
 SQS_MAX_VISIBILITY_SECONDS = 12 * 3600  # SQS quotas: "Message visibility timeout"
 STAGE_PATTERN = r"[a-z0-9][a-z0-9_-]{0,39}"  # what leaves room for `emails_…_tasks_dlq` in SQS's 80 characters
-QUEUE_NAME_PATTERN = r"[A-Za-z0-9_-]{1,70}"  # the same, where the name comes from a queue URL
+QUEUE_NAME_PATTERN = r"[A-Za-z0-9_-]{1,66}"  # the same, where the name comes from a queue URL: `…_bulk_dlq.fifo`
 TABLE_NAME_PATTERN = r"[A-Za-z0-9_.-]{3,255}"  # DynamoDB naming rules
 
 StubFailure = Annotated[str, Field(pattern=r"^(temporary|permanent|no-telling)(:[1-9][0-9]*)?$")]
@@ -186,9 +186,20 @@ class Settings(BaseSettings):
         return f"{self.queue.removesuffix('.fifo')}_tasks"
 
     @property
+    def bulk_queue(self) -> str:
+        """The name of the raw queue whose emails may wait for those of the other."""
+        base, dot, fifo = self.queue.partition(".")
+        return f"{base}_bulk{dot}{fifo}"
+
+    @property
+    def raw_queues(self) -> tuple[str, ...]:
+        """Where producers send ids, the preferred one first."""
+        return self.queue, self.bulk_queue
+
+    @property
     def queues(self) -> tuple[str, ...]:
-        """Every queue that a worker consumes."""
-        return self.queue, self.tasks_queue
+        """Every queue that a worker consumes, the preferred ones first: what has begun comes before what has not."""
+        return self.tasks_queue, *self.raw_queues
 
     @property
     def control_queue_prefix(self) -> str:

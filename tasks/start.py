@@ -12,7 +12,7 @@ from celery.signals import celeryd_init, worker_init
 from emails.resources import ResourcesMissing, check_resources
 from settings import SettingsError, get_settings
 
-LEAST_PREFETCH = 20
+LEAST_PREFETCH = 30
 HEARTBEAT_SECONDS = 30
 
 
@@ -37,5 +37,5 @@ def beat_seldom(sender: Any, **_: Any) -> None:
 
 @worker_init.connect
 def prefetch_enough(sender: Any, **_: Any) -> None:
-    """Let a small pool prefetch 20 messages: SQS hands out 10 at a time, and there are two queues."""
+    """Let a small pool prefetch 30 messages: SQS hands out 10 at a time, and there are three queues."""
     sender.prefetch_multiplier = max(sender.prefetch_multiplier, math.ceil(LEAST_PREFETCH / sender.concurrency))

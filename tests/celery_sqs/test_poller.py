@@ -211,3 +211,27 @@ def test_a_stop_ends_a_pause_at_once(start: Start, pause: Pause, wait_until: Cal
     poller.join(time.monotonic() + 20)
     assert not any(thread.is_alive() for thread in poller._threads)
     assert queue.asked == []
+
+
+def test_room_goes_to_the_lowest_rank_first_and_within_one_to_who_waited_longest(
+    room: Room, wait_until: Callable[..., None]
+) -> None:
+    room.limit = 10
+    served: list[str] = []
+    room.take(never := threading.Event())
+
+    def wait(name: str, rank: int) -> None:
+        room.take(never, rank)
+        served.append(name)
+        room.give_back(10)
+
+    waiters = [
+        threading.Thread(target=wait, args=waiter) for waiter in (("bulk", 2), ("first", 0), ("second", 0), ("raw", 1))
+    ]
+    for number, waiter in enumerate(waiters, start=1):
+        waiter.start()
+        wait_until(lambda number=number: len(room._waiting) == number)
+    room.give_back(10)
+    for waiter in waiters:
+        waiter.join(60)
+    assert served == ["first", "second", "raw", "bulk"]

@@ -51,8 +51,8 @@ def test_provision_makes_what_is_missing_once(run: Callable[..., Result], monkey
     monkeypatch.setenv("EMAIL_STAGE", f"fresh-{uuid.uuid4().hex[:8]}")
     get_settings.cache_clear()
     first, second = run("provision"), run("provision")
-    assert first.output.count("made ") == 5
-    assert second.output.count("found ") == 5
+    assert first.output.count("made ") == 7
+    assert second.output.count("found ") == 7
     assert "made" not in second.output
 
 

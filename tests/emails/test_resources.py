@@ -8,12 +8,13 @@ import uuid
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 from pydantic import HttpUrl
 
 from emails.resources import ResourcesMissing, check_resources, provision, queue_url, unreachable
-from settings import Settings
+from settings import Settings, aws
 from settings.aws import client
 from settings.model import dead_letter_queue
 
@@ -38,10 +39,12 @@ def attributes(sqs: SQSClient, queue: str) -> Mapping[Any, str]:
 def test_provision_makes_every_queue_with_its_dead_letters_and_the_table(bare: Settings) -> None:
     stage = bare.stage
     assert list(provision(bare)) == [
-        f"made queue emails_{stage}_dlq",
-        f"made queue emails_{stage}",
         f"made queue emails_{stage}_tasks_dlq",
         f"made queue emails_{stage}_tasks",
+        f"made queue emails_{stage}_dlq",
+        f"made queue emails_{stage}",
+        f"made queue emails_{stage}_bulk_dlq",
+        f"made queue emails_{stage}_bulk",
         f"made table emails_{stage}",
     ]
     check_resources(bare)
@@ -119,6 +122,7 @@ def test_a_worker_is_told_that_a_region_cannot_be_used(monkeypatch: pytest.Monke
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, "/nonexistent")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr(aws, "_session", boto3.Session)  # another test's has found credentials
     with pytest.raises(ResourcesMissing, match=r"^AWS in eu-west-1 cannot be used: .*credentials"):
         check_resources(Settings(region="eu-west-1"))
 

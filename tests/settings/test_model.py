@@ -28,7 +28,7 @@ def test_the_defaults_are_a_stage_on_this_machine() -> None:
     settings = Settings()
     assert settings.is_local
     assert settings.endpoint == LOCALSTACK_ENDPOINT
-    assert settings.queues == ("emails_local", "emails_local_tasks")
+    assert settings.queues == ("emails_local_tasks", "emails_local", "emails_local_bulk")
     assert settings.table == "emails_local"
     assert (settings.provider, settings.concurrency, settings.visibility_timeout) == ("stub", 16, 120)
 
@@ -85,17 +85,19 @@ def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize(
-    ("url", "queue", "tasks_queue", "dead_letters"),
+    ("url", "queue", "tasks_queue", "bulk_queue", "dead_letters"),
     [
-        ("https://sqs.eu-west-1.amazonaws.com/123456789012/shop-mail", "shop-mail", "shop-mail_tasks", "shop-mail_dlq"),
-        ("http://localhost:4566/000000000000/Mail", "Mail", "Mail_tasks", "Mail_dlq"),
-        ("http://localhost:4566/000000000000/mail.fifo", "mail.fifo", "mail_tasks", "mail_dlq.fifo"),
+        ("https://sqs.eu-west-1.amazonaws.com/1/post", "post", "post_tasks", "post_bulk", "post_dlq"),
+        ("http://localhost:4566/000000000000/Mail", "Mail", "Mail_tasks", "Mail_bulk", "Mail_dlq"),
+        ("http://localhost:4566/000000000000/mail.fifo", "mail.fifo", "mail_tasks", "mail_bulk.fifo", "mail_dlq.fifo"),
     ],
     ids=["standard", "local", "FIFO"],
 )
-def test_the_other_queues_derive_from_the_queue_url(url: str, queue: str, tasks_queue: str, dead_letters: str) -> None:
+def test_the_other_queues_derive_from_the_queue_url(
+    url: str, queue: str, tasks_queue: str, bulk_queue: str, dead_letters: str
+) -> None:
     settings = Settings(queue_url=HttpUrl(url), region="eu-west-1", stage="prod")
-    assert settings.queues == (queue, tasks_queue)
+    assert settings.queues == (tasks_queue, queue, bulk_queue)
     assert dead_letter_queue(settings.queue) == dead_letters
     assert settings.table == "emails_prod"
 
@@ -104,8 +106,8 @@ def test_the_other_queues_derive_from_the_queue_url(url: str, queue: str, tasks_
     "longest",
     [
         {"stage": "s" * 40},
-        {"queue_url": HttpUrl(f"http://localhost/1/{'q' * 70}")},
-        {"queue_url": HttpUrl(f"http://localhost/1/{'q' * 70}.fifo")},
+        {"queue_url": HttpUrl(f"http://localhost/1/{'q' * 66}")},
+        {"queue_url": HttpUrl(f"http://localhost/1/{'q' * 66}.fifo")},
     ],
     ids=["stage", "queue", "FIFO"],
 )

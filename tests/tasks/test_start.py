@@ -11,9 +11,9 @@ from tasks.start import prefetch_enough
 
 @pytest.mark.parametrize(
     ("concurrency", "multiplier", "prefetch"),
-    [(1, 2, 20), (3, 2, 21), (10, 2, 20), (16, 2, 32), (2, 50, 100)],
+    [(1, 2, 30), (4, 2, 32), (15, 2, 30), (16, 2, 32), (2, 50, 100)],
 )
-def test_twenty_messages_at_least_are_prefetched(concurrency: int, multiplier: int, prefetch: int) -> None:
+def test_thirty_messages_at_least_are_prefetched(concurrency: int, multiplier: int, prefetch: int) -> None:
     worker = SimpleNamespace(prefetch_multiplier=multiplier, concurrency=concurrency)
     prefetch_enough(worker)
     assert worker.prefetch_multiplier * concurrency == prefetch
