@@ -63,6 +63,8 @@ class Request(CeleryRequest):
         error = exc_info.exception
         error = error.exc if isinstance(error, ExceptionWithTraceback) else error
         cause = error.reason if isinstance(error, Reject) else error
+        if isinstance(error, Reject):
+            exc_info.exception = error  # else events, and so Flower, say "ExceptionWithTraceback()"
         if isinstance(error, Reject) and isinstance(cause, OperationalError):
             # `Task.retry` could not publish: Celery would drop the task for it. The message stays where it is.
             error.requeue = True
