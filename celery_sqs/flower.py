@@ -10,9 +10,11 @@ import asyncio
 import ipaddress
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import flower.api
 import flower.app
 import flower.command
 import flower.views
@@ -61,6 +63,7 @@ def install() -> None:
     flower.command.Flower = Flower
     flower.views.BaseHandler.get_broker = lambda handler: broker_of(handler.capp)
     BrokerView.get = show_queues
+    flower.api.BaseApiHandler.write_error = ask_for_password
 
 
 class Flower(flower.app.Flower):
@@ -84,6 +87,20 @@ def is_loopback(address: str) -> bool:
         return address == "localhost" or ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
+
+
+_write_error = flower.api.BaseApiHandler.write_error
+
+
+def ask_for_password(handler: flower.api.BaseApiHandler, status_code: int, **details: Any) -> None:
+    """Say on a 401 of the API how to log in, as Flower's pages do and its API does not.
+
+    Browsers send the password that they know from /task/… to /api/… only when they are asked: without this the buttons
+    of a page that was opened by its own link do nothing, and show an empty message.
+    """
+    if status_code == HTTPStatus.UNAUTHORIZED and any(options.basic_auth or ()):
+        handler.set_header("WWW-Authenticate", 'Basic realm="flower"')
+    _write_error(handler, status_code, **details)
 
 
 @web.authenticated

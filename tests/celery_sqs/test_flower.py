@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import flower.api
 import flower.app
 import flower.command
 import flower.views
@@ -134,3 +135,4 @@ def test_what_is_replaced_is_there() -> None:
     assert hasattr(flower.app.Flower, "start_http_server")
     assert hasattr(flower.views.BaseHandler, "get_broker")
     assert hasattr(BrokerView, "get")
+    assert hasattr(flower.api.BaseApiHandler, "write_error")
