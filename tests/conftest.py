@@ -71,7 +71,7 @@ def raw_queue(sqs: SQSClient, settings: Settings) -> RawQueue:
     return RawQueue(sqs, settings)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wait_until() -> Callable[..., None]:
     """Wait for a condition, or fail saying which."""
 
