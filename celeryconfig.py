@@ -24,7 +24,6 @@ broker_transport_options = {
     "visibility_timeout": _settings.visibility_timeout,
     "wait_time_seconds": 20,  # the longest that SQS takes; every idle poll is a request
     "raw_queues": dict.fromkeys(_settings.raw_queues, "tasks.bridge"),
-    "queue_order_strategy": "priority",  # as they stand in task_queues: bulk comes last
     "control_queue_prefix": _settings.control_queue_prefix,
     "liveness_file": str(_settings.liveness_file or ""),
     # Our messages are JSON already: base64 around it, twice by default, costs a third of every message.
@@ -35,7 +34,11 @@ broker_connection_retry_on_startup = True  # a broker that is away for a moment 
 
 # `provision` makes the queues, with their dead-letter queues; a worker that made them would forget those.
 task_create_missing_queues = False
-task_queues = [Queue(name, Exchange(""), routing_key=name) for name in _settings.queues]
+task_queues = [
+    # What has begun in bulk is on the tasks queue; what has not waits for all else.
+    Queue(name, Exchange(""), name, consumer_arguments={"x-priority": -1 if name == _settings.bulk_queue else 0})
+    for name in _settings.queues
+]
 task_default_queue = _settings.tasks_queue
 task_default_exchange = ""
 task_default_routing_key = _settings.tasks_queue

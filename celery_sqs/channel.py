@@ -93,7 +93,7 @@ class Channel(SQS.Channel):
         self._token_expiries: dict[str, Any] = {}
         self._assuming = threading.Lock()
         super().__init__(connection, **kwargs)
-        self._monitoring = monitoring_of(self)
+        self.monitoring = monitoring_of(self)
         _channels.add(self)
 
     # Queues and clients
@@ -137,7 +137,7 @@ class Channel(SQS.Channel):
             return client
 
     def _queue(self, queue: str) -> Queue:
-        if self._monitoring and (own := self._monitoring.queues.get(queue)):
+        if self.monitoring and (own := self.monitoring.queues.get(queue)):
             return own
         if queue not in self._queues:
             name = self.canonical_queue_name(queue)
@@ -173,8 +173,7 @@ class Channel(SQS.Channel):
             ),
             accept=lambda messages: self._accept(queue, source, messages),
             give_back=lambda messages: make_visible(source, [message["ReceiptHandle"] for message in messages]),
-            # kombu's Redis transport has the option: the queue that is consumed first is served first.
-            rank=len(self._pollers) if self.transport_options.get("queue_order_strategy") == "priority" else 0,
+            priority=(kwargs.get("arguments") or {}).get("x-priority", 0),
         )
         self.qos.room.sharers = len(self._pollers)
         if self._transport.liveness and not isinstance(source, ControlQueue):
@@ -219,8 +218,8 @@ class Channel(SQS.Channel):
             delivery.reject(NOT_A_MESSAGE)
             return None
         if isinstance(source, ControlQueue):
-            if self._monitoring and source.is_for_commands:
-                self._monitoring.events.look_again()
+            if self.monitoring and source.is_for_commands:
+                self.monitoring.events.look_again()
             if not source.is_timely(payload["body"], payload["headers"]):
                 delivery.ack()
                 return None
@@ -293,23 +292,23 @@ class Channel(SQS.Channel):
 
     @property
     def supports_fanout(self) -> bool:
-        return self._monitoring is not None
+        return self.monitoring is not None
 
     def queue_declare(self, queue: str = "", passive: bool = False, **kwargs: Any) -> Any:
         """Declare a queue; one that goes with its consumer is made where it is bound, since its exchange names it."""
-        if self._monitoring and kwargs.get("auto_delete"):
+        if self.monitoring and kwargs.get("auto_delete"):
             return queue_declare_ok_t(queue, message_count=0, consumer_count=0)
         return super().queue_declare(queue, passive, **kwargs)
 
     def queue_bind(self, queue: str, exchange: str = "", routing_key: str = "", *args: Any, **kwargs: Any) -> None:
-        if self._monitoring and self._is_broadcast_or_reply(exchange):
-            self._monitoring.queues.open(queue, exchange, routing_key)
+        if self.monitoring and self._is_broadcast_or_reply(exchange):
+            self.monitoring.queues.open(queue, exchange, routing_key)
         else:
             super().queue_bind(queue, exchange, routing_key, *args, **kwargs)
 
     def queue_delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
-        if self._monitoring and self._monitoring.queues.get(queue):
-            self._monitoring.queues.close(queue)
+        if self.monitoring and self.monitoring.queues.get(queue):
+            self.monitoring.queues.close(queue)
         else:
             super().queue_delete(queue, *args, **kwargs)
 
@@ -317,17 +316,17 @@ class Channel(SQS.Channel):
         """Keep the queue for the next call: its name could not be used again for a minute."""
 
     def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any) -> None:
-        if self._monitoring and exchange == EVENT_EXCHANGE_NAME:
-            self._monitoring.events.add(message)
-        elif self._monitoring and is_for_replies(exchange):
+        if self.monitoring and exchange == EVENT_EXCHANGE_NAME:
+            self.monitoring.events.add(message)
+        elif self.monitoring and is_for_replies(exchange):
             self._inplace_augment_message(message, exchange, routing_key)
-            self._monitoring.queues.reply(exchange, routing_key, self._encode(message))
+            self.monitoring.queues.reply(exchange, routing_key, self._encode(message))
         else:
             super().basic_publish(message, exchange, routing_key, **kwargs)
 
     def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **kwargs: Any) -> None:
-        if self._monitoring:
-            self._monitoring.queues.broadcast(exchange, self._encode(message))
+        if self.monitoring:
+            self.monitoring.queues.broadcast(exchange, self._encode(message))
 
     def _is_broadcast_or_reply(self, exchange: str) -> bool:
         known = self.state.exchanges.get(exchange, {"type": ""})

@@ -18,7 +18,7 @@ from celery_sqs.batches import pack
 from celery_sqs.quiet import OnceAMinute
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from celery_sqs.control_queues import ControlQueues
     from celery_sqs.queue import Queue
@@ -62,6 +62,7 @@ class EventPublisher:
         self._watchers: list[Queue] = []
         self._look_again_at = 0.0
         self._closed_until = 0.0
+        self.on_watched: Callable[[bool], object] = bool  # hears whether anybody watches, when that is looked up
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         atexit.register(self.exit)
@@ -122,6 +123,7 @@ class EventPublisher:
         if now >= self._look_again_at:
             self._look_again_at = now + WATCHERS_SECONDS
             self._watchers = self._queues.bound_to(EVENT_EXCHANGE_NAME)
+            self.on_watched(bool(self._watchers))
         if not self._watchers:
             return
         bodies = [{"MessageBody": body} for body in merged(events, self._headers)]

@@ -28,7 +28,7 @@ LAST_BACKOFF_SECONDS = 20.0
 class Room:
     """How many more messages a consumer may hold, shared by the pollers of its queues. Thread-safe.
 
-    The lowest rank comes first, and of one rank who came first.
+    The highest priority comes first, and of one priority who came first.
     """
 
     def __init__(self) -> None:
@@ -50,14 +50,14 @@ class Room:
             self._limit = limit
             self._changed.notify_all()
 
-    def take(self, stopped: threading.Event, rank: int = 0) -> int:
+    def take(self, stopped: threading.Event, priority: int = 0) -> int:
         """Wait for room for a whole receive, and take it. Returns how much it is, or 0 once stopped.
 
         A receive is of 10 messages: less would make a busy consumer ask for one at a time. Where the limit is too small
         for 10 a queue it is shared out, so that no queue's long poll starves another.
         """
         with self._changed:
-            ticket = (rank, next(self._tickets))
+            ticket = (-priority, next(self._tickets))
             self._waiting.append(ticket)
             self._changed.wait_for(
                 lambda: stopped.is_set() or (min(self._waiting) == ticket and self._free() >= self._share())
@@ -125,7 +125,7 @@ class Poller:
         receive: Callable[[int, bool], list[dict[str, Any]]],
         accept: Callable[[list[dict[str, Any]]], None],
         give_back: Callable[[list[dict[str, Any]]], None],
-        rank: int = 0,
+        priority: int = 0,
     ) -> None:
         self.last_receive_at = time.time()
         self.parked = False
@@ -134,7 +134,7 @@ class Poller:
         self._receive = receive
         self._accept = accept
         self._give_back = give_back
-        self._rank = rank
+        self._priority = priority
         self._stopped = threading.Event()
         self._plenty = threading.Event()
         self._threads = [
@@ -167,7 +167,7 @@ class Poller:
             if is_first:
                 self.parked = True
             self._stopped.wait(pause.left())
-            wanted = self._room.take(self._stopped, self._rank)
+            wanted = self._room.take(self._stopped, self._priority)
             if pause.left():  # it began while this waited for room
                 self._room.give_back(wanted)
                 continue

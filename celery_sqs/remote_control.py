@@ -72,6 +72,20 @@ def answer_clearly(sender: Any, **_: Any) -> None:
         logger.warning("events and remote control are off: the transport option control_queue_prefix is empty")
 
 
+@worker_ready.connect
+def spare_events(sender: Any, **_: Any) -> None:
+    """Let the worker make no events of tasks while nobody watches: three a task cost CPU."""
+    monitoring = sender.connection.default_channel.monitoring
+    if monitoring is None or sender.event_dispatcher.groups:  # off, or those of tasks are
+        return
+
+    def on_watched(watched: bool) -> None:
+        if sender.event_dispatcher:
+            sender.event_dispatcher.groups = set() if watched else {"worker"}
+
+    monitoring.events.on_watched = on_watched
+
+
 def _refusal(sentence: str) -> Callable[..., dict[str, str]]:
     return lambda *_, **__: nok(sentence)
 

@@ -193,12 +193,12 @@ class Settings(BaseSettings):
 
     @property
     def raw_queues(self) -> tuple[str, ...]:
-        """Where producers send ids, the preferred one first."""
+        """Where producers send ids."""
         return self.queue, self.bulk_queue
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """Every queue that a worker consumes, the preferred ones first: what has begun comes before what has not."""
+        """Every queue that a worker consumes."""
         return self.tasks_queue, *self.raw_queues
 
     @property

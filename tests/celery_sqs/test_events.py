@@ -74,6 +74,8 @@ def test_nothing_is_sent_while_nobody_watches_and_who_comes_is_seen_on_a_command
 ) -> None:
     watchers = Watchers()
     ours = publisher(watchers)
+    heard: list[bool] = []
+    ours.on_watched = heard.append
     for number in range(3):
         ours.add(message(event(number=number)))
         wait_until(lambda: not ours._events and not ours._sending)
@@ -83,6 +85,7 @@ def test_nothing_is_sent_while_nobody_watches_and_who_comes_is_seen_on_a_command
     ours.add(message(event(number="last")))
     wait_until(lambda: received(watcher))
     assert [each["number"] for each in received(watcher)] == ["last"]
+    assert heard == [False, True]
 
 
 def test_a_retry_leaves_at_once(watcher: ScriptedQueue, wait_until: Callable[..., None]) -> None:

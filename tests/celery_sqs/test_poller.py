@@ -213,20 +213,20 @@ def test_a_stop_ends_a_pause_at_once(start: Start, pause: Pause, wait_until: Cal
     assert queue.asked == []
 
 
-def test_room_goes_to_the_lowest_rank_first_and_within_one_to_who_waited_longest(
+def test_room_goes_to_the_highest_priority_first_and_within_one_to_who_waited_longest(
     room: Room, wait_until: Callable[..., None]
 ) -> None:
     room.limit = 10
     served: list[str] = []
     room.take(never := threading.Event())
 
-    def wait(name: str, rank: int) -> None:
-        room.take(never, rank)
+    def wait(name: str, priority: int) -> None:
+        room.take(never, priority)
         served.append(name)
         room.give_back(10)
 
     waiters = [
-        threading.Thread(target=wait, args=waiter) for waiter in (("bulk", 2), ("first", 0), ("second", 0), ("raw", 1))
+        threading.Thread(target=wait, args=waiter) for waiter in (("bulk", -1), ("first", 1), ("second", 1), ("raw", 0))
     ]
     for number, waiter in enumerate(waiters, start=1):
         waiter.start()

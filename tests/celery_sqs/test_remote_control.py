@@ -259,6 +259,8 @@ def test_celery_events_shows_each_task_and_leaves_no_queue(
     cluster: Cluster, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     cluster.start("one", SEND_EVENTS="1")
+    cluster.queues.send("note", "before anybody watches")
+    wait_until(lambda: cluster.queues.lines()["before anybody watches"])
     watching = celery(cluster, "events", "--dump", folder=tmp_path)
     wait_until(lambda: cluster.control_queues("celeryev"))
     try:
@@ -271,6 +273,7 @@ def test_celery_events_shows_each_task_and_leaves_no_queue(
             shown += line
         assert "one@test" in shown
         assert "task received: boom" in shown
+        assert "note" not in shown
     finally:
         watching.send_signal(signal.SIGINT)
         watching.communicate(timeout=60)
