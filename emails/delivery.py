@@ -6,12 +6,14 @@ import logging
 import time
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from emails.backoff import full_jitter
 from emails.model import ABANDON, DISCARD, Email, EmailStatus, InvalidRow, status_of
 from emails.providers import load_providers
 from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
+from emails.send_rate import SendRate
 from emails.store import Claim, Conflict, EmailStore, StoreUnavailable
 from settings.aws import client
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECORD_RETRY_SECONDS = 0.5
+RATE_ROW = "send rate\nof all workers"  # the emails' table has it; no email's id has a line break
 ABANDONED = "a worker stopped between the claim and the record: the provider may have accepted it"
 LEASE_GRACE_SECONDS = 1  # clocks of two workers differ; a lease is over when it is over on both
 
@@ -77,10 +80,17 @@ class Delivery:
         self._store = store
         self._providers = providers
         self._settings = settings
+        reserve = partial(store.reserve, RATE_ROW)
+        self._rate = SendRate(settings.send_rate, reserve) if settings.send_rate else None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Delivery:
         return cls(EmailStore(client("dynamodb", settings), settings.table), load_providers(settings), settings)
+
+    def close(self) -> None:
+        """Let no send wait for its turn any more: it comes later, by another worker."""
+        if self._rate:
+            self._rate.close()
 
     def preview(self, email_id: str) -> Ready | Later | Finished:
         """What `load` would say, without the writes."""
@@ -93,6 +103,8 @@ class Delivery:
 
     def send(self, email_id: str) -> Later | Finished:
         """Claim the email, send what the claim returned, record what became of it."""
+        if self._rate and not self._rate.wait():
+            return Later(1, "the worker stopped before its turn came")
         try:
             claim = self._store.claim(email_id, lease=self._settings.claim_lease)
         except Conflict as conflict:

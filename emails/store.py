@@ -197,6 +197,31 @@ class EmailStore:
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
 
+    def reserve(self, name: str, seconds: float) -> float:
+        """Reserve so many seconds of a time that all who use the name share, one after the other.
+
+        Returns when they start. The name must be none that an email may have.
+        """
+        while True:
+            now = time.time()
+            later = "SET ReservedUntil = ReservedUntil + :seconds", "ReservedUntil > :now"
+            anew = "SET ReservedUntil = :now + :seconds", "(attribute_not_exists(EmailId) OR ReservedUntil <= :now)"
+            for change, condition in (later, anew):
+                values = {":now": Decimal(f"{now:.3f}"), ":seconds": Decimal(f"{seconds:.3f}")}
+                try:
+                    with _errors():
+                        answer = self._client.update_item(
+                            TableName=self.table,
+                            Key={"EmailId": {"S": name}},
+                            UpdateExpression=change,
+                            ConditionExpression=condition,
+                            ExpressionAttributeValues={key: _serialize(value) for key, value in values.items()},
+                            ReturnValues="UPDATED_NEW",
+                        )
+                except Conflict:
+                    continue
+                return float((_to_row(answer.get("Attributes")) or {})["ReservedUntil"]) - seconds
+
     def scan(self, segment: int, segments: int, start: Row | None) -> tuple[list[Row], Row | None, float]:
         """One page of the Pending and Sending rows of one of several segments, what they are judged by alone.
 

@@ -113,6 +113,9 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=8, ge=1, le=1000, description="sends tried before an email is Failed")
     retry_delay: float = Field(default=5, gt=0, le=900, description="backoff's first step after a temporary failure")
     retry_delay_max: float = Field(default=900, gt=0, le=86_400, description="backoff's last step")
+    send_rate: float | None = Field(
+        default=None, gt=0, le=10_000, description="emails a second that all workers of the stage send together"
+    )
     missing_row_wait: float = Field(
         default=60, ge=0, le=3600, description="how long a message waits for its row before its dead letter"
     )
@@ -138,7 +141,7 @@ class Settings(BaseSettings):
         if url is None:
             return url
         if not re.fullmatch(QUEUE_NAME_PATTERN, _last_segment(url).removesuffix(".fifo")):
-            msg = "should end in /<account>/<queue name>, the name at most 70 letters, digits, - and _"
+            msg = "should end in /<account>/<queue name>, the name at most 66 letters, digits, - and _"
             raise ValueError(msg)
         aws = re.fullmatch(r"sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?", url.host or "")
         if aws and aws[1] != info.data.get("region", aws[1]):

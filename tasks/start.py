@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import math
 import sys
 from typing import Any
 
-from celery.signals import celeryd_init, worker_init
+from celery.signals import celeryd_init, worker_init, worker_shutting_down
 
 from emails.resources import ResourcesMissing, check_resources
 from settings import SettingsError, get_settings
+from tasks.pipeline import delivery
 
 LEAST_PREFETCH = 30
 HEARTBEAT_SECONDS = 30
@@ -33,6 +35,12 @@ def check(**_: Any) -> None:
 def beat_seldom(sender: Any, **_: Any) -> None:
     """Say every 30 s that the worker is there, not every 2 s: each time is a request for everybody who watches."""
     sender.options["heartbeat_interval"] = sender.options.get("heartbeat_interval") or HEARTBEAT_SECONDS
+
+
+@worker_shutting_down.connect
+def stop_waiting(**_: Any) -> None:
+    """Let no email wait for its turn under a send rate; in a thread, since a signal's handler must not wait."""
+    _thread.start_new_thread(delivery().close, ())
 
 
 @worker_init.connect

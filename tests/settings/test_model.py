@@ -132,7 +132,7 @@ def test_the_longest_names_are_names_that_sqs_takes(longest: dict[str, Any]) -> 
             {"EMAIL_QUEUE_URL": f"http://localhost/1/{'q' * 71}"},
             "EMAIL_QUEUE_URL",
             f"'http://localhost/1/{'q' * 71}'",
-            "at most 70 letters",
+            "at most 66 letters",
         ),
         ({"DYNAMO_TABLE": "t!"}, "DYNAMO_TABLE", "'t!'", "should be 3 to 255 letters, digits"),
         ({"EMAIL_PROVIDER": "pigeon"}, "EMAIL_PROVIDER", "'pigeon'", "should be 'stub'"),

@@ -1,0 +1,58 @@
+"""How many emails a second the workers of a stage send together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A turn that is later than this is gone: were it taken all the same, a worker that was held up would send two seconds'
+# emails in one.
+LATEST_SECONDS = 1.0
+
+
+class SendRate:
+    """Gives out turns, `per_second` of them in all workers. Thread-safe.
+
+    `reserve(seconds)` takes a stretch of the time that all share, and returns when it starts (epoch seconds). It is
+    asked for as many turns as threads wait for one, a second's at most.
+    """
+
+    def __init__(self, per_second: float, reserve: Callable[[float], float]) -> None:
+        self._per_second = per_second
+        self._reserve = reserve
+        self._turns: deque[float] = deque()
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._closed = threading.Event()
+
+    def wait(self) -> bool:
+        """Wait for a turn. Returns False where it was closed meanwhile; raises what `reserve` raises."""
+        while True:
+            turn = self._next()
+            if self._closed.wait(max(0, turn - time.time())):
+                return False
+            if time.time() - turn <= LATEST_SECONDS:
+                return True
+
+    def close(self) -> None:
+        """Let nobody wait any more."""
+        self._closed.set()
+
+    def _next(self) -> float:
+        self._waiting += 1  # not exact between threads, and need not be
+        try:
+            with self._lock:
+                while self._turns and time.time() - self._turns[0] > LATEST_SECONDS:
+                    self._turns.popleft()
+                if not self._turns:
+                    count = max(1, min(self._waiting, int(self._per_second)))
+                    start = self._reserve(count / self._per_second)
+                    self._turns.extend(start + number / self._per_second for number in range(count))
+                return self._turns.popleft()
+        finally:
+            self._waiting -= 1
