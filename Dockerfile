@@ -56,6 +56,8 @@ CMD ["ministack"]
 
 
 FROM runtime AS production
+# Whoever gathers a container's log takes a line for an event, and looks for its fields.
+ENV EMAIL_LOG_FORMAT=json
 # Two layers, so that a change of the code neither pushes nor pulls the dependencies again.
 COPY --from=build /app/.venv /app/.venv
 COPY . .

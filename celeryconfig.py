@@ -57,7 +57,6 @@ task_ignore_result = True
 worker_pool = "threads"
 worker_concurrency = _settings.concurrency
 worker_prefetch_multiplier = 2  # start.py raises it for small pools: SQS hands out 10 messages at a time
-worker_hijack_root_logger = True
 
 # Events cost nothing while nobody watches: Flower, or `celery -A tasks events`.
 worker_send_task_events = True

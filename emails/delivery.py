@@ -9,12 +9,15 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from structlog.contextvars import bind_contextvars
+
 from emails.backoff import full_jitter
 from emails.model import ABANDON, DISCARD, Email, EmailStatus, InvalidRow, status_of
 from emails.providers import load_providers
 from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
 from emails.send_rate import SendRate
 from emails.store import Claim, Conflict, EmailStore, StoreUnavailable
+from emails.unforeseen import place
 from settings.aws import client
 
 if TYPE_CHECKING:
@@ -179,6 +182,7 @@ class Delivery:
         return ""
 
     def _send(self, email: Email, claim: Claim) -> Later | Finished:
+        bind_contextvars(sends=int(email.attempts))
         provider = self.provider(email)
         if claim.expires_at - time.time() < self._settings.provider_timeout:
             return self._give_back(claim, 0, "the claim took too long to reach the provider", counted=False)
@@ -189,11 +193,16 @@ class Delivery:
         except PermanentError as error:
             reason = str(error)
             return self._settle(claim, lambda: self._store.fail(claim, reason), Finished(f"Failed: {reason}"))
+        except NoTellingError as error:
+            return self._lose_track(claim, str(error))
         except Exception as error:  # noqa: BLE001 (one that the provider did not foresee tells nothing of what left)
-            # The text of an unforeseen error may quote the email.
-            reason = str(error) if isinstance(error, NoTellingError) else f"the provider raised {type(error).__name__}"
-            return self._settle(claim, lambda: self._store.lose_track(claim, reason), Finished(f"Unknown: {reason}"))
+            # Without its text, which may quote the email.
+            logger.error("the provider raised %s", place(error))
+            return self._lose_track(claim, f"the provider raised {type(error).__name__}")
         return self._settle(claim, lambda: self._store.record(claim, receipt), Finished("Sent"))
+
+    def _lose_track(self, claim: Claim, reason: str) -> Finished:
+        return self._settle(claim, lambda: self._store.lose_track(claim, reason), Finished(f"Unknown: {reason}"))
 
     def _try_again(self, claim: Claim, email: Email, error: TemporaryError) -> Later | Finished:
         attempt = int(email.attempts)

@@ -106,6 +106,7 @@ class Settings(BaseSettings):
     stub_outbox: Path | None = Field(default=None, description="the folder where the stub writes each email as .eml")
     stub_failures: Annotated[dict[str, StubFailure], NoDecode, BeforeValidator(_from_json)] = Field(
         default={},
+        repr=False,
         description="JSON, recipient to temporary, permanent or no-telling; :N fails the first N attempts only",
     )
     provider_timeout: float = Field(default=30, ge=1, le=900, description="the longest that one send may take")
@@ -130,6 +131,9 @@ class Settings(BaseSettings):
         description="after which SQS gives a killed worker's messages to another",
     )
 
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="how a worker's log is written: console for a person, json for a machine"
+    )
     liveness_file: Path | None = Field(
         default=None, description="where a worker says that it receives, for `python -m celery_sqs.liveness FILE`"
     )

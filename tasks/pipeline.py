@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from celery.exceptions import Reject
 from celery.signals import task_revoked
 from celery.utils.log import get_task_logger
+from structlog.contextvars import bind_contextvars
 
 from celery_sqs import Reason
 from celery_sqs.poller import pause
@@ -54,6 +55,7 @@ def bridge(body: str) -> None:
 @app.task(name="tasks.process_email")
 def process_email(email_id: str) -> None:
     """Start an email on its way."""
+    bind_contextvars(email_id=email_id)
     load_email.apply_async((email_id,), chain=[send_email.s()])
 
 
@@ -86,6 +88,7 @@ def explain_revoked(sender: Task, request: Any, **_: Any) -> None:
 
 def _attempt(task: Task, email_id: str, missing_since: float | None, step: Callable[[str], Outcome | Later]) -> Outcome:
     """Take the step, or put it off by a delayed copy of the task's message."""
+    bind_contextvars(email_id=email_id)
     now_missing_since = None
     try:
         outcome = step(email_id)
@@ -98,12 +101,12 @@ def _attempt(task: Task, email_id: str, missing_since: float | None, step: Calla
         delay = full_jitter(task.request.retries + 1, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
         outcome = Later(delay, str(error))
     if isinstance(outcome, Later):
-        logger.info("%s waits %.1f s: %s", email_id, outcome.seconds, outcome.reason)
+        logger.info("waits %.1f s: %s", outcome.seconds, outcome.reason)
         # A longer wait looks at the row every quarter of an hour: somebody may have changed it.
         delay = min(outcome.seconds, LONGEST_WAIT_SECONDS)
         raise task.retry((email_id, now_missing_since), countdown=delay)
     if isinstance(outcome, Finished):
-        logger.info("%s: %s", email_id, outcome.outcome)
+        logger.info(outcome.outcome)
     return outcome
 
 

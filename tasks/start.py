@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import _thread
-import logging
 import math
-import sys
 from typing import Any
 
-from celery.signals import celeryd_init, worker_init, worker_shutting_down
+from celery.signals import celeryd_after_setup, celeryd_init, worker_init, worker_shutting_down
+from celery.utils.log import get_task_logger
 
 from emails.resources import ResourcesMissing, check_resources
 from settings import SettingsError, get_settings
 from tasks.pipeline import delivery
+
+logger = get_task_logger(__name__)
 
 LEAST_PREFETCH = 30
 HEARTBEAT_SECONDS = 30
@@ -20,15 +21,17 @@ HEARTBEAT_SECONDS = 30
 
 @celeryd_init.connect
 def check(**_: Any) -> None:
-    """Print the settings in one line, and check queues and table."""
-    # At DEBUG it logs every request, and with it what is in the emails.
-    logging.getLogger("botocore").setLevel(logging.INFO)
-    settings = get_settings()
-    print(settings, file=sys.stderr)  # noqa: T201 (no logging is set up yet)
+    """Check queues and table."""
     try:
-        check_resources(settings)
+        check_resources(get_settings())
     except ResourcesMissing as error:
         raise SettingsError(str(error)) from None
+
+
+@celeryd_after_setup.connect
+def say_settings(**_: Any) -> None:
+    """In one line, once there is a log."""
+    logger.info("%s", get_settings())
 
 
 @worker_init.connect

@@ -6,7 +6,11 @@ _Receiver = TypeVar("_Receiver", bound=Callable[..., Any])
 class Signal:
     def connect(self, receiver: _Receiver) -> _Receiver: ...
 
+celeryd_after_setup: Signal
 celeryd_init: Signal
+setup_logging: Signal
+task_postrun: Signal
+task_prerun: Signal
 task_revoked: Signal
 worker_init: Signal
 worker_ready: Signal

@@ -515,6 +515,7 @@ def test_what_a_provider_did_not_foresee_is_unknown_and_its_text_is_nowhere(
     unknown = stands(store, row)
     assert unknown["EmailStatus"] == "Unknown"
     assert SECRET not in f"{outcome} {unknown} {caplog.text}"
+    assert f"the provider raised {type(error).__name__} in send (emails/test_delivery.py:" in caplog.text
 
 
 # The record after a send fails.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -47,6 +48,7 @@ def worker(emulator: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         ' "silent@example.com": "no-telling"}',
         "EMAIL_RETRY_DELAY": "1",
         "EMAIL_MISSING_ROW_WAIT": "3",
+        "EMAIL_LOG_FORMAT": "json",
     }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
@@ -78,6 +80,14 @@ class Pipeline:
         self.wait_until = wait_until
         self.store = EmailStore(client("dynamodb", worker.settings), worker.settings.table)
         self._sqs = client("sqs", worker.settings)
+
+    def lines(self, email_id: str) -> list[dict[str, Any]]:
+        """Of the log, what is about this email."""
+        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{") and line.endswith("}")]
+        return [line for line in lines if line.get("email_id") == email_id]
+
+    def said(self, email_id: str) -> list[str]:
+        return [line["event"] for line in self.lines(email_id)]
 
     def send(self, queue: str, body: str, **options: Any) -> str:
         url = self._sqs.get_queue_url(QueueName=queue)["QueueUrl"]

@@ -66,7 +66,7 @@ def test_an_expired_duplicate_leaves_an_email_that_is_not_pending_as_it_is(
 ) -> None:
     pipeline.store.put(row | {"EmailStatus": status})
     task_id = expire("tasks.load_email", row["EmailId"])
-    pipeline.wait_until(lambda: f"tasks.load_email[{task_id}]" in pipeline.log(), what="it is discarded")
+    pipeline.wait_until(lambda: f"revoked task: tasks.load_email[{task_id}]" in pipeline.log(), what="it is discarded")
     # The worker sees to one after the other.
     another = row | {"EmailId": f"{row['EmailId']}-another"}
     pipeline.store.put(another)
@@ -91,7 +91,7 @@ def test_an_expired_task_of_no_email_stops_nobody(
     pipeline: Pipeline, row: Row, expire: Expire, task: str, arguments: list[Any]
 ) -> None:
     task_id = expire(task, *arguments)
-    pipeline.wait_until(lambda: f"{task}[{task_id}]" in pipeline.log(), what="it is discarded")
+    pipeline.wait_until(lambda: f"revoked task: {task}[{task_id}]" in pipeline.log(), what="it is discarded")
     row["EmailId"] = f"after-{uuid.uuid4().hex}"
     pipeline.store.put(row)
     pipeline.enqueue(row["EmailId"])

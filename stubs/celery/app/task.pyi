@@ -7,6 +7,7 @@ class Context:
     id: str
     properties: dict[str, Any]
     retries: int
+    root_id: str
 
 class Task:
     Request: Any
