@@ -54,6 +54,10 @@ class Request(CeleryRequest):
         delivery = get_deliveries().get(self.message.delivery_tag)
         return delivery is not None and delivery.start()
 
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """What `celery inspect` shows: of a raw queue's body its repr, which has no content."""
+        return super().info(safe=safe or "sqs_attributes" in self.message.headers)
+
     def cancel(self, pool: BasePool, *args: Any, **kwargs: Any) -> None:
         """Asked on SIGQUIT: a pool that cannot stop a task lets it finish (Celery's own raises in the handler)."""
         if getattr(pool.terminate_job, "__func__", None) is not BasePool.terminate_job:

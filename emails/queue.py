@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -35,8 +35,8 @@ class DeadLetter:
     message_id: str
     reason: str
     detail: str
-    body: str
-    attributes: dict[str, str]
+    body: str = field(repr=False)
+    attributes: dict[str, str] = field(repr=False)
 
 
 class RawQueue:

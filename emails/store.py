@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -76,7 +76,7 @@ class Claim:
     email_id: str
     id: str
     expires_at: float
-    row: Row
+    row: Row = field(repr=False)
 
 
 class EmailStore:

@@ -53,7 +53,7 @@ PRIVATE = {
     ],
     virtual.Transport: ["_deliver", "close_channel", "close_connection"],
     Task: ["Request"],
-    Request: ["cancel", "on_accepted", "on_failure", "reject", "revoked"],
+    Request: ["cancel", "info", "on_accepted", "on_failure", "reject", "revoked"],
     BasePool: ["terminate_job", "uses_semaphore"],
     Mailbox: ["oid", "reply_exchange_fmt"],
     EventReceiver: ["wakeup_workers"],

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 from billiard.exceptions import WorkerLostError
+from celery import Celery
 from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.gevent import TaskPool as GeventPool
 from greenlet import GreenletExit
+from kombu.message import Message
 
+from celery_sqs.raw_queues import to_task_message
 from celery_sqs.request import Request, learn_pool
 
 
@@ -57,3 +60,20 @@ def test_at_its_stop_prefork_waits_for_what_a_process_has_been_given_but_not_beg
     learn_pool(SimpleNamespace(pool=pool))
     pool.flush()
     assert waited_for == [given]
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_inspect_shows_a_tasks_arguments_but_nothing_of_a_raw_body(raw: bool) -> None:
+    app = Celery("test", set_as_current=False)
+
+    @app.task(name="take")
+    def take(text: str) -> None: ...
+
+    payload = to_task_message({"Body": "secret", "MessageId": "message-1"}, "take")
+    if not raw:  # as Celery's own message is
+        del payload["headers"]["sqs_attributes"]
+    message = Message(payload["body"], content_type="application/json", content_encoding="utf-8")
+    message.accept = {"application/json"}
+    message.headers, message.properties = payload["headers"], payload["properties"]
+    shown = Request(message, app=app, task=take).info()["args"]
+    assert shown == ("(<body of 6 bytes>,)" if raw else ["secret"])
