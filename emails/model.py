@@ -207,7 +207,7 @@ class Attachment(_Attributes):
     @classmethod
     def _has_a_body(cls, values: Any) -> Any:
         if isinstance(values, dict) and not _is_missing(values.get("s3_uri")):
-            msg = "s3_uri is in no allow-listed prefix"
+            msg = "s3_uri is in no allow-listed prefix, since none can be set yet: give the file in body"
             raise ValueError(msg)
         if isinstance(values, dict) and _is_missing(values.get("body")):
             msg = "has no body"
@@ -240,7 +240,7 @@ class Email(_Attributes):
     text: Text = Field(default="", alias="BodyText", repr=False, validate_default=True)
     attachments: list[Attachment] = Field(default=[], alias="Attachments", repr=False)
     headers: dict[HeaderName, Line] = Field(default={}, alias="Headers", repr=False)
-    tags: dict[str, str] = Field(default={}, alias="Tags", repr=False)
+    tags: dict[Line, Line] = Field(default={}, alias="Tags", repr=False)
     send_after: Moment | None = Field(default=None, alias="SendAfter", repr=False)
     expires_at: Moment | None = Field(default=None, alias="ExpiresAt", repr=False)
     send_via: str | None = Field(default=None, alias="SendVia", repr=False)

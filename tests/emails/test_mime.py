@@ -61,7 +61,12 @@ def check(email: Email) -> bytes:
     assert read_addresses(content, "To") == written(email.to)
     assert read_addresses(content, "Cc") == written(email.cc)
     assert read_addresses(content, "Reply-To") == written(email.reply_to)
-    assert "Bcc" not in message
+    ours = {"Date", "Subject", "Message-ID", "X-Email-Id", "MIME-Version", "Content-Type", "Content-Transfer-Encoding"}
+    addresses = {"From": [email.sender], "To": email.to, "Cc": email.cc, "Reply-To": email.reply_to}
+    wanted = ours | {name for name, mailboxes in addresses.items() if mailboxes} | email.headers.keys()
+    assert len(message) == len(set(message)), "each header once"
+    assert wanted - set(message) <= {"Content-Transfer-Encoding"}, "which a multipart message need not have"
+    assert set(message) <= wanted, "no header that the row does not have, Bcc least of all"
     for name, value in email.headers.items():
         assert message[name] == value
     for kind, expected in (("plain", email.text), ("html", email.html)):

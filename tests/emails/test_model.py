@@ -6,7 +6,7 @@ import base64
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from email.headerregistry import Address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -23,6 +23,9 @@ from emails.model import (
     InvalidRow,
     status_of,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ADA = Address("", "ada", "example.com")
 GRACE = Address("Grace Hopper", "grace", "example.com")
@@ -171,6 +174,8 @@ def test_a_row_needs_a_recipient_and_a_body(row: dict[str, Any], empty: object) 
         ("Headers", {"X-Ä": "b"}, "Headers.X-Ä", "should match pattern"),
         ("Headers", {"X\r\nBcc": "b"}, "Headers.X??Bcc", "should match pattern"),
         ("Headers", {"x" * 201: "b"}, f"Headers.{'x' * 192}", "should have at most 200 characters"),
+        ("Tags", {"team": "a\r\nb"}, "Tags.team", "has a line break or another control character"),
+        ("Tags", {"te\nam": "a"}, "Tags.te?am", "has a line break or another control character"),
         ("Tags", {"team": Decimal(5)}, "Tags.team", "should be a valid string"),
         ("SendAfter", "tomorrow", "SendAfter", "is no ISO 8601 time like 2026-01-31T12:00:00Z"),
         ("SendAfter", Decimal(1_769_860_800), "SendAfter", "is no ISO 8601 time like 2026-01-31T12:00:00Z"),
@@ -342,3 +347,47 @@ def test_any_row_is_an_email_or_an_invalid_row_that_names_an_attribute(row: dict
         return
     assert any(said.startswith(attribute) for attribute in ATTRIBUTES)
     assert "\n" not in said
+
+
+# What ends a line or hides in one, for any reader: C0, DEL, C1, and Unicode's own line and paragraph ends.
+control_characters = st.characters(categories=["Cc", "Zl", "Zp"])
+LINES: dict[str, Callable[[str], Any]] = {
+    "EmailId": str,
+    "Subject": str,
+    "Sender": "{} <shop@example.com>".format,
+    "RecipientsTo": lambda text: [f'"{text}" <ada@example.com>'],
+    "RecipientsCc": lambda text: [f"ada@{text}.example"],
+    "RecipientsBcc": lambda text: [f"ada{text}@example.com"],
+    "ReplyTo": lambda text: [f'"ada{text}"@example.com'],
+    "Headers": lambda text: {"X-Custom": text},
+    "Headers.": lambda text: {f"X-{text}": "custom"},
+    "Tags": lambda text: {"tag": text},
+    "Tags.": lambda text: {text: "tag"},
+    "Attachments": lambda text: [{**PDF, "name": text}],
+    "Attachments[0].content_type": lambda text: [{**PDF, "content_type": f"a/b; c={text}"}],
+}
+
+
+@hypothesis.settings(deadline=None, max_examples=150)
+@given(
+    name=st.sampled_from([*LINES]),
+    before=st.sampled_from(["", "a", "a b"]),
+    control=control_characters,
+    after=st.sampled_from(["", "Bcc: eve@example.com", "b"]),
+)
+def test_no_line_may_have_a_control_character_wherever_it_stands(
+    name: str, before: str, control: str, after: str
+) -> None:
+    attribute = name.partition("[")[0].rstrip(".")
+    row = {
+        "EmailId": "email-1",
+        "EmailStatus": "Pending",
+        "Subject": "Hello",
+        "Sender": "shop@example.com",
+        "RecipientsTo": ["ada@example.com"],
+        "BodyText": "Hi",
+        attribute: LINES[name](f"{before}{control}{after}"),
+    }
+    with pytest.raises(InvalidRow) as raised:
+        Email.from_row(row)
+    assert str(raised.value).startswith(attribute)
