@@ -170,6 +170,10 @@ def test_an_image_runs_as_a_numbered_user_that_is_not_root(stage: str) -> None:
     assert int(arguments_of(stage, "USER")[-1]) > 0
 
 
+def test_a_container_s_log_is_for_who_gathers_it() -> None:
+    assert environment_of("production")["EMAIL_LOG_FORMAT"] == "json"
+
+
 def test_whatever_is_copied_is_there(context: Path) -> None:
     copies = [shlex.split(copy) for stage in STAGES for copy in arguments_of(stage, "COPY")]
     assert copies
