@@ -83,8 +83,8 @@ class Delivery:
         self._store = store
         self._providers = providers
         self._settings = settings
-        reserve = partial(store.reserve, RATE_ROW)
-        self._rate = SendRate(settings.send_rate, reserve) if settings.send_rate else None
+        rate = settings.send_rate
+        self._rate = SendRate(rate, partial(store.reserve, RATE_ROW)) if rate else None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Delivery:
