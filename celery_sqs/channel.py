@@ -417,6 +417,8 @@ def stop_receiving(**_: Any) -> None:
         for channel in list(_channels):
             for queue in list(channel._pollers):
                 channel.stop_receiving(queue)
+            # The event loop looks whether it is to stop when it wakes, which may be the next heartbeat.
+            channel._transport.inbox.wake(always=True)
 
     _thread.start_new_thread(stop, ())
 

@@ -34,9 +34,9 @@ class Inbox:
             self._filled.wait_for(lambda: self._items, timeout)
             return self._items.popleft() if self._items else None
 
-    def wake(self) -> None:
+    def wake(self, *, always: bool = False) -> None:
         """Make it readable where something is in it."""
-        if self._items and self._sockets:
+        if (self._items or always) and self._sockets:
             # A full socket buffer wakes the loop as well as one more byte would; a closed one has nobody to wake.
             with suppress(OSError):
                 self._sockets[1].send(b"\0")

@@ -63,3 +63,10 @@ def test_more_wakeups_than_a_socket_holds_lose_nothing(inbox: Inbox) -> None:
 def test_closed_it_takes_what_nobody_reads(inbox: Inbox) -> None:
     inbox.close()
     inbox.put("a")
+
+
+def test_an_event_loop_can_be_woken_with_nothing_in_it(inbox: Inbox) -> None:
+    assert not is_readable(inbox)
+    inbox.wake(always=True)
+    assert is_readable(inbox)
+    assert inbox.get(timeout=0) is None
