@@ -1,42 +1,28 @@
-"""The raw queue and the dead letters."""
+"""The raw queue."""
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from celery_sqs.batches import numbered, outcomes, pack
+from celery_sqs.batches import pack
+from celery_sqs.queue import Queue
 from emails.backoff import full_jitter
 from emails.resources import ResourcesMissing, queue_url
-from settings.model import dead_letter_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from mypy_boto3_sqs import SQSClient
 
     from settings import Settings
 
 ATTEMPTS = 5
-MAX_RECEIVES_REASON = "MaxReceives"  # SQS moved the message itself, and SQS gives no reason
-
-
-@dataclass(frozen=True)
-class DeadLetter:
-    """A message nobody could use. The body may be private."""
-
-    queue: str
-    message_id: str
-    reason: str
-    detail: str
-    body: str = field(repr=False)
-    attributes: dict[str, str] = field(repr=False)
 
 
 class RawQueue:
@@ -50,6 +36,7 @@ class RawQueue:
             msg = f"There is no queue {self.name}: make it with `make provision` (email-service provision)."
             raise ResourcesMissing(msg)
         self.url = url
+        self._queue = Queue(self.name, url, lambda: sqs)
 
     def enqueue(self, email_ids: Iterable[str], sent: Callable[[int], object]) -> dict[str, str]:
         """Send one raw message an id, in batches; `sent` hears how many went.
@@ -59,7 +46,8 @@ class RawQueue:
         failed: dict[str, str] = {}
         entries = (self._entry(email_id) for email_id in email_ids)
         for batch in pack(entries, size=lambda entry: len(entry["MessageBody"].encode())):
-            errors = self._send(batch)
+            codes = until_confirmed(self._queue.send_batch, batch)
+            errors = [(entry, code) for entry, code in zip(batch, codes, strict=True) if code]
             failed |= {json.loads(entry["MessageBody"])["email_id"]: code for entry, code in errors}
             sent(len(batch) - len(errors))
         return failed
@@ -82,44 +70,22 @@ class RawQueue:
                 QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
             )
 
-    def _send(self, batch: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:
-        """Send a batch, and what failed of it again. Returns what failed to the last, with the error's code."""
-        pending = [(entry, "") for entry in batch]
-        for attempt in range(1, ATTEMPTS + 1):
-            entries = [entry for entry, _ in pending]
-            try:
-                answer = self._sqs.send_message_batch(QueueUrl=self.url, Entries=numbered(entries))  # type: ignore[arg-type]  # entries of its TypedDict
-                pending = [(entry, code) for entry, code in outcomes(entries, dict(answer)) if code]
-            except (BotoCoreError, ClientError) as error:
-                pending = [(entry, type(error).__name__) for entry in entries]
-            if not pending or attempt == ATTEMPTS:
-                break
-            time.sleep(full_jitter(attempt, first=0.1, longest=5))
-        return pending
 
+def until_confirmed(request: Callable[[list[dict[str, Any]]], list[str]], batch: list[dict[str, Any]]) -> list[str]:
+    """Make a batch's request, and what failed of it again. Returns each entry's error code, "" where SQS confirmed it.
 
-def dead_letters(sqs: SQSClient, settings: Settings) -> Iterator[DeadLetter]:
-    """What lies in the dead-letter queues now; every message stays there, and is visible again at the end."""
-    for queue in settings.queues:
-        name = dead_letter_queue(queue)
-        url = queue_url(sqs, name)
-        if url is None:
-            continue
-        held = []
-        while messages := sqs.receive_message(
-            QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], VisibilityTimeout=60
-        ).get("Messages"):
-            held += messages
-        for message in held:
-            attributes = {
-                key: value.get("StringValue", "") for key, value in message.get("MessageAttributes", {}).items()
-            }
-            yield DeadLetter(
-                queue=name,
-                message_id=message["MessageId"],
-                reason=attributes.get("Reason", MAX_RECEIVES_REASON),
-                detail=attributes.get("Detail", "received too often: it may stop workers"),
-                body=message["Body"],
-                attributes=attributes,
-            )
-            sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
+    `request` is a method of a celery_sqs Queue.
+    """
+    codes = ["Missing"] * len(batch)
+    for attempt in range(1, ATTEMPTS + 1):
+        pending = [number for number, code in enumerate(codes) if code]
+        try:
+            answer = request([batch[number] for number in pending])
+        except (BotoCoreError, ClientError) as error:
+            answer = [type(error).__name__] * len(pending)
+        for number, code in zip(pending, answer, strict=True):
+            codes[number] = code
+        if not any(codes) or attempt == ATTEMPTS:
+            break
+        time.sleep(full_jitter(attempt, first=0.1, longest=5))
+    return codes

@@ -17,6 +17,7 @@ from emails.resources import provision
 from emails.store import EmailStore
 from settings import Settings, get_settings
 from settings.aws import client
+from settings.model import dead_letter_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,6 +49,12 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: object)
     get_settings.cache_clear()
 
 
+@pytest.fixture(autouse=True)
+def _no_wait_for_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The emulator, unlike SQS, shows all it has in a short poll."""
+    monkeypatch.setattr("emails.dead_letters.WAIT_SECONDS", 0)
+
+
 @pytest.fixture
 def settings(emulator: str) -> Settings:
     """Settings of a stage of its own, its queues and table made."""
@@ -69,6 +76,18 @@ def store(settings: Settings) -> EmailStore:
 @pytest.fixture
 def raw_queue(sqs: SQSClient, settings: Settings) -> RawQueue:
     return RawQueue(sqs, settings)
+
+
+@pytest.fixture
+def bury(sqs: SQSClient) -> Callable[..., str]:
+    """Put a body into the dead-letter queue of a queue, with these attributes; gives its MessageId."""
+
+    def send(queue: str, body: str, attributes: dict[str, str] | None = None, **parameters: str) -> str:
+        url = sqs.get_queue_url(QueueName=dead_letter_queue(queue))["QueueUrl"]
+        typed = {name: {"DataType": "String", "StringValue": text} for name, text in (attributes or {}).items()}
+        return sqs.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=typed, **parameters)["MessageId"]  # type: ignore[arg-type]  # FIFO's
+
+    return send
 
 
 @pytest.fixture(scope="session")

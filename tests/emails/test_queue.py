@@ -1,4 +1,4 @@
-"""Ids on the raw queue, each once; and the dead letters, which stay where they are."""
+"""Ids on the raw queue, each once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from emails.message import parse_message
-from emails.queue import ATTEMPTS, DeadLetter, RawQueue, dead_letters
-from emails.resources import ResourcesMissing, queue_url
-from settings.model import dead_letter_queue
+from emails.queue import ATTEMPTS, RawQueue
+from emails.resources import ResourcesMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,35 +142,3 @@ def test_what_is_received_is_given_back_for_others(raw_queue: RawQueue) -> None:
     assert raw_queue.receive(10) == []
     raw_queue.release(held)
     assert len(raw_queue.receive(10)) == 2
-
-
-def test_dead_letters_of_every_queue_are_listed_and_stay(sqs: SQSClient, settings: Settings) -> None:
-    def bury(queue: str, body: str, **attributes: str) -> None:
-        sqs.send_message(
-            QueueUrl=queue_url(sqs, dead_letter_queue(queue)) or "",
-            MessageBody=body,
-            MessageAttributes={name: {"DataType": "String", "StringValue": text} for name, text in attributes.items()},
-        )
-
-    bury(settings.queue, "no JSON", Reason="NotJson", Detail="the body is not JSON", Team="shop")
-    for number in range(12):
-        bury(settings.tasks_queue, f"killer {number}")
-    for _ in range(2):
-        found = list(dead_letters(sqs, settings))
-        (unread,) = (letter for letter in found if letter.body == "no JSON")
-        assert (unread.queue, unread.reason) == (dead_letter_queue(settings.queue), "NotJson")
-        assert unread.detail == "the body is not JSON"
-        assert unread.attributes["Team"] == "shop"
-        killers = [letter for letter in found if letter is not unread]
-        assert {(letter.queue, letter.reason) for letter in killers} == {
-            (dead_letter_queue(settings.tasks_queue), "MaxReceives")
-        }
-        assert {letter.body for letter in killers} == {f"killer {number}" for number in range(12)}
-        assert len({letter.message_id for letter in found}) == 13
-        assert all(isinstance(letter, DeadLetter) for letter in found)
-
-
-def test_without_dead_letters_there_is_nothing_to_list(sqs: SQSClient, settings: Settings) -> None:
-    assert list(dead_letters(sqs, settings)) == []
-    sqs.delete_queue(QueueUrl=queue_url(sqs, dead_letter_queue(settings.queue)) or "")
-    assert list(dead_letters(sqs, settings)) == []

@@ -32,9 +32,10 @@ from rich.table import Table
 
 from commands import main as email_service
 from commands.emulator import running_emulator
+from emails.dead_letters import MAX_RECEIVES_REASON, DeadLetter, dead_letters
 from emails.delivery import ABANDONED
 from emails.model import EmailStatus
-from emails.queue import MAX_RECEIVES_REASON, DeadLetter, RawQueue, dead_letters
+from emails.queue import RawQueue
 from emails.resources import provision
 from settings import Settings, get_settings
 from settings.aws import client

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
+from emails.dead_letters import DeadLetter
 from emails.delivery import ABANDONED
-from emails.queue import DeadLetter
 from tests.slow.chaos import (
     ACCEPTED_IS_SENT,
     DEAD_IS_EXPLAINED,
@@ -65,7 +65,11 @@ def story(**row: Any) -> Story:
     )
 
 
-LETTER = DeadLetter("tasks_dlq", "1", "ValueError", "", '"e"', {})
+def letter(reason: str, body: str = '"e"') -> DeadLetter:
+    message = {"MessageId": "1", "Body": body, "MessageAttributes": {"Reason": {"StringValue": reason}}}
+    return DeadLetter("tasks_dlq", message)
+
+
 ABANDONED_EMAIL = story(EmailStatus="Unknown", FailureReason=ABANDONED)
 UNANSWERED = story(EmailStatus="Unknown", FailureReason="no answer")
 FAILED_EMAIL = replace(story(EmailStatus="Failed"), provider={"e": Counter()})
@@ -92,7 +96,7 @@ STORE_AWAY = Holds.read("7 holds e\n7 leaves e 0.1 StoreUnavailable")
         ),
         pytest.param(replace(UNANSWERED, holds=Holds.read("7 unanswered e")), id="not answered in time"),
         pytest.param(
-            replace(story(), letters=[replace(LETTER, reason="NotJson", body="x")], unusable={"x": "NotJson"}),
+            replace(story(), letters=[letter("NotJson", body="x")], unusable={"x": "NotJson"}),
             id="dead letter",
         ),
         pytest.param(replace(story(), exit_codes={1: -15}), id="stopped at its start"),
@@ -124,10 +128,8 @@ def test_the_judge_accepts_what_is_explained(innocent: Story) -> None:
         ),
         pytest.param(replace(ABANDONED_EMAIL, holds=STORE_AWAY), UNKNOWN_IS_EXPLAINED, id="DynamoDB was there"),
         pytest.param(replace(story(), left={"tasks": (0, 0, 1)}), NOTHING_LEFT, id="a delayed message"),
-        pytest.param(replace(story(), letters=[LETTER]), DEAD_IS_EXPLAINED, id="a task raised"),
-        pytest.param(
-            replace(story(), letters=[replace(LETTER, reason="MaxReceives")]), DEAD_IS_EXPLAINED, id="nobody was killed"
-        ),
+        pytest.param(replace(story(), letters=[letter("ValueError")]), DEAD_IS_EXPLAINED, id="a task raised"),
+        pytest.param(replace(story(), letters=[letter("MaxReceives")]), DEAD_IS_EXPLAINED, id="nobody was killed"),
         pytest.param(replace(story(), unusable={"x": "NotJson"}), UNUSABLE_IS_DEAD, id="dropped in silence"),
         pytest.param(replace(story(), exit_codes={1: None}), STOPPED, id="does not stop"),
         pytest.param(replace(story(), exit_codes={7: -15}, holds=FINISHED), STOPPED, id="ended by the signal at work"),

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from emails.queue import DeadLetter, RawQueue, dead_letters
+from emails.dead_letters import DeadLetter, dead_letters
+from emails.queue import RawQueue
 from emails.resources import provision
 from emails.store import EmailStore
 from settings import Settings

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from settings.model import dead_letter_queue
 
 if TYPE_CHECKING:
+    from emails.dead_letters import DeadLetter
     from tests.tasks.conftest import Pipeline
 
 pytestmark = pytest.mark.xdist_group("worker")
@@ -144,6 +145,10 @@ BAD_BODIES = {
 }
 
 
+def has_nonce(letter: DeadLetter, nonce: str) -> bool:
+    return letter.attributes.get("nonce", {}).get("StringValue") == nonce
+
+
 @pytest.mark.parametrize(("body", "reason"), BAD_BODIES.values(), ids=BAD_BODIES)
 def test_a_bad_raw_body_is_a_dead_letter_with_its_reason_and_its_body_unchanged(
     pipeline: Pipeline, body: str, reason: str
@@ -151,7 +156,7 @@ def test_a_bad_raw_body_is_a_dead_letter_with_its_reason_and_its_body_unchanged(
     nonce = uuid.uuid4().hex
     attribute = {"nonce": {"DataType": "String", "StringValue": nonce}}
     pipeline.send_raw(body, MessageAttributes=attribute)
-    letter = pipeline.find_dead_letter(lambda letter: letter.attributes.get("nonce") == nonce)
+    letter = pipeline.find_dead_letter(lambda letter: has_nonce(letter, nonce))
     assert (letter.reason, letter.body) == (reason, body)
     assert letter.detail
 
@@ -184,7 +189,7 @@ def test_a_bad_message_on_the_tasks_queue_is_a_dead_letter_too(pipeline: Pipelin
     nonce = uuid.uuid4().hex
     attribute = {"nonce": {"DataType": "String", "StringValue": nonce}}
     pipeline.send(pipeline.settings.tasks_queue, body, MessageAttributes=attribute)
-    letter = pipeline.find_dead_letter(lambda letter: letter.attributes.get("nonce") == nonce)
+    letter = pipeline.find_dead_letter(lambda letter: has_nonce(letter, nonce))
     assert letter.queue == dead_letter_queue(pipeline.settings.tasks_queue)
     assert letter.body == body
     assert letter.reason != "MaxReceives"
