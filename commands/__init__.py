@@ -17,15 +17,20 @@ NOT_COMMANDS = frozenset({"broker"})
 
 
 class Commands(click.Group):
-    """Every module in this folder is a command, imported when it is asked for: some stay out of the image."""
+    """Every module in this folder is a command, imported when it is asked for: some stay out of the image.
+
+    `dead_letters.py` is the command `dead-letters`, as click names it.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in NOT_COMMANDS)
+        names = (module.name for module in pkgutil.iter_modules(__path__))
+        return sorted(name.replace("_", "-") for name in names if name not in NOT_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        command = getattr(import_module(f"commands.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command = getattr(import_module(f"commands.{name}"), name)
         assert isinstance(command, click.Command)  # noqa: S101 (for the type checker)
         return command
 

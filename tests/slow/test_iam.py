@@ -236,6 +236,13 @@ def test_a_producer_and_an_operator(stage: Settings, recorder: Recorder, tmp_pat
     run("resolve", "iam-3", "--resend")
     run("sweep", "--position", str(tmp_path / "position"))
     run("reap")
+    for number in range(2):
+        url = sqs.get_queue_url(QueueName=f"{stage.queue}_dlq")["QueueUrl"]
+        letter = sqs.send_message(QueueUrl=url, MessageBody=str(number))["MessageId"]
+        recorder.seen.discard(("sqs:SendMessage", f"arn:aws:sqs:us-east-1:123456789012:{stage.queue}_dlq"))
+        run("dead-letters", "list")
+        run("dead-letters", "show", letter)
+        run("dead-letters", *("redrive", letter) if number else ("discard", "--yes"))
     result = CliRunner().invoke(email_broker, ["--dry-run"])
     assert result.exit_code == 0, result.output
     assert held_against("operator", recorder.seen) == NOTHING

@@ -1,0 +1,191 @@
+"""See the dead letters, send them back, or delete them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from emails.dead_letters import dead_letter_queues
+from emails.store import EmailStore
+from settings import get_settings
+from settings.aws import client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from emails.dead_letters import DeadLetter, DeadLetterQueue
+
+
+@click.group()
+def dead_letters() -> None:
+    """See the messages that nobody could use, send them back, or delete them.
+
+    They lie in the dead-letter queue of each queue of the stage, for 14 days. A command hides from others what it looks
+    at, until it ends (one that is killed: for five minutes). SQS's view is approximate: what came this moment, or what
+    another command looks at, may be missing.
+    """
+
+
+@dead_letters.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As a JSON object, for programs.")
+def list_(as_json: bool) -> None:
+    """Count the reasons in each queue, and name each dead letter. Bodies stay out of it."""
+    found: dict[str, dict[str, Any]] = {}
+    for queue in _queues():
+        with queue, _progress(queue, "looking at") as advance:
+            about = queue.count()
+            letters = []
+            for read in queue.read():
+                letters += [_summary(letter) for letter in read]  # not the bodies: there may be many
+                advance(len(read))
+        letters.sort(key=lambda letter: letter["Reason"])
+        reasons = Counter(letter["Reason"] for letter in letters)
+        found[queue.name] = {"Reasons": reasons, "NotSeen": max(0, about - len(letters)), "DeadLetters": letters}
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    for name, view in found.items():
+        click.echo(f"{name}: {_counted(view['Reasons'])}")
+        for letter in view["DeadLetters"]:
+            click.echo("  " + "  ".join(filter(None, letter.values())))
+        if view["NotSeen"]:
+            click.echo(
+                f"  about {view['NotSeen']} more, by SQS's count: others hold them, or SQS does not show them yet"
+            )
+
+
+@dead_letters.command()
+@click.argument("message_id")
+@click.option("--body", is_flag=True, help="With the body and the producer's attributes, which may be private.")
+def show(message_id: str, body: bool) -> None:
+    """Show one dead letter."""
+    for queue in _queues():
+        with queue:
+            for letter in (letter for read in queue.read(message_id) for letter in read):
+                story: dict[str, object] = {"MessageId": message_id, "Queue": letter.queue, **_summary(letter)}
+                story["Body"] = letter.body if body else f"{len(letter.body.encode())} bytes (--body shows it)"
+                for name, attribute in letter.attributes.items() if body else ():
+                    story[f"MessageAttributes.{name}"] = attribute.get("StringValue", attribute.get("BinaryValue"))
+                width = max(map(len, story))
+                for name, value in story.items():
+                    if value:
+                        click.echo(f"{name:<{width}}  {value}")
+                return
+    raise _not_found(message_id)
+
+
+def _chosen(command: Callable[..., None]) -> Callable[..., None]:
+    command = click.argument("message_id", default="")(command)
+    return click.option("--reason", default="", help="Those of this Reason only.")(command)
+
+
+@dead_letters.command()
+@_chosen
+def redrive(message_id: str, reason: str) -> None:
+    """Send dead letters back to the queue they came from: all, those of one --reason, or one MESSAGE_ID.
+
+    First mend what made them. Each is sent, and deleted when SQS has confirmed it: interrupted, a message may be there
+    twice, which sends no email twice. One whose email is not to be sent any more stays, and is named.
+    """
+    _one_choice(message_id, reason)
+    settings = get_settings()
+    store = EmailStore(client("dynamodb", settings), settings.table)
+    found, stay = 0, 0
+    for queue in _queues():
+        redriven = 0
+        try:
+            with queue, _progress(queue, "redriving") as advance:
+                for letter, why in queue.redrive(store, message_id, reason):
+                    found += 1
+                    stay += bool(why)
+                    redriven += not why
+                    advance(1)
+                    if why:
+                        click.echo(f"{letter.message_id} stays: {why}", err=True)
+        finally:  # interrupted, it says how far it came
+            click.echo(f"{queue.name}: {redriven} back on {queue.source}")
+    if message_id and not found:
+        raise _not_found(message_id)
+    if stay:
+        raise click.ClickException(f"{stay} of {found} stay: see above.")
+
+
+@dead_letters.command()
+@_chosen
+@click.option("--yes", is_flag=True, help="Do not ask, for scripts.")
+def discard(message_id: str, reason: str, yes: bool) -> None:
+    """Delete dead letters for good: all, those of one --reason, or one MESSAGE_ID.
+
+    It says what it found and asks. What comes after the question is not deleted.
+    """
+    _one_choice(message_id, reason)
+    with ExitStack() as stack:
+        found: dict[DeadLetterQueue, dict[str, str]] = {}
+        for queue in _queues():
+            stack.enter_context(queue)
+            with _progress(queue, "looking at") as advance:
+                found[queue] = {}
+                for read in queue.read(message_id, reason):
+                    found[queue] |= {letter.message_id: letter.reason for letter in read}
+                    advance(len(read))
+        if message_id and not any(found.values()):
+            raise _not_found(message_id)
+        for queue, reasons in found.items():
+            click.echo(f"{queue.name}: {_counted(reasons.values())}")
+        if not any(found.values()):
+            return
+        if not yes:
+            click.confirm("Delete them for good?", abort=True, err=True)
+        codes = {letter: code for queue, reasons in found.items() for letter, code in queue.delete(reasons)}
+    stay = {letter: code for letter, code in codes.items() if code}
+    click.echo(f"{len(codes) - len(stay)} deleted.")
+    for letter, code in stay.items():
+        click.echo(f"{letter} stays: SQS did not delete it: {code}", err=True)
+    if stay:
+        raise click.ClickException(f"{len(stay)} of {len(codes)} stay: see above.")
+
+
+def _queues() -> Iterator[DeadLetterQueue]:
+    settings = get_settings()
+    return dead_letter_queues(client("sqs", settings), settings)
+
+
+def _one_choice(message_id: str, reason: str) -> None:
+    if message_id and reason:
+        raise click.UsageError("Say MESSAGE_ID or --reason, not both.")
+
+
+def _summary(letter: DeadLetter) -> dict[str, str]:
+    return {
+        "MessageId": letter.message_id,
+        "Reason": letter.reason,
+        "Detail": letter.detail,
+        "EmailId": letter.email_id,
+    }
+
+
+def _counted(reasons: Iterable[str]) -> str:
+    counts = Counter(reasons)
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items())) or "none"
+
+
+def _not_found(message_id: str) -> click.ClickException:
+    return click.ClickException(
+        f"There is no dead letter {message_id}, or SQS does not show it now: email-service dead-letters list"
+    )
+
+
+@contextmanager
+def _progress(queue: DeadLetterQueue, doing: str) -> Iterator[Callable[[int], Any]]:
+    """On standard error, where that is a terminal; gives what counts on."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn(f"{doing} {queue.name}"), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=queue.count())
+        yield lambda count: progress.advance(bar, count)

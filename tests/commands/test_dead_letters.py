@@ -1,0 +1,226 @@
+"""`email-service dead-letters`: what it says, and what it keeps to itself."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from celery_sqs.queue import Queue
+from emails.resources import queue_url
+from settings.model import dead_letter_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from click.testing import Result
+    from mypy_boto3_sqs import SQSClient
+
+    from emails.queue import RawQueue
+    from emails.store import EmailStore
+    from settings import Settings
+
+    Bury = Callable[..., str]
+    Run = Callable[..., Result]
+
+NOT_JSON = {"Reason": "NotJson", "Detail": "the body is not JSON", "Team": "private-team"}
+
+
+@pytest.fixture(autouse=True)
+def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emails.queue.full_jitter", lambda *_, **__: 0)
+
+
+@pytest.fixture
+def letters(settings: Settings, bury: Bury) -> dict[str, str]:
+    """Two dead letters of the raw queue and one of the tasks queue; their ids."""
+    task = json.dumps({"body": '[["test-1"], {}, {}]', "headers": {"task": "tasks.load_email"}})
+    return {
+        "bad": bury(settings.queue, "private body", NOT_JSON),
+        "killer": bury(settings.queue, '{"email_id": "test-2", "private": "private"}'),
+        "task": bury(settings.tasks_queue, task, {"Reason": "EmailNotFound", "Detail": "no row came"}),
+    }
+
+
+@pytest.fixture
+def visible(sqs: SQSClient) -> Callable[[str], int]:
+    """How many messages of a queue anybody may receive now."""
+
+    def count(name: str) -> int:
+        url = queue_url(sqs, name) or ""
+        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        return int(attributes["ApproximateNumberOfMessages"])  # type: ignore[typeddict-item]  # it is there
+
+    return count
+
+
+def test_list_counts_the_reasons_of_each_queue_and_names_each_letter(
+    run: Run, settings: Settings, letters: dict[str, str], visible: Callable[[str], int]
+) -> None:
+    result = run("dead-letters", "list")
+    assert (result.exit_code, result.output.splitlines()) == (
+        0,
+        [
+            f"{settings.queue}_dlq: 1 MaxReceives, 1 NotJson",
+            f"  {letters['killer']}  MaxReceives  received too often: it may stop workers  test-2",
+            f"  {letters['bad']}  NotJson  the body is not JSON",
+            f"{settings.tasks_queue}_dlq: 1 EmailNotFound",
+            f"  {letters['task']}  EmailNotFound  no row came  test-1",
+        ],
+    )
+    assert visible(dead_letter_queue(settings.queue)) == 2
+
+
+def test_list_says_that_there_is_more_where_another_holds_it(
+    run: Run, settings: Settings, letters: dict[str, str], sqs: SQSClient
+) -> None:
+    sqs.receive_message(QueueUrl=queue_url(sqs, f"{settings.queue}_dlq") or "", MaxNumberOfMessages=1)
+    assert "  about 1 more, by SQS's count: " in run("dead-letters", "list").output
+
+
+def test_list_as_json(run: Run, settings: Settings, letters: dict[str, str]) -> None:
+    found = json.loads(run("dead-letters", "list", "--json").output)
+    assert found[f"{settings.tasks_queue}_dlq"] == {
+        "Reasons": {"EmailNotFound": 1},
+        "NotSeen": 0,
+        "DeadLetters": [
+            {
+                "MessageId": letters["task"],
+                "Reason": "EmailNotFound",
+                "Detail": "no row came",
+                "EmailId": "test-1",
+            }
+        ],
+    }
+    assert found[f"{settings.queue}_dlq"]["Reasons"] == {"MaxReceives": 1, "NotJson": 1}
+
+
+def test_show_keeps_the_body_and_the_producers_attributes_to_itself_unless_it_is_asked(
+    run: Run, settings: Settings, letters: dict[str, str], visible: Callable[[str], int]
+) -> None:
+    result = run("dead-letters", "show", letters["bad"])
+    story = dict(line.split(maxsplit=1) for line in result.output.splitlines())
+    assert story == {
+        "MessageId": letters["bad"],
+        "Queue": f"{settings.queue}_dlq",
+        "Reason": "NotJson",
+        "Detail": "the body is not JSON",
+        "Body": "12 bytes (--body shows it)",
+    }
+    asked = run("dead-letters", "show", letters["bad"], "--body").output
+    story = dict(line.split(maxsplit=1) for line in asked.splitlines())
+    assert (story["Body"], story["MessageAttributes.Team"]) == ("private body", "private-team")
+    assert visible(dead_letter_queue(settings.queue)) == 2
+
+
+@pytest.mark.parametrize(("name", "email_id"), [("killer", "test-2"), ("task", "test-1")])
+def test_show_says_which_email_it_is(run: Run, letters: dict[str, str], name: str, email_id: str) -> None:
+    output = run("dead-letters", "show", letters[name]).output
+    assert dict(line.split(maxsplit=1) for line in output.splitlines())["EmailId"] == email_id
+    assert "private" not in output
+
+
+@pytest.mark.parametrize("command", ["show", "redrive", "discard"])
+def test_an_id_that_is_no_dead_letter_fails(run: Run, letters: dict[str, str], command: str) -> None:
+    result = run("dead-letters", command, "nobody")
+    assert result.exit_code == 1
+    assert "There is no dead letter nobody" in result.output
+
+
+@pytest.mark.parametrize("command", ["redrive", "discard"])
+def test_an_id_and_a_reason_together_are_refused(run: Run, letters: dict[str, str], command: str) -> None:
+    result = run("dead-letters", command, letters["bad"], "--reason", "NotJson")
+    assert result.exit_code == 2
+    assert "not both" in result.output
+
+
+def test_redrive_says_how_many_went_where(
+    run: Run, settings: Settings, letters: dict[str, str], raw_queue: RawQueue, visible: Callable[[str], int]
+) -> None:
+    result = run("dead-letters", "redrive", "--reason", "MaxReceives")
+    assert (result.exit_code, result.stdout.splitlines()) == (
+        0,
+        [
+            f"{settings.queue}_dlq: 1 back on {settings.queue}",
+            f"{settings.tasks_queue}_dlq: 0 back on {settings.tasks_queue}",
+        ],
+    )
+    assert [json.loads(message["Body"])["email_id"] for message in raw_queue.receive(10)] == ["test-2"]
+    assert visible(dead_letter_queue(settings.queue)) == 1
+    assert run("dead-letters", "redrive").exit_code == 0
+    assert visible(settings.tasks_queue) == 1
+
+
+def test_redrive_names_what_stays_and_fails(
+    run: Run, letters: dict[str, str], store: EmailStore, row: dict[str, Any], visible: Callable[[str], int]
+) -> None:
+    store.put({**row, "EmailId": "test-2", "EmailStatus": "Failed", "FailureReason": "expired"})
+    result = run("dead-letters", "redrive")
+    assert result.exit_code == 1
+    assert f"{letters['killer']} stays: test-2 is Failed (expired), so a redrive sends nothing: " in result.stderr
+    assert result.stderr.endswith("Error: 1 of 3 stay: see above.\n")
+
+
+def test_an_interrupted_redrive_says_how_far_it_came_and_nothing_is_lost(
+    run: Run,
+    settings: Settings,
+    bury: Bury,
+    visible: Callable[[str], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(15):
+        bury(settings.queue, f"body {number}")
+    delete_batch, batches = Queue.delete_batch, []
+
+    def interrupted(queue: Queue, batch: list[dict[str, Any]]) -> list[str]:
+        batches.append(batch)
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        return delete_batch(queue, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Queue, "delete_batch", interrupted)
+        result = run("dead-letters", "redrive")
+    assert result.exit_code == 1
+    assert f"{settings.queue}_dlq: 10 back on {settings.queue}" in result.stdout
+    assert "Aborted" in result.stderr
+    assert (visible(settings.queue), visible(dead_letter_queue(settings.queue))) == (15, 5)
+
+
+def test_discard_says_what_it_found_and_deletes_it_when_it_is_told_yes(
+    run: Run, settings: Settings, letters: dict[str, str], visible: Callable[[str], int]
+) -> None:
+    asked = run("dead-letters", "discard", input="n\n")
+    assert asked.exit_code == 1
+    assert f"{settings.queue}_dlq: 1 MaxReceives, 1 NotJson" in asked.output
+    assert visible(dead_letter_queue(settings.queue)) == 2
+    done = run("dead-letters", "discard", input="y\n")
+    assert done.exit_code == 0
+    assert done.stdout.endswith("3 deleted.\n")
+    assert visible(dead_letter_queue(settings.queue)) == visible(dead_letter_queue(settings.tasks_queue)) == 0
+
+
+@pytest.mark.parametrize("choice", ["reason", "id"])
+def test_discard_of_one_reason_or_one_id_leaves_the_rest_visible(
+    run: Run, settings: Settings, letters: dict[str, str], visible: Callable[[str], int], choice: str
+) -> None:
+    arguments = {"reason": ["--reason", "NotJson"], "id": [letters["bad"]]}[choice]
+    assert run("dead-letters", "discard", "--yes", *arguments).stdout.endswith("1 deleted.\n")
+    assert run("dead-letters", "show", letters["bad"]).exit_code == 1
+    assert (visible(dead_letter_queue(settings.queue)), visible(dead_letter_queue(settings.tasks_queue))) == (1, 1)
+
+
+def test_discard_of_nothing_asks_nothing(run: Run, settings: Settings) -> None:
+    result = run("dead-letters", "discard")
+    assert (result.exit_code, result.output) == (0, f"{settings.queue}_dlq: none\n{settings.tasks_queue}_dlq: none\n")
+
+
+def test_discard_names_what_sqs_does_not_delete_and_fails(
+    run: Run, letters: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Queue, "delete_batch", lambda _, batch: ["InternalError"] * len(batch))
+    result = run("dead-letters", "discard", "--yes", letters["bad"])
+    assert result.exit_code == 1
+    assert f"{letters['bad']} stays: SQS did not delete it: InternalError" in result.stderr
+    assert result.stdout.endswith("0 deleted.\n")
