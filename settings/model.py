@@ -206,7 +206,7 @@ class Settings(BaseSettings):
     @property
     def queues(self) -> tuple[str, ...]:
         """Every queue that a worker consumes."""
-        return self.tasks_queue, *self.raw_queues
+        return *self.raw_queues, self.tasks_queue
 
     @property
     def control_queue_prefix(self) -> str:

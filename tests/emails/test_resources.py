@@ -39,12 +39,12 @@ def attributes(sqs: SQSClient, queue: str) -> Mapping[Any, str]:
 def test_provision_makes_every_queue_with_its_dead_letters_and_the_table(bare: Settings) -> None:
     stage = bare.stage
     assert list(provision(bare)) == [
-        f"made queue emails_{stage}_tasks_dlq",
-        f"made queue emails_{stage}_tasks",
         f"made queue emails_{stage}_dlq",
         f"made queue emails_{stage}",
         f"made queue emails_{stage}_bulk_dlq",
         f"made queue emails_{stage}_bulk",
+        f"made queue emails_{stage}_tasks_dlq",
+        f"made queue emails_{stage}_tasks",
         f"made table emails_{stage}",
     ]
     check_resources(bare)

@@ -1,0 +1,117 @@
+"""What docs/operations.md says that a command prints is what it prints."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from celery_sqs.control_queues import LEASE_TAG, ControlQueues
+from commands import main
+from settings import get_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mypy_boto3_sqs import SQSClient
+
+    from emails.store import EmailStore
+    from settings import Settings
+
+PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
+# A shortened id (`0c6a1d4e…`) stands for the same one throughout its section; a lone … for anything within its line.
+PLACEHOLDER = re.compile(r"[\w-]*…")
+
+
+def sections() -> dict[str, str]:
+    """The sections that have console blocks, by their headings."""
+    _, *found = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
+    return {
+        heading: text for heading, _, text in (section.partition("\n") for section in found) if "```console" in text
+    }
+
+
+def commands(text: str) -> Iterator[tuple[str, str]]:
+    """Each command of the console blocks, with what the page says that it prints."""
+    for block in re.findall(r"^```console\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, printed = part.partition("\n")
+            yield command, printed
+
+
+def pattern(printed: str, known: dict[str, str]) -> str:
+    """A regular expression for the text, with a group for each placeholder that is not known yet."""
+    expression, end = "", 0
+    for placeholder in PLACEHOLDER.finditer(printed):
+        name = placeholder.group()
+        expression += re.escape(printed[end : placeholder.start()])
+        if name == "…":
+            expression += ".*"
+        elif name in known:
+            expression += re.escape(known[name])
+        elif name in printed[: placeholder.start()]:
+            expression += f"(?P={group(name)})"
+        else:
+            expression += rf"(?P<{group(name)}>[\w-]+)"
+        end = placeholder.end()
+    return expression + re.escape(printed[end:])
+
+
+def group(placeholder: str) -> str:
+    return "_" + re.sub(r"\W", "_", placeholder)
+
+
+@pytest.fixture
+def dead_letters_appear(settings: Settings, bury: Callable[..., str], store: EmailStore, row: dict[str, Any]) -> None:
+    store.put({**row, "EmailId": "order-1042", "EmailStatus": "Failed", "FailureReason": "cancelled"})
+    bury(settings.queue, '{"email_id": "order-1041"}')
+    for body in ("order-1039", "order-1040"):
+        bury(settings.queue, body, {"Reason": "NotJson", "Detail": "the body is not JSON"})
+    for email_id in ("order-1042", "order-1043"):
+        message = {"body": json.dumps([[email_id], {}, {}]), "headers": {"task": "tasks.load_email"}}
+        missing = {"Reason": "EmailNotFound", "Detail": "no row came in 60 seconds"}
+        bury(settings.tasks_queue, json.dumps(message), missing)
+
+
+@pytest.fixture
+def emails_that_nobody_sends(store: EmailStore, row: dict[str, Any]) -> None:
+    for number in range(7):
+        updated = {"UpdatedAt": "2026-01-31T12:00:00Z"} if number < 2 else {}
+        store.put({**row, "EmailId": f"order-{number}", **updated})
+
+
+@pytest.fixture
+def queues_that_nobody_owns(settings: Settings, sqs: SQSClient) -> None:
+    crashed = ControlQueues(settings.control_queue_prefix, lambda: sqs, lambda: sqs, {}, {})
+    crashed.open("commands", "celery.pidbox", "")
+    queue = crashed.get("commands")
+    assert queue
+    sqs.tag_queue(QueueUrl=queue.url, Tags={LEASE_TAG: "1"})
+
+
+@pytest.mark.parametrize("heading", sections())
+def test_the_page_says_what_the_commands_print(
+    heading: str, request: pytest.FixtureRequest, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The situation is made by the fixture of the section's name."""
+    monkeypatch.setenv("EMAIL_ENDPOINT_URL", settings.endpoint or "")
+    monkeypatch.setenv("EMAIL_STAGE", settings.stage)
+    get_settings.cache_clear()
+    request.getfixturevalue(re.sub(r"\W+", "_", heading.lower()))
+    known: dict[str, str] = {}
+    for written, printed in commands(sections()[heading].replace("production", settings.stage)):
+        command = written
+        for placeholder in PLACEHOLDER.findall(command):
+            command = command.replace(placeholder, known[placeholder])
+        program, *arguments = shlex.split(command)
+        assert program == "email-service"
+        output = CliRunner().invoke(main, arguments).output
+        match = re.fullmatch(pattern(printed, known), output)
+        assert match, f"{command}\nprints\n{output}\nand the page says\n{printed}"
+        names = {group(name): name for name in PLACEHOLDER.findall(printed)}
+        known |= {names[name]: value for name, value in match.groupdict().items()}
