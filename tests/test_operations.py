@@ -86,6 +86,12 @@ def emails_that_nobody_sends(store: EmailStore, row: dict[str, Any]) -> None:
 
 
 @pytest.fixture
+def newsletters_beside_password_resets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("newsletter.txt").write_text("\n".join(f"newsletter-{number}" for number in range(200)))
+
+
+@pytest.fixture
 def queues_that_nobody_owns(settings: Settings, sqs: SQSClient) -> None:
     crashed = ControlQueues(settings.control_queue_prefix, lambda: sqs, lambda: sqs, {}, {})
     crashed.open("commands", "celery.pidbox", "")

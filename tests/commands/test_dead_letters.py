@@ -65,6 +65,7 @@ def test_list_counts_the_reasons_of_each_queue_and_names_each_letter(
             f"{settings.queue}_dlq: 1 MaxReceives, 1 NotJson",
             f"  {letters['killer']}  MaxReceives  received too often: it may stop workers  test-2",
             f"  {letters['bad']}  NotJson  the body is not JSON",
+            f"{settings.bulk_queue}_dlq: none",
             f"{settings.tasks_queue}_dlq: 1 EmailNotFound",
             f"  {letters['task']}  EmailNotFound  no row came  test-1",
         ],
@@ -143,6 +144,7 @@ def test_redrive_says_how_many_went_where(
         0,
         [
             f"{settings.queue}_dlq: 1 back on {settings.queue}",
+            f"{settings.bulk_queue}_dlq: 0 back on {settings.bulk_queue}",
             f"{settings.tasks_queue}_dlq: 0 back on {settings.tasks_queue}",
         ],
     )
@@ -213,7 +215,7 @@ def test_discard_of_one_reason_or_one_id_leaves_the_rest_visible(
 
 def test_discard_of_nothing_asks_nothing(run: Run, settings: Settings) -> None:
     result = run("dead-letters", "discard")
-    assert (result.exit_code, result.output) == (0, f"{settings.queue}_dlq: none\n{settings.tasks_queue}_dlq: none\n")
+    assert (result.exit_code, result.output) == (0, "".join(f"{queue}_dlq: none\n" for queue in settings.queues))
 
 
 def test_discard_names_what_sqs_does_not_delete_and_fails(
