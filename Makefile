@@ -20,7 +20,7 @@ demo: .venv/installed ## Run the whole journey on the embedded emulator, and sho
 	@$(RUN) email-service demo
 
 test: .venv/installed ## Run the fast tests
-	@$(RUN) pytest -m "not slow" -n 2 --dist loadgroup
+	@$(RUN) pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: .venv/installed ## Run the tests that take minutes
 	@$(RUN) pytest -m slow

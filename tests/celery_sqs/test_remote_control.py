@@ -18,8 +18,6 @@ from tests.celery_sqs.conftest import Queues
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.xdist_group("remote control")
-
 CANNOT_RESIZE = "cannot grow or shrink"
 CANNOT_STOP = "cannot stop what runs"
 INSPECTIONS = ("ping", "active", "reserved", "scheduled", "stats", "registered", "active_queues", "conf")
@@ -250,6 +248,7 @@ def celery(cluster: Cluster, *arguments: str, folder: Path) -> subprocess.Popen[
     )
 
 
+@pytest.mark.slow
 def test_celery_status_names_the_workers(three: Cluster, tmp_path: Path) -> None:
     output, _ = celery(three, "status", "--timeout", "10", folder=tmp_path).communicate(timeout=120)
     assert "3 nodes online." in output, output

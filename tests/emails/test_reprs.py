@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from emails.dead_letters import DeadLetter
 from emails.delivery import Delivery, Ready
 from emails.model import Email
 from emails.providers.stub import StubProvider
-from emails.queue import DeadLetter
 from emails.store import Claim, Conflict
 from settings import Settings
 
@@ -18,7 +18,7 @@ def test_no_repr_of_what_holds_emails_shows_one(row: dict[str, Any]) -> None:
         Ready(Email.from_row(row)),
         Claim(row["EmailId"], "claim-1", 0.0, row),
         Conflict(row),
-        DeadLetter("queue", "message-1", "NotJson", "the body is not JSON", secret, {"subject": secret}),
+        DeadLetter("queue", {"MessageId": "message-1", "Body": secret}),
         StubProvider(failures={row["Sender"]: "permanent"}),
         Delivery(None, {}, Settings()),  # type: ignore[arg-type]  # nothing is asked of it
         Settings(stub_failures={row["Sender"]: "permanent"}),

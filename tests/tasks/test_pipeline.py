@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from emails.dead_letters import DeadLetter
     from tests.tasks.conftest import Pipeline
 
-pytestmark = pytest.mark.xdist_group("worker")
-
 Row = dict[str, Any]
 
 

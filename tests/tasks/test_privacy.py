@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from celery import Celery
 from pydantic import HttpUrl
 
-from emails.queue import RawQueue, dead_letters
+from emails.dead_letters import dead_letters
+from emails.queue import RawQueue
 from emails.resources import provision
 from emails.store import EmailStore
 from settings import Settings

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
     Expire = Callable[..., str]
 
-pytestmark = pytest.mark.xdist_group("worker")
-
 
 @pytest.fixture
 def expire(pipeline: Pipeline) -> Iterator[Expire]:
