@@ -7,7 +7,14 @@ task and nothing else: a body that looks like a Celery message is data too.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# W3C Trace Context. No baggage: it is data of the producer's, for which nothing here has a use.
+TRACE_CONTEXT = ("traceparent", "tracestate")
+TRACE_CONTEXT_CHARACTERS = 512  # the most that OpenTelemetry's propagator reads of either
 
 
 def to_task_message(message: dict[str, Any], task: str) -> dict[str, Any]:
@@ -16,6 +23,9 @@ def to_task_message(message: dict[str, Any], task: str) -> dict[str, Any]:
     The task's id is the SQS MessageId, which redelivery keeps. Its delivery_info names no queue, so that a retry goes
     where the task is routed and not back to the raw queue (`Task.retry` reuses the incoming routing). Its repr shows no
     content, since reprs go into logs and events.
+
+    The producer's trace context, where it sent one as String message attributes, is in the headers under W3C's names,
+    as OpenTelemetry's instrumentation of Celery puts and reads it. It is the producer's word, to be parsed and no more.
 
     Source: Celery's "Message Protocol", version 2.
     """
@@ -39,6 +49,7 @@ def to_task_message(message: dict[str, Any], task: str) -> dict[str, Any]:
             "timelimit": [None, None],
             "origin": "sqs",
             "sqs_attributes": message.get("Attributes", {}),
+            **_trace_context(message.get("MessageAttributes", {})),
         },
         "properties": {
             "body_encoding": None,
@@ -48,3 +59,12 @@ def to_task_message(message: dict[str, Any], task: str) -> dict[str, Any]:
             "priority": 0,
         },
     }
+
+
+def _trace_context(attributes: Mapping[str, Any]) -> dict[str, str]:
+    values = {
+        name: attributes[name].get("StringValue", "")
+        for name in TRACE_CONTEXT
+        if name in attributes and attributes[name].get("DataType") == "String"
+    }
+    return {name: value for name, value in values.items() if 0 < len(value) <= TRACE_CONTEXT_CHARACTERS}

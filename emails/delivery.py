@@ -95,6 +95,10 @@ class Delivery:
         if self._rate:
             self._rate.close()
 
+    def watch(self, watched: Callable[[Provider], Provider]) -> None:
+        """Send from now on by what `watched` makes of each provider."""
+        self._providers = {name: watched(provider) for name, provider in self._providers.items()}
+
     def preview(self, email_id: str) -> Ready | Later | Finished:
         """What `load` would say, without the writes."""
         verdict = self._judge(self._get(email_id))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import _thread
 import math
+import os
+import sys
 from typing import Any
 
-from celery.signals import celeryd_after_setup, celeryd_init, worker_init, worker_shutting_down
+from celery.concurrency import get_implementation
+from celery.signals import celeryd_after_setup, celeryd_init, worker_init, worker_process_init, worker_shutting_down
 from celery.utils.log import get_task_logger
 
 from emails.resources import ResourcesMissing, check_resources
@@ -17,6 +20,11 @@ logger = get_task_logger(__name__)
 
 LEAST_PREFETCH = 30
 HEARTBEAT_SECONDS = 30
+OTLP_ENDPOINTS = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+)
 
 
 @celeryd_init.connect
@@ -50,3 +58,27 @@ def stop_waiting(**_: Any) -> None:
 def prefetch_enough(sender: Any, **_: Any) -> None:
     """Let a small pool prefetch 30 messages: SQS hands out 10 at a time, and there are three queues."""
     sender.prefetch_multiplier = max(sender.prefetch_multiplier, math.ceil(LEAST_PREFETCH / sender.concurrency))
+
+
+@worker_init.connect
+def observe(sender: Any, **_: Any) -> None:
+    """Start OpenTelemetry in a worker that sends from this process; one of processes starts it in each of them."""
+    if get_implementation(sender.pool_cls).__module__ != "celery.concurrency.prefork":
+        observe_process()
+
+
+@worker_process_init.connect
+def observe_process(**_: Any) -> None:
+    """Start OpenTelemetry where its own environment names a collector; elsewhere it is not even imported."""
+    if not any(map(os.environ.get, OTLP_ENDPOINTS)) or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return
+    try:
+        from tasks import telemetry  # noqa: PLC0415 (an extra, and not free)
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        # A cluster may name its collector to every program: no reason for a worker to stop.
+        advice = "No traces, no metrics: an OTLP endpoint is set, but the extra `telemetry` is not installed."
+        print(advice, file=sys.stderr)  # noqa: T201 (no logging is set up yet)
+    else:
+        telemetry.start()

@@ -3,6 +3,8 @@ from typing import Any
 
 from celery.app.task import Task
 
+current_task: Task | None
+
 class Signature:
     def apply_async(self) -> Any: ...
 

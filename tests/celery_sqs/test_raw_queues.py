@@ -39,3 +39,24 @@ def test_a_retry_does_not_go_back_to_the_raw_queue() -> None:
     assert not info.get("exchange")
     assert not info.get("routing_key")
     assert Context(delivery_info=info).delivery_info == {}
+
+
+def string(value: str) -> dict[str, str]:
+    return {"DataType": "String", "StringValue": value}
+
+
+def headers_of(attributes: dict[str, dict[str, str]]) -> dict[str, object]:
+    message = {"Body": "x", "MessageId": "m1", "MessageAttributes": attributes}
+    headers: dict[str, object] = to_task_message(message, "app.bridge")["headers"]
+    return headers
+
+
+def test_the_producers_trace_context_is_in_the_headers() -> None:
+    headers = headers_of({"traceparent": string("00-ab-cd-01"), "tracestate": string("vendor=1")})
+    assert (headers["traceparent"], headers["tracestate"]) == ("00-ab-cd-01", "vendor=1")
+
+
+def test_nothing_else_that_a_producer_sends_is_in_the_headers() -> None:
+    producers = {"baggage": string("user=ada"), "task": string("another.task"), "retries": string("7")}
+    producers |= {"traceparent": string("0" * 513), "tracestate": {"DataType": "Number", "StringValue": "1"}}
+    assert headers_of(producers) == headers_of({})

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,14 @@ class Worker:
 
 @pytest.fixture(scope="session")
 def worker(emulator: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    folder = tmp_path_factory.mktemp("worker")
-    environment = {
+    with running_worker(emulator, tmp_path_factory.mktemp("worker"), {}) as worker:
+        yield worker
+
+
+@contextmanager
+def running_worker(emulator: str, folder: Path, environment: dict[str, str], *options: str) -> Iterator[Worker]:
+    """A worker of a stage of its own."""
+    environment |= {
         "EMAIL_ENDPOINT_URL": emulator,
         "EMAIL_STAGE": f"w{uuid.uuid4().hex[:10]}",
         "EMAIL_STUB_OUTBOX": str(folder / "outbox"),
@@ -59,7 +66,7 @@ def worker(emulator: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     log_file = folder / "worker.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--loglevel", "INFO"],
+            [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--loglevel", "INFO", *options],
             env=os.environ | environment,
             stdout=log,
             stderr=log,

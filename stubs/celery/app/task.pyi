@@ -4,6 +4,7 @@ from celery import Signature
 
 class Context:
     chain: Any
+    email_provider: str  # ours: tasks/telemetry.py notes there who sent
     id: str
     properties: dict[str, Any]
     retries: int

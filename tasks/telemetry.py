@@ -1,0 +1,140 @@
+"""Traces and metrics by OpenTelemetry, in the processes that send. Imported where they are asked for, not elsewhere.
+
+No address and no content is in any of it: ids, names, statuses and durations are.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from celery import current_task
+from celery.signals import task_failure, task_success, worker_process_shutdown
+from opentelemetry import metrics, trace
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.celery import CeleryInstrumentor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from emails.model import EmailStatus
+from emails.providers.contract import PermanentError, TemporaryError
+from tasks.pipeline import delivery, load_email, send_email
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from celery.app.task import Task
+
+    from emails.model import Email
+    from emails.providers.contract import Provider, Receipt
+
+ENDED = frozenset({EmailStatus.SENT, EmailStatus.FAILED, EmailStatus.UNKNOWN})
+# Those of OpenTelemetry's HTTP metrics, and EMAIL_PROVIDER_TIMEOUT's default; the SDK's own are for milliseconds.
+BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30)
+
+
+class WatchedProvider:
+    """A provider with a span and a measurement around each send."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.name = provider.name
+        self._provider = provider
+        self._tracer = trace.get_tracer("email-service")
+        self._duration = metrics.get_meter("email-service").create_histogram(
+            "email.send.duration",
+            unit="s",
+            description="What one attempt at the provider took",
+            explicit_bucket_boundaries_advisory=BUCKETS_SECONDS,
+        )
+
+    def send(self, email: Email) -> Receipt:
+        if current_task:
+            current_task.request.email_provider = self.name
+        with self._watch(email):
+            return self._provider.send(email)
+
+    @contextmanager
+    def _watch(self, email: Email) -> Iterator[None]:
+        # An exception's text and traceback may quote the email: its outcome alone is kept.
+        with self._tracer.start_as_current_span(
+            f"send {self.name}",
+            kind=SpanKind.CLIENT,
+            attributes={"email.id": email.id, "email.provider": self.name, "email.attempt": int(email.attempts)},
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            outcome, began = "accepted", time.perf_counter()
+            try:
+                yield
+            except Exception as error:
+                outcome = _outcome_of(error)
+                span.set_status(Status(StatusCode.ERROR, outcome))
+                raise
+            finally:
+                span.set_attribute("email.outcome", outcome)
+                labels = {"email.provider": self.name, "email.outcome": outcome}
+                self._duration.record(time.perf_counter() - began, labels)
+
+
+def _outcome_of(error: Exception) -> str:
+    """As Delivery judges it: what a provider did not foresee tells nothing of what left."""
+    if isinstance(error, TemporaryError):
+        return "temporary"
+    return "permanent" if isinstance(error, PermanentError) else "no telling"
+
+
+@cache
+def start() -> None:
+    """Export what this process does from now on, as the standard OTEL_* environment says, by OTLP over HTTP."""
+    # Two processes' metrics are two series: without an id of its own each would overwrite the other's.
+    name = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "email-service")}
+    resource = Resource.create({**name, "service.instance.id": str(uuid.uuid4())})
+    # A span's events are what the instrumentation records of exceptions: texts and tracebacks that may quote an email.
+    tracers = TracerProvider(resource=resource, span_limits=SpanLimits(max_events=0))
+    if _exported("TRACES"):
+        tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    readers = [PeriodicExportingMetricReader(OTLPMetricExporter())] if _exported("METRICS") else []
+    meters = MeterProvider(readers, resource=resource)
+    trace.set_tracer_provider(tracers)
+    metrics.set_meter_provider(meters)
+    CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]  # it ships some types only
+
+    emails = metrics.get_meter("email-service").create_counter(
+        "email.outcomes", description="Emails that a worker brought to their end"
+    )
+
+    @task_success.connect(weak=False)
+    def count(sender: Task, result: str, **_: Any) -> None:
+        # The result of load_email is an outcome where nothing follows it, else an id.
+        if sender.name == send_email.name or (sender.name == load_email.name and sender.request.chain is None):
+            status = result.partition(":")[0]
+            if status in ENDED:
+                provider = getattr(sender.request, "email_provider", "none")
+                emails.add(1, {"email.status": status, "email.provider": provider})
+
+    @task_failure.connect(weak=False)
+    def name_the_error(exception: BaseException, **_: Any) -> None:
+        """After the instrumentation, which has put the exception's text there."""
+        trace.get_current_span().set_status(Status(StatusCode.ERROR, type(exception).__name__))
+
+    @worker_process_shutdown.connect(weak=False)
+    def export_the_rest(**_: Any) -> None:
+        """A pool's process runs no exit handlers; the SDK does it by one in every other."""
+        tracers.shutdown()
+        meters.shutdown()
+
+    delivery().watch(WatchedProvider)
+
+
+def _exported(signal: str) -> bool:
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+    return any(map(os.environ.get, endpoints)) and os.environ.get(f"OTEL_{signal}_EXPORTER") != "none"

@@ -1,0 +1,208 @@
+"""Traces and metrics of a real worker, as a collector receives them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+from celery import Celery
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tasks.start import observe_process
+from tests.tasks.conftest import Pipeline, running_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.xdist_group("telemetry")
+
+Row = dict[str, Any]
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACEPARENT = {"traceparent": {"DataType": "String", "StringValue": f"00-{TRACE}-{SPAN}-01"}}
+MARK = "planted"
+
+
+class Collector(ThreadingHTTPServer):
+    """Keeps what it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Receiver)
+        self.bodies: dict[str, list[bytes]] = defaultdict(list)
+
+    def spans(self) -> list[Any]:
+        requests = map(ExportTraceServiceRequest.FromString, self.bodies["/v1/traces"])
+        return [
+            span
+            for request in requests
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    def metric(self, name: str) -> dict[tuple[str, ...], float]:
+        """The last value of each series, by its labels' values in their names' order."""
+        requests = map(ExportMetricsServiceRequest.FromString, self.bodies["/v1/metrics"])
+        points = [
+            point
+            for request in requests
+            for resource in request.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in [*metric.sum.data_points, *metric.histogram.data_points]
+        ]
+        return {tuple(attributes(point)[key] for key in sorted(attributes(point))): figure(point) for point in points}
+
+
+def figure(point: Any) -> float:
+    return float(point.as_int if hasattr(point, "as_int") else point.count)
+
+
+class Receiver(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        self.server.bodies[self.path].append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def attributes(thing: Any) -> dict[str, Any]:
+    values = {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in thing.attributes}
+    return {key: str(value) for key, value in values.items()}
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with Collector() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def observed(
+    emulator: str, collector: Collector, tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., None]
+) -> Iterator[Pipeline]:
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+        "OTEL_METRIC_EXPORT_INTERVAL": "200",
+    }
+    with running_worker(emulator, tmp_path_factory.mktemp("observed"), environment) as worker:
+        yield Pipeline(worker, wait_until)
+        worker.process.kill()  # nobody waits for what it exports last
+
+
+def test_how_emails_end_and_what_sends_take_is_counted(observed: Pipeline, collector: Collector, row: Row) -> None:
+    """The first of this file: what other tests send would be counted too."""
+    recipients = ["ada@example.com", "permanent@example.com", "silent@example.com"]
+    rows = [{**row, "EmailId": f"{row['EmailId']}-{to}", "RecipientsTo": [to]} for to in recipients]
+    rows.append({**row, "EmailId": f"{row['EmailId']}-invalid", "RecipientsTo": ["nobody"]})
+    for each in rows:
+        observed.store.put(each)
+    observed.enqueue(*(each["EmailId"] for each in rows))
+    ended = {("stub", "Sent"): 1, ("stub", "Failed"): 1, ("stub", "Unknown"): 1, ("none", "Failed"): 1}
+    observed.wait_until(lambda: collector.metric("email.outcomes") == ended)
+    sends = {("accepted", "stub"): 1, ("permanent", "stub"): 1, ("no telling", "stub"): 1}
+    assert collector.metric("email.send.duration") == sends
+
+
+def test_one_trace_leads_from_the_producer_through_every_retry_to_the_provider(
+    observed: Pipeline, collector: Collector, row: Row
+) -> None:
+    row["RecipientsTo"] = ["temporary@example.com"]
+    observed.store.put(row)
+    observed.send_raw(json.dumps({"email_id": row["EmailId"]}), MessageAttributes=TRACEPARENT)
+    observed.wait_until(lambda: observed.status(row) == "Sent")
+
+    def trace() -> list[Any]:
+        return [span for span in collector.spans() if span.trace_id.hex() == TRACE]
+
+    observed.wait_until(lambda: sum(span.name == "run/tasks.send_email" for span in trace()) == 2)
+    names = {span.span_id: span.name for span in trace()} | {bytes.fromhex(SPAN): "the producer"}
+    assert sorted((names[span.parent_span_id], span.name) for span in trace()) == [
+        ("apply_async/tasks.load_email", "run/tasks.load_email"),
+        ("apply_async/tasks.send_email", "run/tasks.send_email"),
+        ("apply_async/tasks.send_email", "run/tasks.send_email"),
+        ("run/tasks.bridge", "apply_async/tasks.load_email"),
+        ("run/tasks.load_email", "apply_async/tasks.send_email"),
+        ("run/tasks.send_email", "apply_async/tasks.send_email"),
+        ("run/tasks.send_email", "send stub"),
+        ("run/tasks.send_email", "send stub"),
+        ("the producer", "run/tasks.bridge"),
+    ]
+    sends = [attributes(span) for span in trace() if span.name == "send stub"]
+    assert sorted(sends, key=lambda send: send["email.attempt"]) == [
+        {"email.id": row["EmailId"], "email.provider": "stub", "email.attempt": attempt, "email.outcome": outcome}
+        for attempt, outcome in [("1", "temporary"), ("2", "accepted")]
+    ]
+
+
+def test_nothing_of_an_email_but_its_id_leaves(observed: Pipeline, collector: Collector, row: Row) -> None:
+    private = {
+        "Subject": MARK,
+        "Sender": f"{MARK} <{MARK}@{MARK}.example>",
+        "RecipientsTo": [f"{MARK}@example.com"],
+        "BodyText": MARK,
+        "Headers": {"X-Shop": MARK},
+        "Tags": {"shop": MARK},
+    }
+    invalid = {**row, **private, "EmailId": f"{row['EmailId']}-invalid", "Sender": f"{MARK} {MARK}"}
+    for each in (invalid, row | private):
+        observed.store.put(each)
+        observed.send_raw(
+            json.dumps({"email_id": each["EmailId"], "note": MARK}),
+            MessageAttributes={
+                **TRACEPARENT,
+                "baggage": {"DataType": "String", "StringValue": f"user={MARK}"},
+                "note": {"DataType": "String", "StringValue": MARK},
+            },
+        )
+    # A task that raises: the error's text names the argument that it does not know.
+    program = Celery("another", broker=f"sqs://test:test@{urlsplit(observed.settings.endpoint or '').netloc}")
+    program.conf.broker_transport_options = {"region": "us-east-1", "is_secure": False}
+    program.conf.task_create_missing_queues = True
+    program.send_task("tasks.send_email", [row["EmailId"]], {MARK: 1}, queue=observed.settings.tasks_queue)
+    observed.wait_until(lambda: observed.status(row) == "Sent" and observed.status(invalid) == "Failed")
+    observed.wait_until(lambda: row["EmailId"] in {attributes(span).get("email.id") for span in collector.spans()})
+    observed.wait_until(lambda: "TypeError" in {span.status.message for span in collector.spans()})
+    sent = [body for bodies in collector.bodies.values() for body in bodies]
+    assert sent
+    assert not [body for body in sent if MARK.encode() in body]
+
+
+def test_a_worker_imports_no_opentelemetry_unless_it_is_asked_to() -> None:
+    code = (
+        "import os, sys, tasks, tasks.start\n"
+        "tasks.app.loader.import_default_modules()\n"
+        "tasks.start.observe_process()\n"
+        "os.environ |= {'OTEL_EXPORTER_OTLP_ENDPOINT': 'http://127.0.0.1:9', 'OTEL_SDK_DISABLED': 'true'}\n"
+        "tasks.start.observe_process()\n"
+        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert ran.stdout.decode().strip() == "[]"
+
+
+def test_a_worker_without_the_extra_says_that_it_observes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    observe_process()
+    assert "the extra `telemetry` is not installed" in capsys.readouterr().err
