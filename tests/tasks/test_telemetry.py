@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
-from collections import defaultdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tasks.start import observe_process
+from tests.collector import Collector, attributes, running_collector
 from tests.tasks.conftest import Pipeline, running_worker
 
 if TYPE_CHECKING:
@@ -30,68 +26,10 @@ TRACEPARENT = {"traceparent": {"DataType": "String", "StringValue": f"00-{TRACE}
 MARK = "planted"
 
 
-class Collector(ThreadingHTTPServer):
-    """Keeps what it is sent."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Receiver)
-        self.bodies: dict[str, list[bytes]] = defaultdict(list)
-
-    def spans(self) -> list[Any]:
-        requests = map(ExportTraceServiceRequest.FromString, self.bodies["/v1/traces"])
-        return [
-            span
-            for request in requests
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-    def metric(self, name: str) -> dict[tuple[str, ...], float]:
-        """The last value of each series, by its labels' values in their names' order."""
-        requests = map(ExportMetricsServiceRequest.FromString, self.bodies["/v1/metrics"])
-        points = [
-            point
-            for request in requests
-            for resource in request.resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-            if metric.name == name
-            for point in [*metric.sum.data_points, *metric.histogram.data_points]
-        ]
-        return {tuple(attributes(point)[key] for key in sorted(attributes(point))): figure(point) for point in points}
-
-
-def figure(point: Any) -> float:
-    return float(point.as_int if hasattr(point, "as_int") else point.count)
-
-
-class Receiver(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        self.server.bodies[self.path].append(self.rfile.read(int(self.headers["Content-Length"])))
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-def attributes(thing: Any) -> dict[str, Any]:
-    values = {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in thing.attributes}
-    return {key: str(value) for key, value in values.items()}
-
-
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    with Collector() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    with running_collector() as collector:
+        yield collector
 
 
 @pytest.fixture(scope="module")

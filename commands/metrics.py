@@ -1,0 +1,79 @@
+"""Export the figures of the queues: one process a stage, since every worker would ask SQS for the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from celery_sqs.queue import Queue
+from emails.resources import check_resources, queue_url
+from settings import get_settings
+from settings.aws import client
+from settings.model import dead_letter_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
+STATES = {
+    "ready": "ApproximateNumberOfMessages",
+    "unacknowledged": "ApproximateNumberOfMessagesNotVisible",
+    "delayed": "ApproximateNumberOfMessagesDelayed",
+}
+
+
+@click.command()
+def metrics() -> None:
+    """Export how many messages each queue and its dead letters have, by OTLP, until it is stopped.
+
+    One process a stage is enough. It asks SQS once a queue and export, which is every minute unless
+    OTEL_METRIC_EXPORT_INTERVAL (milliseconds) says otherwise; OTEL_EXPORTER_OTLP_ENDPOINT names the collector.
+    """
+    if not any(map(os.environ.get, ENDPOINTS)):
+        raise click.ClickException("OTEL_EXPORTER_OTLP_ENDPOINT names no collector (http://localhost:4318).")
+    try:
+        from opentelemetry.metrics import Observation  # noqa: PLC0415 (an extra)
+    except ModuleNotFoundError:
+        raise click.ClickException("The extra `telemetry` is not installed: uv sync --extra telemetry") from None
+    settings = get_settings()
+    check_resources(settings)
+    sqs = client("sqs", settings)
+    names = [name for queue in settings.queues for name in (queue, dead_letter_queue(queue))]
+    queues = [Queue(name, queue_url(sqs, name) or "", lambda: sqs) for name in names]
+
+    def observe(_options: object) -> Iterator[Observation]:
+        for name, state, count in _depths(queues):
+            yield Observation(count, {"email.queue": name, "email.state": state})
+
+    # Before there are threads, which inherit it: sigwait wants the signals for itself.
+    stop = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    provider = _meter_provider()
+    provider.get_meter("email-service").create_observable_gauge(
+        "email.queue.messages", [observe], description="Messages in a queue, as approximate as SQS's figures"
+    )
+    click.echo(f"exporting the figures of {', '.join(names)}")
+    signal.sigwait(stop)
+    provider.shutdown()
+
+
+def _depths(queues: Iterable[Queue]) -> Iterator[tuple[str, str, int]]:
+    for queue in queues:
+        attributes = queue.attributes(*STATES.values())
+        for state, attribute in STATES.items():
+            yield queue.name, state, int(attributes[attribute])
+
+
+def _meter_provider() -> Any:
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415 (an extra)
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 (an extra)
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415 (an extra)
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 (an extra)
+
+    name = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "email-service")}
+    resource = Resource.create({**name, "service.instance.id": str(uuid.uuid4())})
+    return MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())], resource=resource)

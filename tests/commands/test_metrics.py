@@ -1,0 +1,61 @@
+"""The figures of the queues, as a collector receives them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from settings.model import dead_letter_queue
+from tests.collector import running_collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+    from click.testing import Result
+    from mypy_boto3_sqs import SQSClient
+
+    from emails.queue import RawQueue
+    from settings import Settings
+
+
+def test_each_queue_and_its_dead_letters_are_counted_until_it_is_stopped(
+    environment: None, raw_queue: RawQueue, sqs: SQSClient, settings: Settings, wait_until: Callable[..., None]
+) -> None:
+    raw_queue.enqueue(["a", "b"], sent=lambda count: count)
+    dead = dead_letter_queue(settings.queue)
+    sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=dead)["QueueUrl"], MessageBody="x", DelaySeconds=900)
+    with running_collector() as collector:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("email-service"), "metrics"],
+            env=os.environ
+            | {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
+                "OTEL_METRIC_EXPORT_INTERVAL": "50",
+            },
+        )
+        try:
+            wait_until(lambda: collector.metric("email.queue.messages"))
+            figures = collector.metric("email.queue.messages")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+    queues = [name for queue in settings.queues for name in (queue, dead_letter_queue(queue))]
+    assert figures == {(name, state): 0 for name in queues for state in ("ready", "unacknowledged", "delayed")} | {
+        (settings.queue, "ready"): 2,
+        (dead, "delayed"): 1,
+    }
+
+
+def test_without_a_collector_it_says_what_to_set(run: Callable[..., Result]) -> None:
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in run("metrics").output
+
+
+def test_without_the_extra_it_says_what_to_install(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setitem(sys.modules, "opentelemetry.metrics", None)
+    assert "uv sync --extra telemetry" in run("metrics").output
