@@ -118,7 +118,7 @@ def test_nothing_of_an_email_but_its_id_leaves(observed: Pipeline, collector: Co
     program.send_task("tasks.send_email", [row["EmailId"]], {MARK: 1}, queue=observed.settings.tasks_queue)
     observed.wait_until(lambda: observed.status(row) == "Sent" and observed.status(invalid) == "Failed")
     observed.wait_until(lambda: row["EmailId"] in {attributes(span).get("email.id") for span in collector.spans()})
-    observed.wait_until(lambda: "TypeError" in {span.status.message for span in collector.spans()})
+    observed.wait_until(lambda: "Unforeseen" in {span.status.message for span in collector.spans()})
     sent = [body for bodies in collector.bodies.values() for body in bodies]
     assert sent
     assert not [body for body in sent if MARK.encode() in body]
