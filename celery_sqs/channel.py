@@ -114,6 +114,12 @@ class Channel(SQS.Channel):
                 raise DoesNotExistQueueException(f"Queue with name {name!r} doesn't exist in SQS") from None
         return super()._resolve_queue_url(queue)
 
+    def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        super()._delete(queue, *args, **kwargs)
+        # kombu forgets its URL under the name that it has without the prefix.
+        self._queue_cache.pop(self.canonical_queue_name(queue), None)
+        self._queues.pop(queue, None)
+
     def _new_boto_client(self, service: str, *args: Any, config: Config | None = None, **kwargs: Any) -> Any:
         """One client a process for the same arguments: they are thread-safe, and slow to make."""
         ours = Config(**(CLIENT_CONFIG | (self.transport_options.get("client-config") or {})))

@@ -20,6 +20,7 @@ from kombu.transport import SQS, virtual
 PRIVATE = {
     SQS.Channel: [
         "_decode_python_message_body",
+        "_delete",
         "_handle_sts_session",
         "_new_boto_client",
         "_new_queue",

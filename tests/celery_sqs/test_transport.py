@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import kombu
 import pytest
+from kombu import Exchange, Queue
+from kombu.transport.SQS.exceptions import DoesNotExistQueueException
 
 from celery_sqs import poller as poller_module
 from celery_sqs.clients import CLIENT_CONFIG
@@ -413,6 +415,16 @@ def test_a_second_sigterm_during_the_exit_loses_nothing(queues: Queues, wait_unt
         assert worker.wait(60) == 0
     assert queues.lines() == {"root": 1}
     assert queues.counts() == (1, 0, 0), "the child is there, and the parent gone"
+
+
+def test_a_queue_that_was_deleted_is_forgotten_under_the_name_it_had(queues: Queues) -> None:
+    with queues.app.connection_for_write() as connection:
+        channel = connection.default_channel
+        queue = Queue("short-lived", Exchange("short-lived"), "short-lived")(channel)
+        queue.declare()
+        queue.delete()
+        with pytest.raises(DoesNotExistQueueException):
+            channel._resolve_queue_url("short-lived")
 
 
 def test_a_publish_is_tried_again_after_each_lost_connection(queues: Queues) -> None:

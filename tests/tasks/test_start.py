@@ -6,7 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
+import celeryconfig
 from tasks.start import prefetch_enough
+
+
+def test_each_queue_has_a_routing_key_of_its_own() -> None:
+    """Without one, Celery binds each to its default, and the messages of one queue reach all."""
+    keys = {queue.name: queue.routing_key for queue in celeryconfig.task_queues}
+    assert len(keys) == 3
+    assert keys == {name: name for name in keys}
 
 
 @pytest.mark.parametrize(
