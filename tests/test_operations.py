@@ -13,6 +13,8 @@ from click.testing import CliRunner
 
 from celery_sqs.control_queues import LEASE_TAG, ControlQueues
 from commands import main
+from emails.delivery import ABANDONED
+from emails.model import ABANDON
 from settings import get_settings
 
 if TYPE_CHECKING:
@@ -76,6 +78,24 @@ def dead_letters_appear(settings: Settings, bury: Callable[..., str], store: Ema
         message = {"body": json.dumps([[email_id], {}, {}]), "headers": {"task": "tasks.load_email"}}
         missing = {"Reason": "EmailNotFound", "Detail": "no row came in 60 seconds"}
         bury(settings.tasks_queue, json.dumps(message), missing)
+
+
+@pytest.fixture
+def a_row_is_unknown(store: EmailStore, row: dict[str, Any]) -> None:
+    store.put({**row, "EmailId": "order-1044"})
+    store.claim("order-1044", lease=-5)
+    store.settle("order-1044", ABANDON, ABANDONED)
+
+
+@pytest.fixture
+def the_provider_is_down(store: EmailStore, row: dict[str, Any]) -> None:
+    spent = {
+        "EmailStatus": "Failed",
+        "FailureReason": "the mailbox is full (attempt 8, the last)",
+        "Attempts": 8,
+        "UpdatedAt": "2026-01-31T12:00:00Z",
+    }
+    store.put({**row, "EmailId": "order-1045", **spent})
 
 
 @pytest.fixture
