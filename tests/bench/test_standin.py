@@ -359,7 +359,8 @@ OTHERS = {  # what the bench compares the service with
 CONTENDERS = {"service": ["celery -A tasks worker --loglevel WARNING"], **OTHERS}
 
 
-@pytest.mark.parametrize("contender", ["service", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+@pytest.mark.slow
+@pytest.mark.parametrize("contender", CONTENDERS)
 def test_each_contender_sends_every_email(
     contender: str, settings: Settings, raw_queue: RawQueue, row: dict[str, Any], wait_until: Callable[..., None]
 ) -> None:

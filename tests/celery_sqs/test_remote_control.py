@@ -205,7 +205,8 @@ def test_pools_that_can_are_told(cluster: Cluster, pool: str, wait_until: Callab
     assert cluster.queues.lines()["end long"] == 0
 
 
-@pytest.mark.parametrize("pool", ["threads", pytest.param("gevent", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", ["threads", "gevent"])
 def test_a_worker_that_is_told_to_shut_down_takes_its_queue_with_it(cluster: Cluster, pool: str) -> None:
     cluster.start("one", pool=pool)
     assert len(cluster.control_queues("celery-pidbox")) == 1
