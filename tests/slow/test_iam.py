@@ -204,10 +204,19 @@ def test_flower(
     sqs = client("sqs", Settings(endpoint_url=emulator, stage=STAGE))
     prefix = f"{stage.control_queue_prefix}celery"
     wait_until(lambda: len(sqs.list_queues(QueueNamePrefix=prefix).get("QueueUrls", [])) >= 2, what="both are there")
-    for page in ("broker", "workers", "api/workers?refresh=1"):
+
+    def open_page(page: str) -> None:
         request = urllib.request.Request(f"http://127.0.0.1:{port}/{page}")
         request.add_header("Authorization", f"Basic {b64encode(b'ada:secret').decode()}")
         urllib.request.urlopen(request, timeout=60).close()
+
+    def has_asked_the_worker() -> bool:
+        open_page("api/workers?refresh=1")
+        return "sqs:SendMessage" in {action for action, _ in recorder.seen}
+
+    open_page("broker")
+    open_page("workers")
+    wait_until(has_asked_the_worker)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
     flower.send_signal(signal.SIGTERM)
