@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
+pytestmark = pytest.mark.slow
+
 
 class Fate:
     """Closes every connection on which DynamoDB is asked for something while it is away."""

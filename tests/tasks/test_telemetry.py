@@ -18,7 +18,7 @@ from tests.tasks.conftest import Pipeline, running_worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.xdist_group("telemetry")
+pytestmark = pytest.mark.slow
 
 Row = dict[str, Any]
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
