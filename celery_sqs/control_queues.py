@@ -253,7 +253,8 @@ def reap(client: Any, prefix: str, *, dry_run: bool = False) -> Iterator[str]:
 
     Safe beside another one. Raises botocore's errors.
     """
-    for name, url in _list_queues(client, _entity_name(prefix)):
+    # A longer prefix than this is cut in the names: the tags say which of the queues found are control queues.
+    for name, url in _list_queues(client, _entity_name(prefix)[:_KEPT_LENGTH]):
         try:
             tags = client.list_queue_tags(QueueUrl=url).get("Tags", {})
             lease = tags.get(LEASE_TAG, "")
@@ -269,6 +270,7 @@ def reap(client: Any, prefix: str, *, dry_run: bool = False) -> Iterator[str]:
 _NONCE_LENGTH = 16
 _MAX_START_LENGTH = MAX_NAME_LENGTH - _NONCE_LENGTH - 1
 _HASH_LENGTH = 8
+_KEPT_LENGTH = _MAX_START_LENGTH - _HASH_LENGTH - 1
 
 
 def _shortened(start: str) -> str:
@@ -277,7 +279,7 @@ def _shortened(start: str) -> str:
     if len(name) <= _MAX_START_LENGTH:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH_LENGTH]
-    return f"{name[: _MAX_START_LENGTH - _HASH_LENGTH - 1]}-{digest}"
+    return f"{name[:_KEPT_LENGTH]}-{digest}"
 
 
 def _entity_name(name: str) -> str:

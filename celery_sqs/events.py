@@ -130,8 +130,9 @@ class EventPublisher:
         for watcher in self._watchers:
             for batch in pack(bodies, lambda entry: len(entry["MessageBody"])):
                 codes = watcher.send_batch(batch)
-                if any(codes):
-                    complain("%s does not take %d of %d messages: %s", watcher.name, len(codes), len(batch), codes[0])
+                if refused := [code for code in codes if code]:
+                    text = "%s does not take %d of %d messages: %s"
+                    complain(text, watcher.name, len(refused), len(batch), refused[0])
 
 
 def merged(events: list[dict[str, Any]], headers: dict[str, Any]) -> Iterator[str]:

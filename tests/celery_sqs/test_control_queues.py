@@ -197,6 +197,16 @@ def test_who_asks_hears_that_it_may_not(make: Callable[..., ControlQueues], queu
     assert control.get("replies") is None
 
 
+def test_reap_finds_queues_whose_prefix_was_too_long_for_a_name(queues: Queues) -> None:
+    prefix = f"{queues.prefix}{'x' * 70}_control_"
+    crashed = ControlQueues(prefix, lambda: queues.sqs, lambda: queues.sqs, {}, {})
+    crashed.open("replies", REPLIES, "key-1")
+    left = crashed.get("replies")
+    end_lease(queues, left)
+    assert left
+    assert list(reap(queues.sqs, prefix)) == [left.name]
+
+
 @given(prefix=st.text(max_size=90), exchange=st.text(max_size=90), nonce=st.text())
 def test_every_name_is_one_that_sqs_takes(prefix: str, exchange: str, nonce: str) -> None:
     control = ControlQueues(prefix, lambda: None, lambda: None, {}, {})
