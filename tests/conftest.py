@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from celery_sqs.control_queues import LEASE_TAG, ControlQueues
 from commands.emulator import running_emulator
 from emails.queue import RawQueue
 from emails.resources import provision
@@ -88,6 +89,17 @@ def bury(sqs: SQSClient) -> Callable[..., str]:
         return sqs.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=typed, **parameters)["MessageId"]  # type: ignore[arg-type]  # FIFO's
 
     return send
+
+
+@pytest.fixture
+def left_by_a_crash(sqs: SQSClient, settings: Settings) -> str:
+    """The name of a control queue whose owner let its lease end."""
+    crashed = ControlQueues(settings.control_queue_prefix, lambda: sqs, lambda: sqs, {}, {})
+    crashed.open("commands", "celery.pidbox", "")
+    queue = crashed.get("commands")
+    assert queue
+    sqs.tag_queue(QueueUrl=queue.url, Tags={LEASE_TAG: "1"})
+    return queue.name
 
 
 @pytest.fixture(scope="session")

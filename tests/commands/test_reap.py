@@ -2,10 +2,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
-from celery_sqs.control_queues import LEASE_TAG, ControlQueues
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,20 +11,9 @@ if TYPE_CHECKING:
     from settings import Settings
 
 
-@pytest.fixture
-def left(sqs: SQSClient, settings: Settings) -> str:
-    """The name of a queue whose owner is gone."""
-    crashed = ControlQueues(settings.control_queue_prefix, lambda: sqs, lambda: sqs, {}, {})
-    crashed.open("commands", "celery.pidbox", "")
-    queue = crashed.get("commands")
-    assert queue
-    sqs.tag_queue(QueueUrl=queue.url, Tags={LEASE_TAG: "1"})
-    return queue.name
-
-
-def test_what_a_crash_left_is_deleted_once(run: Callable[..., Result], left: str) -> None:
-    assert f"would delete {left}" in run("reap", "--dry-run").output
-    assert f"deleted {left}" in run("reap").output
+def test_what_a_crash_left_is_deleted_once(run: Callable[..., Result], left_by_a_crash: str) -> None:
+    assert f"would delete {left_by_a_crash}" in run("reap", "--dry-run").output
+    assert f"deleted {left_by_a_crash}" in run("reap").output
     assert "0 of " in run("reap").output
 
 
