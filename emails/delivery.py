@@ -188,7 +188,7 @@ class Delivery:
     def _send(self, email: Email, claim: Claim) -> Later | Finished:
         bind_contextvars(sends=int(email.attempts))
         provider = self.provider(email)
-        if claim.expires_at - time.time() < self._settings.provider_timeout:
+        if claim.expires_at - time.time() < provider.longest_send:
             return self._give_back(claim, 0, "the claim took too long to reach the provider", counted=False)
         try:
             receipt = provider.send(email)

@@ -32,8 +32,9 @@ LOCAL_ACCESS_KEY = "test"
 SQS_MAX_VISIBILITY_SECONDS = 12 * 3600  # SQS quotas: "Message visibility timeout"
 STAGE_PATTERN = r"[a-z0-9][a-z0-9_-]{0,39}"  # what leaves room for `emails_…_tasks_dlq` in SQS's 80 characters
 QUEUE_NAME_PATTERN = r"[A-Za-z0-9_-]{1,66}"  # the same, where the name comes from a queue URL: `…_bulk_dlq.fifo`
-TABLE_NAME_PATTERN = r"[A-Za-z0-9_.-]{3,255}"  # DynamoDB naming rules
+TABLE_NAME_PATTERN = r"[A-Za-z0-9_.-]{3,248}"  # DynamoDB naming rules, less `_events`
 
+ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 StubFailure = Annotated[str, Field(pattern=r"^(temporary|permanent|no-telling)(:[1-9][0-9]*)?$")]
 
 
@@ -43,6 +44,10 @@ def _from_json(value: object) -> object:
     except (ValueError, RecursionError):
         msg = "should be JSON"
         raise ValueError(msg) from None
+
+
+def _comma_separated(value: object) -> object:
+    return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
 
 
 class SettingsError(SystemExit):
@@ -100,9 +105,12 @@ class Settings(BaseSettings):
         default="",
         pattern=f"^({TABLE_NAME_PATTERN})?$",
         validation_alias=AliasChoices("EMAIL_TABLE_NAME", "DYNAMO_TABLE"),
-        description="3 to 255 letters, digits, - _ and .: the emails' table, where it is not emails_<stage>",
+        description="3 to 248 letters, digits, - _ and .: the emails' table, where it is not emails_<stage>",
     )
-    provider: Literal["stub"] = Field(default="stub", description="which provider sends")
+    provider: ProviderName = Field(default="stub", description="which provider sends: a name like smtp")
+    send_via: Annotated[tuple[ProviderName, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default=(), description="names like smtp,stub: the other providers that a row's SendVia may ask for"
+    )
     stub_outbox: Path | None = Field(default=None, description="the folder where the stub writes each email as .eml")
     stub_failures: Annotated[dict[str, StubFailure], NoDecode, BeforeValidator(_from_json)] = Field(
         default={},
@@ -204,6 +212,11 @@ class Settings(BaseSettings):
         return self.queue, self.bulk_queue
 
     @property
+    def callbacks_queue(self) -> str:
+        """The name of the queue where what providers say of sent emails arrives."""
+        return f"{self.queue.removesuffix('.fifo')}_callbacks"
+
+    @property
     def queues(self) -> tuple[str, ...]:
         """Every queue that a worker consumes."""
         return *self.raw_queues, self.tasks_queue
@@ -217,6 +230,13 @@ class Settings(BaseSettings):
     def table(self) -> str:
         """The emails' table."""
         return self.table_name or f"emails_{self.stage}"
+
+    @property
+    def events_table(self) -> str:
+        """The table of what became of each recipient."""
+        if self.table_name:
+            return f"{self.table_name}_events"
+        return f"email_events_{self.stage}"
 
     def __str__(self) -> str:
         return (

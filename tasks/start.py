@@ -12,6 +12,7 @@ from celery.concurrency import get_implementation
 from celery.signals import celeryd_after_setup, celeryd_init, worker_init, worker_process_init, worker_shutting_down
 from celery.utils.log import get_task_logger
 
+from emails.providers import load_providers
 from emails.resources import ResourcesMissing, check_resources
 from settings import SettingsError, get_settings
 from tasks.pipeline import delivery
@@ -29,7 +30,8 @@ OTLP_ENDPOINTS = (
 
 @celeryd_init.connect
 def check(**_: Any) -> None:
-    """Check queues and table."""
+    """Check providers, queues and table."""
+    load_providers(get_settings())
     try:
         check_resources(get_settings())
     except ResourcesMissing as error:

@@ -47,6 +47,8 @@ class WatchedProvider:
 
     def __init__(self, provider: Provider) -> None:
         self.name = provider.name
+        self.longest_send = provider.longest_send
+        self.max_message_bytes = provider.max_message_bytes
         self._provider = provider
         self._tracer = trace.get_tracer("email-service")
         self._duration = metrics.get_meter("email-service").create_histogram(

@@ -1,16 +1,40 @@
-"""The providers that send, one a file."""
+"""The providers that send, one a file. Each is an entry point of the group `email_service.providers`."""
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from emails.providers.stub import StubProvider
+from settings import SettingsError
 
 if TYPE_CHECKING:
     from emails.providers.contract import Provider
     from settings import Settings
 
+GROUP = "email_service.providers"
+
 
 def load_providers(settings: Settings) -> dict[str, Provider]:
-    """Every provider that this deployment can send by, by name."""
-    return {StubProvider.name: StubProvider(settings.stub_outbox, settings.stub_failures)}
+    """Every provider that this deployment sends by, by name: EMAIL_PROVIDER first, then those of EMAIL_SEND_VIA.
+
+    An entry point's object is called with the settings, and gives the provider.
+
+    Raises:
+        SettingsError: no such provider is installed, or the claim's lease is too short for it.
+    """
+    installed = {point.name: point for point in entry_points(group=GROUP)}
+    providers: dict[str, Provider] = {}
+    for name in dict.fromkeys((settings.provider, *settings.send_via)):
+        if name not in installed:
+            raise SettingsError(
+                f"EMAIL_PROVIDER or EMAIL_SEND_VIA: no provider {name!r} is installed; "
+                f"there are {', '.join(sorted(installed)) or 'none, since email-service itself is not installed'}"
+            )
+        provider: Provider = installed[name].load()(settings)
+        if settings.claim_lease < 2 * provider.longest_send:
+            raise SettingsError(
+                f"EMAIL_CLAIM_LEASE: is {settings.claim_lease:g}; should be at least twice the "
+                f"{provider.longest_send:g} seconds that a send by {name} may take"
+            )
+        providers[name] = provider
+    return providers

@@ -4,24 +4,50 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from emails.model import Email
 
 
+class RejectReason(StrEnum):
+    """Why a recipient or a whole email is refused, in django-anymail's words."""
+
+    INVALID = "invalid"  # no such mailbox, or no such domain
+    BOUNCED = "bounced"  # it bounced before, so the provider does not even try
+    TIMED_OUT = "timed_out"
+    BLOCKED = "blocked"  # by policy: the sender, the recipient or the account may not
+    SPAM = "spam"  # it, or an earlier one, was taken for spam
+    UNSUBSCRIBED = "unsubscribed"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class RefusedRecipient:
+    """One recipient to whom the provider will not send. Goes into the email's history, never into a log."""
+
+    address: str = field(repr=False)  # as the provider was given it
+    reason: RejectReason
+    response: str = field(default="", repr=False)  # the provider's own words
+
+
 @dataclass(frozen=True)
 class Receipt:
-    """The provider has accepted the email."""
+    """The provider has accepted the email, for all recipients but those it refused."""
 
     provider: str
     message_id: str
-    response: str = ""
+    response: str = ""  # shown by `status`: without an address
+    refused: tuple[RefusedRecipient, ...] = ()
     accepted_at: float = field(default_factory=time.time)
 
 
 class SendError(Exception):
-    """The email was not accepted, or nobody can tell. The text goes into FailureReason: no address, no content."""
+    """The email was not accepted, or nobody can tell. Its text goes into FailureReason and logs: nothing private.
+
+    So a provider says what happened in words of its own, and puts what the server said into `refused` at most.
+    """
 
 
 class TemporaryError(SendError):
@@ -33,7 +59,17 @@ class TemporaryError(SendError):
 
 
 class PermanentError(SendError):
-    """Not accepted, and never will be."""
+    """Not accepted, and never will be: for the recipients in `refused`, where it is not for the whole email."""
+
+    def __init__(
+        self,
+        reason: str,
+        reject_reason: RejectReason = RejectReason.OTHER,
+        refused: tuple[RefusedRecipient, ...] = (),
+    ) -> None:
+        super().__init__(reason)
+        self.reject_reason = reject_reason
+        self.refused = refused
 
 
 class NoTellingError(SendError):
@@ -41,9 +77,14 @@ class NoTellingError(SendError):
 
 
 class Provider(Protocol):
-    """A provider makes exactly one attempt a call: it has no retries of its own, and none in the client below it."""
+    """A provider makes exactly one attempt a call: it has no retries of its own, and none in the client below it.
+
+    `send` is called from several threads at once. tests/emails/providers/test_contract.py is the same for every one.
+    """
 
     name: str
+    longest_send: float  # seconds; after that, `send` has returned or raised, whatever the network does
+    max_message_bytes: int | None  # the largest it takes; a larger one is a PermanentError before anything leaves
 
     def send(self, email: Email) -> Receipt:
         """Send the email.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from emails.mime import message_id, to_mime
 from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from emails.model import Email
+    from settings import Settings
 
 
 class StubProvider:
@@ -23,10 +24,16 @@ class StubProvider:
     """
 
     name = "stub"
+    longest_send = 1  # it writes a file
+    max_message_bytes = None
 
     def __init__(self, outbox: Path | None = None, failures: Mapping[str, str] | None = None) -> None:
         self._outbox = outbox
         self._failures = dict(failures or {})
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        return cls(settings.stub_outbox, settings.stub_failures)
 
     def send(self, email: Email) -> Receipt:
         content = bytes(to_mime(email))

@@ -40,7 +40,7 @@ def test_each_value_in_it_is_the_default(uncommented: Path, monkeypatch: pytest.
     values = dict(line.split("=", 1) for line in uncommented.read_text().splitlines() if line.startswith("EMAIL_"))
     for field, default in defaults:
         value = values[f"EMAIL_{field.upper()}"]
-        assert value or default in (None, ""), f"{field}: an empty value sets nothing, and hides a default"
+        assert value or default in (None, "", ()), f"{field}: an empty value sets nothing, and hides a default"
 
 
 def test_it_sets_nothing_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

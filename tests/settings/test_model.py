@@ -134,8 +134,8 @@ def test_the_longest_names_are_names_that_sqs_takes(longest: dict[str, Any]) -> 
             f"'http://localhost/1/{'q' * 71}'",
             "at most 66 letters",
         ),
-        ({"DYNAMO_TABLE": "t!"}, "DYNAMO_TABLE", "'t!'", "should be 3 to 255 letters, digits"),
-        ({"EMAIL_PROVIDER": "pigeon"}, "EMAIL_PROVIDER", "'pigeon'", "should be 'stub'"),
+        ({"DYNAMO_TABLE": "t!"}, "DYNAMO_TABLE", "'t!'", "should be 3 to 248 letters, digits"),
+        ({"EMAIL_PROVIDER": "S M"}, "EMAIL_PROVIDER", "'S M'", "should be which provider sends: a name like smtp"),
         ({"EMAIL_STUB_FAILURES": "ada"}, "EMAIL_STUB_FAILURES", "'ada'", "should be JSON"),
         ({"EMAIL_STUB_FAILURES": "[1]"}, "EMAIL_STUB_FAILURES", "[1]", "recipient to temporary, permanent"),
         (

@@ -40,9 +40,10 @@ class HttpProvider:
     """One request a send. What left and was not answered as the double documents it tells nothing."""
 
     name = "stub"
+    max_message_bytes = None
 
     def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
+        self._timeout = self.longest_send = timeout
 
     def send(self, email: Email) -> Receipt:
         connection = HTTPConnection(PROVIDER.hostname or "", PROVIDER.port, timeout=self._timeout)

@@ -10,7 +10,6 @@ import pytest
 
 from emails.mime import message_id
 from emails.model import Email
-from emails.providers import load_providers
 from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
 from emails.providers.stub import StubProvider
 from settings import Settings
@@ -74,7 +73,7 @@ def test_a_failure_may_be_of_the_first_attempts_only(row: dict[str, Any], failur
 
 
 def test_the_settings_set_outbox_and_failures(row: dict[str, Any], tmp_path: Path) -> None:
-    stub = load_providers(Settings(stub_outbox=tmp_path, stub_failures={"bad@example.com": "permanent"}))["stub"]
+    stub = StubProvider.from_settings(Settings(stub_outbox=tmp_path, stub_failures={"bad@example.com": "permanent"}))
     stub.send(Email.from_row(row))
     assert len(list(tmp_path.iterdir())) == 1
     with pytest.raises(PermanentError):
