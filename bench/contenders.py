@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 CONCURRENCY = 16
+STAGE = "bench"
 
 STOCK, CHAIN, FLOOR = "stock-threads", "chain-threads", "floor-boto3"
 
-_OURS = f"celery -A tasks worker --loglevel WARNING --concurrency {CONCURRENCY} --pool"
+# The queues by which these emails travel, as the others consume theirs alone: each costs three receives a minute when
+# idle, and so does the one for commands.
+_QUEUES = f"emails_{STAGE},emails_{STAGE}_tasks"
+_OURS = f"celery -A tasks worker --loglevel WARNING --queues {_QUEUES} --concurrency {CONCURRENCY} --pool"
 
 CONTENDERS = {
     STOCK: ("celery -A bench.stock_app worker --loglevel WARNING", "bench.stock_app"),

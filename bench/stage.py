@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import HttpUrl
 
-from bench.contenders import CONCURRENCY, CONTENDERS
+from bench.contenders import CONCURRENCY, CONTENDERS, STAGE
 from bench.sessions import Cost, cost, members
 from emails.queue import RawQueue
 from emails.resources import provision
@@ -235,7 +235,7 @@ def staged(contender: str, row_bytes: int) -> Iterator[Stage]:
         settings = Settings(
             region=LOCALSTACK,
             endpoint_url=HttpUrl(standin.url),
-            stage="bench",
+            stage=STAGE,
             queue_url=None,
             table_name="",
             concurrency=CONCURRENCY,
