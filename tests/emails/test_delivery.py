@@ -144,7 +144,7 @@ def judge(delivery: Delivery, request: pytest.FixtureRequest) -> Step:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("emails.delivery", "emails.store"):
+    for module in ("emails.delivery", "emails.store.rows"):
         monkeypatch.setattr(f"{module}.time", clock)
     return clock
 

@@ -14,10 +14,11 @@ from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from emails import delivery, store
+from emails import delivery
 from emails.mime import message_id, to_mime
 from emails.model import EmailStatus
 from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
+from emails.store import rows
 from tasks import app
 
 if TYPE_CHECKING:
@@ -94,4 +95,4 @@ delivery.load_providers = load_providers  # type: ignore[assignment]  # the prod
 delivery.Delivery = JournaledDelivery  # type: ignore[misc]  # before tasks.pipeline imports it
 
 if os.environ.get("CHAOS_NO_LEASE"):
-    store.CLAIM = replace(store.CLAIM, sources=frozenset(EmailStatus))
+    rows.CLAIM = replace(rows.CLAIM, sources=frozenset(EmailStatus))

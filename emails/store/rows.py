@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-
-from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
-from botocore.exceptions import BotoCoreError, ClientError
 
 from emails.model import (
     CLAIM,
@@ -24,49 +20,16 @@ from emails.model import (
     EmailStatus,
     Transition,
 )
+from emails.store.items import Conflict, errors, serialize, to_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import ScanInputTypeDef, UpdateItemInputTypeDef
 
     from emails.providers.contract import Receipt
-
-Row = dict[str, Any]
+    from emails.store.items import Row
 
 MAX_REASON = 1000  # of a FailureReason, in characters: an item may have 400 KB, a screen has less
-
-# DynamoDB's answers that no repetition changes (Amazon DynamoDB Developer Guide, "Error handling").
-_FINAL_ERRORS = frozenset({"ItemCollectionSizeLimitExceededException", "SerializationException", "ValidationException"})
-
-_serialize = TypeSerializer().serialize
-
-
-class _Deserializer(TypeDeserializer):
-    """Reads what DynamoDB writes out in more than 38 digits, such as 1E+38: boto3 raises Rounded (boto/boto3#4693)."""
-
-    def _deserialize_n(self, value: str) -> Decimal:
-        return Decimal(value)
-
-
-_deserialize = _Deserializer().deserialize
-
-
-class StoreUnavailable(Exception):
-    """DynamoDB is throttled or away, or refuses us for now. Nothing is known to have changed."""
-
-
-class StoreRefused(Exception):
-    """DynamoDB will never take this write, such as one that grows the item past 400 KB."""
-
-
-class Conflict(Exception):
-    """The row is not where the transition starts. `row` is what stands there, or None for no row."""
-
-    def __init__(self, row: Row | None) -> None:
-        super().__init__()
-        self.row = row
 
 
 @dataclass(frozen=True)
@@ -88,9 +51,9 @@ class EmailStore:
 
     def get(self, email_id: str) -> Row | None:
         """The row, as the last write left it."""
-        with _errors():
+        with errors():
             answer = self._client.get_item(TableName=self.table, Key={"EmailId": {"S": email_id}}, ConsistentRead=True)
-        return _to_row(answer.get("Item"))
+        return to_row(answer.get("Item"))
 
     def put(self, row: Row) -> None:
         """Write a new row.
@@ -98,10 +61,10 @@ class EmailStore:
         Raises:
             Conflict: a row of that id exists.
         """
-        with _errors():
+        with errors():
             self._client.put_item(
                 TableName=self.table,
-                Item={name: _serialize(value) for name, value in row.items()},
+                Item={name: serialize(value) for name, value in row.items()},
                 ConditionExpression="attribute_not_exists(EmailId)",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
@@ -187,13 +150,13 @@ class EmailStore:
             unchanged, values[":null"] = "(attribute_not_exists(UpdatedAt) OR attribute_type(UpdatedAt, :null))", "NULL"
         else:
             unchanged, values[":seen"] = "UpdatedAt = :seen", seen
-        with _errors():
+        with errors():
             self._client.update_item(
                 TableName=self.table,
                 Key={"EmailId": {"S": email_id}},
                 UpdateExpression="SET UpdatedAt = :now",
                 ConditionExpression=f"EmailStatus = :pending AND {unchanged}",
-                ExpressionAttributeValues={name: _serialize(value) for name, value in values.items()},
+                ExpressionAttributeValues={name: serialize(value) for name, value in values.items()},
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
 
@@ -209,18 +172,18 @@ class EmailStore:
             for change, condition in (later, anew):
                 values = {":now": Decimal(f"{now:.3f}"), ":seconds": Decimal(f"{seconds:.3f}")}
                 try:
-                    with _errors():
+                    with errors():
                         answer = self._client.update_item(
                             TableName=self.table,
                             Key={"EmailId": {"S": name}},
                             UpdateExpression=change,
                             ConditionExpression=condition,
-                            ExpressionAttributeValues={key: _serialize(value) for key, value in values.items()},
+                            ExpressionAttributeValues={key: serialize(value) for key, value in values.items()},
                             ReturnValues="UPDATED_NEW",
                         )
                 except Conflict:
                     continue
-                return float((_to_row(answer.get("Attributes")) or {})["ReservedUntil"]) - seconds
+                return float((to_row(answer.get("Attributes")) or {})["ReservedUntil"]) - seconds
 
     def scan(self, segment: int, segments: int, start: Row | None) -> tuple[list[Row], Row | None, float]:
         """One page of the Pending and Sending rows of one of several segments, what they are judged by alone.
@@ -234,16 +197,16 @@ class EmailStore:
             "TotalSegments": segments,
             "FilterExpression": "EmailStatus IN (:pending, :sending)",
             "ProjectionExpression": "EmailId, EmailStatus, UpdatedAt, SendAfter, NextAttemptAt, ClaimExpiresAt",
-            "ExpressionAttributeValues": {name: _serialize(value) for name, value in values.items()},
+            "ExpressionAttributeValues": {name: serialize(value) for name, value in values.items()},
             "ReturnConsumedCapacity": "TOTAL",
         }
         if start:
-            request["ExclusiveStartKey"] = {name: _serialize(value) for name, value in start.items()}
-        with _errors():
+            request["ExclusiveStartKey"] = {name: serialize(value) for name, value in start.items()}
+        with errors():
             answer = self._client.scan(**request)
-        rows = [_to_row(item) or {} for item in answer.get("Items", [])]
+        rows = [to_row(item) or {} for item in answer.get("Items", [])]
         units = answer.get("ConsumedCapacity", {}).get("CapacityUnits", 0)
-        return rows, _to_row(answer.get("LastEvaluatedKey")), units
+        return rows, to_row(answer.get("LastEvaluatedKey")), units
 
     def _move_claimed(self, claim: Claim, transition: Transition, assign: Row, **options: Any) -> None:
         try:
@@ -285,13 +248,13 @@ class EmailStore:
             "Key": {"EmailId": {"S": email_id}},
             "UpdateExpression": f"SET {', '.join(changes)}" + (f" REMOVE {', '.join(remove)}" if remove else ""),
             "ConditionExpression": f"attribute_exists(EmailId) AND {source}" + (condition and f" AND {condition}"),
-            "ExpressionAttributeValues": {name: _serialize(value) for name, value in values.items()},
+            "ExpressionAttributeValues": {name: serialize(value) for name, value in values.items()},
             "ReturnValues": "ALL_NEW",
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
-        with _errors():
+        with errors():
             answer = self._client.update_item(**request)
-        return _to_row(answer.get("Attributes")) or {}
+        return to_row(answer.get("Attributes")) or {}
 
 
 def _source_condition(transition: Transition, values: Row) -> str:
@@ -311,29 +274,6 @@ def _source_condition(transition: Transition, values: Row) -> str:
 def _is_own_success(row: Row | None, transition: Transition, claim_id: str) -> bool:
     """Whether the row that stands in the way is what this very write left, its answer lost and the write resent."""
     return row is not None and row.get("ClaimedBy") == claim_id and row.get("EmailStatus") == transition.target
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Turn botocore's errors into the store's."""
-    try:
-        yield
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
-        if code == "ConditionalCheckFailedException":
-            raise Conflict(_to_row(error.response.get("Item"))) from None  # type: ignore[arg-type]  # not in its type
-        if code in _FINAL_ERRORS:
-            msg = f"DynamoDB refuses: {code}"
-            raise StoreRefused(msg) from error
-        msg = f"DynamoDB answers {code}"
-        raise StoreUnavailable(msg) from error
-    except BotoCoreError as error:
-        msg = f"DynamoDB cannot be reached: {type(error).__name__}"
-        raise StoreUnavailable(msg) from error
-
-
-def _to_row(item: Mapping[str, Any] | None) -> Row | None:
-    return {name: _deserialize(value) for name, value in item.items()} if item else None
 
 
 def _iso(moment: float) -> str:

@@ -1,0 +1,6 @@
+"""The tables in DynamoDB."""
+
+from emails.store.items import Conflict, Row, StoreRefused, StoreUnavailable
+from emails.store.rows import Claim, EmailStore
+
+__all__ = ["Claim", "Conflict", "EmailStore", "Row", "StoreRefused", "StoreUnavailable"]
