@@ -23,7 +23,10 @@ broker_transport_options = {
     "is_secure": _endpoint.scheme != "http",
     "visibility_timeout": _settings.visibility_timeout,
     "wait_time_seconds": 20,  # the longest that SQS takes; every idle poll is a request
-    "raw_queues": dict.fromkeys(_settings.raw_queues, "tasks.bridge"),
+    "raw_queues": {
+        **dict.fromkeys(_settings.raw_queues, "tasks.bridge"),
+        _settings.callbacks_queue: "tasks.record_callback",
+    },
     "control_queue_prefix": _settings.control_queue_prefix,
     "liveness_file": str(_settings.liveness_file or ""),
     # Our messages are JSON already: base64 around it, twice by default, costs a third of every message.

@@ -1,4 +1,4 @@
-"""The part of DynamoDB's expression language that emails/store.py writes; anything else is refused, never guessed.
+"""The part of DynamoDB's expression language that emails/store/ writes; anything else is refused, never guessed.
 
 A condition is checked token by token, then left to Python, whose `and`, `or` and parentheses mean the same. An update
 is SET, to a value, an attribute or if_not_exists, each perhaps plus a value, and then REMOVE.

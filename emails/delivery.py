@@ -6,17 +6,19 @@ import logging
 import time
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
 from structlog.contextvars import bind_contextvars
 
 from emails.backoff import full_jitter
+from emails.events import refusals
 from emails.model import ABANDON, DISCARD, Email, EmailStatus, InvalidRow, status_of
 from emails.providers import load_providers
 from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
 from emails.send_rate import SendRate
 from emails.store import Claim, Conflict, EmailStore, StoreUnavailable
+from emails.tracking import Tracking
 from emails.unforeseen import place
 from settings.aws import client
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from emails.model import Transition
-    from emails.providers.contract import Provider
+    from emails.providers.contract import Provider, Receipt
     from emails.store import Row
     from settings import Settings
 
@@ -89,6 +91,11 @@ class Delivery:
     @classmethod
     def from_settings(cls, settings: Settings) -> Delivery:
         return cls(EmailStore(client("dynamodb", settings), settings.table), load_providers(settings), settings)
+
+    @cached_property
+    def _tracking(self) -> Tracking:
+        """What few sends need: those of which a provider refuses some recipients."""
+        return Tracking.from_settings(self._settings)
 
     def close(self) -> None:
         """Let no send wait for its turn any more: it comes later, by another worker."""
@@ -195,15 +202,32 @@ class Delivery:
         except TemporaryError as error:
             return self._try_again(claim, email, error)
         except PermanentError as error:
-            reason = str(error)
-            return self._settle(claim, lambda: self._store.fail(claim, reason), Finished(f"Failed: {reason}"))
+            return self._fail(claim, provider.name, error)
         except NoTellingError as error:
             return self._lose_track(claim, str(error))
         except Exception as error:  # noqa: BLE001 (one that the provider did not foresee tells nothing of what left)
             # Without its text, which may quote the email.
             logger.error("the provider raised %s", place(error))
             return self._lose_track(claim, f"the provider raised {type(error).__name__}")
-        return self._settle(claim, lambda: self._store.record(claim, receipt), Finished("Sent"))
+        return self._record(claim, receipt)
+
+    def _record(self, claim: Claim, receipt: Receipt) -> Later | Finished:
+        def write() -> None:
+            self._store.record(claim, receipt)
+            if receipt.refused:
+                self._tracking.record(refusals(claim.email_id, receipt.provider, receipt.message_id, receipt.refused))
+
+        refused = f", {len(receipt.refused)} recipients refused" if receipt.refused else ""
+        return self._settle(claim, write, Finished(f"Sent{refused}"))
+
+    def _fail(self, claim: Claim, provider: str, error: PermanentError) -> Later | Finished:
+        reason = str(error)
+
+        def write() -> None:
+            self._store.fail(claim, reason)
+            self._tracking.keep(refusals(claim.email_id, provider, "", error.refused))
+
+        return self._settle(claim, write, Finished(f"Failed: {reason}"))
 
     def _lose_track(self, claim: Claim, reason: str) -> Finished:
         return self._settle(claim, lambda: self._store.lose_track(claim, reason), Finished(f"Unknown: {reason}"))

@@ -1,4 +1,4 @@
-"""A raw queue's body → email_id, or why not. Only this module knows the shapes that a body may have."""
+"""A raw queue's body → email_id, or why not. Only this module knows the envelopes that a body may come in."""
 
 from __future__ import annotations
 
@@ -25,18 +25,30 @@ def parse_message(body: str) -> str:
     Raises:
         InvalidMessage
     """
-    message = _json_object(body, "the body")
-    if "email_id" not in message and "Message" in message and "TopicArn" in message:
-        if not isinstance(message["Message"], str):
-            raise InvalidMessage("InvalidEnvelope", "the SNS envelope's Message is not a string")
-        message = _json_object(message["Message"], "the SNS envelope's Message")
-    elif "email_id" not in message and "detail" in message and "detail-type" in message:
-        if not isinstance(message["detail"], dict):
-            raise InvalidMessage("InvalidEnvelope", "the EventBridge envelope's detail is not an object")
-        message = message["detail"]
+    message = out_of_envelope(body, "email_id")
     if "email_id" not in message:
         raise InvalidMessage("NoEmailId", 'there is no "email_id"')
     return check_email_id(message["email_id"])
+
+
+def out_of_envelope(body: str, *keys: str) -> dict[str, Any]:
+    """The object in the body: itself where it has one of the keys, else what an SNS or EventBridge envelope holds.
+
+    Raises:
+        InvalidMessage
+    """
+    message = _json_object(body, "the body")
+    if any(key in message for key in keys):
+        return message
+    if "Message" in message and "TopicArn" in message:
+        if not isinstance(message["Message"], str):
+            raise InvalidMessage("InvalidEnvelope", "the SNS envelope's Message is not a string")
+        return _json_object(message["Message"], "the SNS envelope's Message")
+    if "detail" in message and "detail-type" in message:
+        if not isinstance(message["detail"], dict):
+            raise InvalidMessage("InvalidEnvelope", "the EventBridge envelope's detail is not an object")
+        return message["detail"]
+    return message
 
 
 def _json_object(text: str, what: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The queues, each with its dead letters, and the table: `provision` makes them, a worker's start checks them."""
+"""The queues, each with its dead letters, and the tables: `provision` makes them, a worker's start checks them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from settings import Settings
 
 DEAD_LETTER_RETENTION_SECONDS = 14 * 24 * 3600  # the longest that SQS keeps a message
+EXPIRY_ATTRIBUTE = "ExpiresAt"  # of the history's items
 # A backstop for messages that kill workers. Waits burn no receives, so an honest message never comes near.
 MAX_RECEIVES = 20
 
@@ -56,7 +57,8 @@ def check_resources(settings: Settings) -> None:
     names = [name for queue in settings.queues for name in (queue, dead_letter_queue(queue))]
     try:
         missing = [f"queue {name}" for name in names if not queue_url(sqs, name)]
-        missing += [f"table {settings.table}"] if not _table_exists(dynamodb, settings.table) else []
+        tables = (settings.table, settings.events_table)
+        missing += [f"table {table}" for table in tables if not _table_exists(dynamodb, table)]
     except BotoCoreError as error:
         raise ResourcesMissing(unreachable(settings, error)) from None
     except ClientError as error:
@@ -74,7 +76,9 @@ def provision(settings: Settings) -> Iterator[str]:
     sqs, dynamodb = client("sqs", settings), client("dynamodb", settings)
     for queue in settings.queues:
         yield from _provision_queue(sqs, settings, queue)
-    yield _provision_table(dynamodb, settings.table)
+    yield _provision_table(dynamodb, settings.table, "EmailId")
+    yield _provision_table(dynamodb, settings.events_table, "EmailId", "EventId")
+    yield from _provision_expiry(dynamodb, settings.events_table)
 
 
 def queue_url(sqs: SQSClient, name: str) -> str | None:
@@ -116,17 +120,27 @@ def _same(present: str | None, wanted: str) -> bool:
     return {k: str(v) for k, v in json.loads(present).items()} == {k: str(v) for k, v in json.loads(wanted).items()}
 
 
-def _provision_table(dynamodb: DynamoDBClient, table: str) -> str:
+def _provision_table(dynamodb: DynamoDBClient, table: str, *keys: str) -> str:
     if _table_exists(dynamodb, table):
         return f"found table {table}"
+    schema = [{"AttributeName": name, "KeyType": kind} for name, kind in zip(keys, ("HASH", "RANGE"), strict=False)]
     dynamodb.create_table(
         TableName=table,
-        KeySchema=[{"AttributeName": "EmailId", "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": "EmailId", "AttributeType": "S"}],
+        KeySchema=cast("Any", schema),
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in keys],
         BillingMode="PAY_PER_REQUEST",
     )
     dynamodb.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
     return f"made table {table}"
+
+
+def _provision_expiry(dynamodb: DynamoDBClient, table: str) -> Iterator[str]:
+    """Let DynamoDB delete what is older than its ExpiresAt."""
+    found = dynamodb.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
+    if found.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
+        specification = {"Enabled": True, "AttributeName": EXPIRY_ATTRIBUTE}
+        dynamodb.update_time_to_live(TableName=table, TimeToLiveSpecification=cast("Any", specification))
+        yield f"made {table} forget what is past its {EXPIRY_ATTRIBUTE}"
 
 
 def _table_exists(dynamodb: DynamoDBClient, table: str) -> bool:

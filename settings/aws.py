@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_sesv2 import SESV2Client
     from mypy_boto3_sqs import SQSClient
 
     from settings.model import Settings
@@ -29,7 +30,15 @@ ATTEMPTS = 3
 def client(service: Literal["sqs"], settings: Settings) -> SQSClient: ...
 @overload
 def client(service: Literal["dynamodb"], settings: Settings) -> DynamoDBClient: ...
-def client(service: Literal["sqs", "dynamodb"], settings: Settings) -> Any:
+@overload
+def client(service: Literal["sesv2"], settings: Settings, *, read_timeout: float, attempts: int) -> SESV2Client: ...
+def client(
+    service: Literal["sqs", "dynamodb", "sesv2"],
+    settings: Settings,
+    *,
+    read_timeout: float = READ_TIMEOUT,
+    attempts: int = ATTEMPTS,
+) -> Any:
     """A thread-safe client; boto3's own credential chain, but for the local endpoint."""
     options: dict[str, Any] = {"region_name": settings.region}
     if settings.is_local:
@@ -40,8 +49,8 @@ def client(service: Literal["sqs", "dynamodb"], settings: Settings) -> Any:
         }
     config = Config(
         connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        read_timeout=read_timeout,
+        retries={"mode": "standard", "total_max_attempts": attempts},
         # boto3's default of 10 connections churns under 16 threads.
         max_pool_connections=settings.concurrency + 4,
         tcp_keepalive=True,

@@ -117,6 +117,16 @@ class Settings(BaseSettings):
         repr=False,
         description="JSON, recipient to temporary, permanent or no-telling; :N fails the first N attempts only",
     )
+    ses_configuration_set: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_-]{0,64}$",
+        description="the configuration set, whose event destination brings the callbacks: letters, digits, - and _",
+    )
+    ses_contact_list: str = Field(
+        default="",
+        pattern=r"^([A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64})?)?$",
+        description="a contact list of SES, or list/topic, by which recipients may unsubscribe",
+    )
     provider_timeout: float = Field(default=30, ge=1, le=900, description="the longest that one send may take")
     claim_lease: float = Field(default=120, ge=2, le=SQS_MAX_VISIBILITY_SECONDS, description="how long a claim holds")
     max_attempts: int = Field(default=8, ge=1, le=1000, description="sends tried before an email is Failed")
@@ -219,7 +229,7 @@ class Settings(BaseSettings):
     @property
     def queues(self) -> tuple[str, ...]:
         """Every queue that a worker consumes."""
-        return *self.raw_queues, self.tasks_queue
+        return *self.raw_queues, self.tasks_queue, self.callbacks_queue
 
     @property
     def control_queue_prefix(self) -> str:

@@ -4,7 +4,8 @@ import sys
 
 from celery import Celery
 
-app = Celery("tasks", task_cls="tasks.task:Task", include=["tasks.logs", "tasks.pipeline", "tasks.reap", "tasks.start"])
+INCLUDE = ("tasks.callbacks", "tasks.logs", "tasks.pipeline", "tasks.reap", "tasks.start")
+app = Celery("tasks", task_cls="tasks.task:Task", include=INCLUDE)
 app.config_from_object("celeryconfig")
 
 # Celery's command line loads Flower's command before this. Other programs are spared a second of imports.

@@ -96,10 +96,7 @@ def _attempt(task: Task, email_id: str, missing_since: float | None, step: Calla
         now_missing_since = missing_since or time.time()
         outcome = _wait_for_row(time.time() - now_missing_since)
     except StoreUnavailable as error:
-        # For as long as it lasts, and counted nowhere. Others need not come to see the same.
-        pause.begin(PAUSE_SECONDS)
-        delay = full_jitter(task.request.retries + 1, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
-        outcome = Later(delay, str(error))
+        outcome = Later(wait_for_store(task), str(error))
     if isinstance(outcome, Later):
         logger.info("waits %.1f s: %s", outcome.seconds, outcome.reason)
         # A longer wait looks at the row every quarter of an hour: somebody may have changed it.
@@ -108,6 +105,12 @@ def _attempt(task: Task, email_id: str, missing_since: float | None, step: Calla
     if isinstance(outcome, Finished):
         logger.info(outcome.outcome)
     return outcome
+
+
+def wait_for_store(task: Task) -> float:
+    """How long a task's copy waits while DynamoDB is away: for as long as that lasts, and counted nowhere."""
+    pause.begin(PAUSE_SECONDS)  # others need not come to see the same
+    return full_jitter(task.request.retries + 1, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
 
 
 def _wait_for_row(waited: float) -> Later:

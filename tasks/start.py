@@ -15,6 +15,7 @@ from celery.utils.log import get_task_logger
 from emails.providers import load_providers
 from emails.resources import ResourcesMissing, check_resources
 from settings import SettingsError, get_settings
+from settings.model import variable
 from tasks.pipeline import delivery
 
 logger = get_task_logger(__name__)
@@ -30,8 +31,13 @@ OTLP_ENDPOINTS = (
 
 @celeryd_init.connect
 def check(**_: Any) -> None:
-    """Check providers, queues and table."""
-    load_providers(get_settings())
+    """Check providers, queues and tables, and keep to the provider's own send rate where the settings name none."""
+    settings = get_settings()
+    # Not those of this process's Delivery: prefork's children must not share the connection that this may open.
+    rate = load_providers(settings)[settings.provider].max_send_rate()
+    if rate and not settings.send_rate:
+        os.environ[variable("send_rate")] = str(rate)
+        get_settings.cache_clear()
     try:
         check_resources(get_settings())
     except ResourcesMissing as error:

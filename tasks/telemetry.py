@@ -58,6 +58,9 @@ class WatchedProvider:
             explicit_bucket_boundaries_advisory=BUCKETS_SECONDS,
         )
 
+    def max_send_rate(self) -> float | None:
+        return self._provider.max_send_rate()
+
     def send(self, email: Email) -> Receipt:
         if current_task:
             current_task.request.email_provider = self.name

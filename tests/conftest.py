@@ -15,7 +15,7 @@ from celery_sqs.control_queues import LEASE_TAG, ControlQueues
 from commands.emulator import running_emulator
 from emails.queue import RawQueue
 from emails.resources import provision
-from emails.store import EmailStore
+from emails.store import EmailStore, EventStore
 from settings import Settings, get_settings
 from settings.aws import client
 from settings.model import dead_letter_queue
@@ -72,6 +72,11 @@ def sqs(settings: Settings) -> SQSClient:
 @pytest.fixture
 def store(settings: Settings) -> EmailStore:
     return EmailStore(client("dynamodb", settings), settings.table)
+
+
+@pytest.fixture
+def events(settings: Settings) -> EventStore:
+    return EventStore(client("dynamodb", settings), settings.events_table)
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 class RejectReason(StrEnum):
     """Why a recipient or a whole email is refused, in django-anymail's words."""
 
-    INVALID = "invalid"  # no such mailbox, or no such domain
-    BOUNCED = "bounced"  # it bounced before, so the provider does not even try
-    TIMED_OUT = "timed_out"
-    BLOCKED = "blocked"  # by policy: the sender, the recipient or the account may not
-    SPAM = "spam"  # it, or an earlier one, was taken for spam
+    INVALID = "invalid"  # the address cannot be one
+    BOUNCED = "bounced"  # the recipient's server does not take it, or did not take the one before
+    TIMED_OUT = "timed_out"  # it was tried until the provider gave up
+    BLOCKED = "blocked"  # by policy of the provider or of the recipient's server
+    SPAM = "spam"  # it, or one before, was taken for spam
     UNSUBSCRIBED = "unsubscribed"
     OTHER = "other"
 
@@ -85,6 +85,10 @@ class Provider(Protocol):
     name: str
     longest_send: float  # seconds; after that, `send` has returned or raised, whatever the network does
     max_message_bytes: int | None  # the largest it takes; a larger one is a PermanentError before anything leaves
+
+    def max_send_rate(self) -> float | None:
+        """Emails a second that the provider takes, where it says so; asked once, at a worker's start."""
+        ...
 
     def send(self, email: Email) -> Receipt:
         """Send the email.

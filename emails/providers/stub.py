@@ -35,6 +35,9 @@ class StubProvider:
     def from_settings(cls, settings: Settings) -> Self:
         return cls(settings.stub_outbox, settings.stub_failures)
 
+    def max_send_rate(self) -> float | None:
+        return None
+
     def send(self, email: Email) -> Receipt:
         content = bytes(to_mime(email))
         for recipient in email.recipients:

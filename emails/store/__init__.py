@@ -1,6 +1,7 @@
 """The tables in DynamoDB."""
 
+from emails.store.events import EventStore
 from emails.store.items import Conflict, Row, StoreRefused, StoreUnavailable
 from emails.store.rows import Claim, EmailStore
 
-__all__ = ["Claim", "Conflict", "EmailStore", "Row", "StoreRefused", "StoreUnavailable"]
+__all__ = ["Claim", "Conflict", "EmailStore", "EventStore", "Row", "StoreRefused", "StoreUnavailable"]

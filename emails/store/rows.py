@@ -7,9 +7,10 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from emails.model import (
+    ADD_RECEIPT,
     CLAIM,
     FAIL,
     GIVE_BACK,
@@ -19,6 +20,7 @@ from emails.model import (
     RESOLVE_SENT,
     EmailStatus,
     Transition,
+    status_of,
 )
 from emails.store.items import Conflict, errors, serialize, to_row
 
@@ -96,18 +98,25 @@ class EmailStore:
         return Claim(email_id, claim_id, expires_at, row)
 
     def record(self, claim: Claim, receipt: Receipt) -> None:
-        """Sending (or Unknown, where the holder is late) → Sent."""
-        self._move_claimed(
-            claim,
-            RECORD,
-            {
-                "Provider": receipt.provider,
-                "ProviderMessageId": receipt.message_id,
-                "ProviderResponse": receipt.response,
-                "SentAt": _iso(receipt.accepted_at),
-            },
-            remove=("FailureReason", "NextAttemptAt"),
-        )
+        """Sending (or Unknown, where the holder is late) → Sent. Where a callback came first, its status stays."""
+        received = {
+            "Provider": receipt.provider,
+            "ProviderMessageId": receipt.message_id,
+            "ProviderResponse": receipt.response,
+            "SentAt": _iso(receipt.accepted_at),
+        }
+        remove: tuple[str, ...] = ("FailureReason", "NextAttemptAt")
+        transition: Transition | None = RECORD
+        while transition:
+            try:
+                self._move_claimed(claim, transition, received, remove=remove)
+            except Conflict as conflict:
+                found = conflict.row or {}
+                transition, remove = ADD_RECEIPT.get(cast("EmailStatus", status_of(found))), ()  # or the producer's own
+                if transition is None or found.get("ClaimedBy") != claim.id:
+                    raise
+            else:
+                return
 
     def give_back(self, claim: Claim, *, next_attempt_at: float, reason: str, counted: bool = True) -> None:
         """Sending → Pending, not to be claimed before then; `counted` is False where nothing was tried."""
@@ -125,6 +134,17 @@ class EmailStore:
     def lose_track(self, claim: Claim, reason: str) -> None:
         """Sending → Unknown: the provider may have accepted the email."""
         self._move_claimed(claim, LOSE_TRACK, {"FailureReason": reason[:MAX_REASON]})
+
+    def track(self, email_id: str, transition: Transition, reason: str) -> None:
+        """Take one of TRACK's transitions, on a provider's word; whoever was to send it does not any more.
+
+        Raises:
+            Conflict: there is no row, or it shows that or worse, or its status is the producer's own.
+        """
+        if reason:
+            self._move(email_id, transition, {"FailureReason": reason[:MAX_REASON]}, remove=("NextAttemptAt",))
+        else:
+            self._move(email_id, transition, {}, remove=("FailureReason", "NextAttemptAt"))
 
     def settle(self, email_id: str, transition: Transition, reason: str) -> None:
         """Take a transition that needs no claim: DISCARD, ABANDON."""

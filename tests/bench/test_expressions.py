@@ -1,4 +1,4 @@
-"""DynamoDB's expressions as the stand-in reads them, where emails/store/rows.py does not reach."""
+"""DynamoDB's expressions as the stand-in reads them, where emails/store/ does not reach."""
 
 from __future__ import annotations
 

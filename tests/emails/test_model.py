@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emails.model import (
+    RANKED,
     RESERVED_HEADERS,
     TRANSITIONS,
     Attachment,
@@ -290,7 +291,15 @@ def test_the_arrows_are_those_of_the_design() -> None:
         (frozenset({sending}), unknown, False, True),
         (frozenset({unknown, failed}), EmailStatus.SENT, False, False),
         (frozenset({unknown, failed}), pending, False, False),
+        # Callbacks, from wherever the row is, never downwards.
+        (frozenset({pending, sending, failed, unknown}), EmailStatus.SENT, False, False),
+        (frozenset({pending, sending, failed, unknown, *RANKED[:1]}), EmailStatus.DELIVERED, False, False),
+        (frozenset({pending, sending, failed, unknown, *RANKED[:2]}), EmailStatus.BOUNCED, False, False),
+        (frozenset({pending, sending, failed, unknown, *RANKED[:3]}), EmailStatus.COMPLAINED, False, False),
+        # A holder's receipt, where a callback was faster.
+        *((frozenset({status}), status, True, False) for status in RANKED[1:]),
     }
+    assert RANKED == (EmailStatus.SENT, EmailStatus.DELIVERED, EmailStatus.BOUNCED, EmailStatus.COMPLAINED)
 
 
 ATTRIBUTES = [field.alias or name for name, field in Email.model_fields.items()]

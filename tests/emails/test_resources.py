@@ -45,7 +45,11 @@ def test_provision_makes_every_queue_with_its_dead_letters_and_the_table(bare: S
         f"made queue emails_{stage}_bulk",
         f"made queue emails_{stage}_tasks_dlq",
         f"made queue emails_{stage}_tasks",
+        f"made queue emails_{stage}_callbacks_dlq",
+        f"made queue emails_{stage}_callbacks",
         f"made table emails_{stage}",
+        f"made table email_events_{stage}",
+        f"made email_events_{stage} forget what is past its ExpiresAt",
     ]
     check_resources(bare)
     assert all(line.startswith("found ") for line in provision(bare)), "it may run as often as one likes"
@@ -93,7 +97,7 @@ def test_a_fifo_queue_has_fifo_dead_letters(emulator: str, bare: Settings) -> No
 def test_what_is_missing_is_named_with_the_command_that_makes_it(bare: Settings) -> None:
     with pytest.raises(ResourcesMissing) as raised:
         check_resources(bare)
-    for name in (f"queue emails_{bare.stage},", f"queue emails_{bare.stage}_tasks_dlq,", f"table emails_{bare.stage}."):
+    for name in (f"queue emails_{bare.stage},", f"queue emails_{bare.stage}_tasks_dlq,", f"table emails_{bare.stage},"):
         assert name in str(raised.value)
     assert "email-service provision" in str(raised.value)
 

@@ -28,7 +28,7 @@ def test_the_defaults_are_a_stage_on_this_machine() -> None:
     settings = Settings()
     assert settings.is_local
     assert settings.endpoint == LOCALSTACK_ENDPOINT
-    assert settings.queues == ("emails_local", "emails_local_bulk", "emails_local_tasks")
+    assert settings.queues == ("emails_local", "emails_local_bulk", "emails_local_tasks", "emails_local_callbacks")
     assert settings.table == "emails_local"
     assert (settings.provider, settings.concurrency, settings.visibility_timeout) == ("stub", 16, 120)
 
@@ -97,7 +97,8 @@ def test_the_other_queues_derive_from_the_queue_url(
     url: str, queue: str, tasks_queue: str, bulk_queue: str, dead_letters: str
 ) -> None:
     settings = Settings(queue_url=HttpUrl(url), region="eu-west-1", stage="prod")
-    assert settings.queues == (queue, bulk_queue, tasks_queue)
+    assert settings.queues[:3] == (queue, bulk_queue, tasks_queue)
+    assert settings.callbacks_queue == tasks_queue.replace("_tasks", "_callbacks")
     assert dead_letter_queue(settings.queue) == dead_letters
     assert settings.table == "emails_prod"
 

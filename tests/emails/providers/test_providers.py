@@ -26,6 +26,9 @@ class Acme:
     def __init__(self, settings: Settings) -> None:
         self.longest_send = settings.provider_timeout
 
+    def max_send_rate(self) -> float | None:
+        return None
+
     def send(self, email: Email) -> Receipt:
         return Receipt(self.name, email.id)
 

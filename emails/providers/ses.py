@@ -1,0 +1,183 @@
+"""Amazon SES, API version 2, with the message as we made it ("Raw")."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    ProxyConnectionError,
+    SSLError,
+)
+from botocore.exceptions import ConnectionError as BotocoreConnectionError
+
+from emails.callbacks.ses import ID_TAG
+from emails.mime import encoded_id, to_mime
+from emails.providers.contract import (
+    NoTellingError,
+    PermanentError,
+    Receipt,
+    RefusedRecipient,
+    RejectReason,
+    TemporaryError,
+)
+from settings.aws import CONNECT_TIMEOUT, client
+
+if TYPE_CHECKING:
+    from mypy_boto3_sesv2 import SESV2Client
+    from mypy_boto3_sesv2.type_defs import MessageTagTypeDef, SendEmailRequestTypeDef
+
+    from emails.model import Email
+    from emails.providers.contract import SendError
+    from settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Amazon SES Developer Guide, "Service quotas": with attachments, after base64; and recipients of one message.
+MAX_MESSAGE_BYTES = 40_000_000
+MAX_RECIPIENTS = 50
+TAG = re.compile(r"[A-Za-z0-9_-]{1,256}")  # API reference, "MessageTag"
+
+SECOND, QUARTER_HOUR, HOUR = 1, 900, 3600
+SERVER_ERROR = 500
+
+# What may be wrong before the first byte of a request is sent.
+_NOT_SENT = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError, SSLError)
+
+
+class Answer(NamedTuple):
+    """What an error of SES means: what is said of it, why where it is for good, and when to come again where not."""
+
+    says: str
+    reject_reason: RejectReason | None = None
+    retry_after: float = 0
+
+
+# The errors of SendEmail, as its API reference and botocore's model have them. Where AWS's text tells more than its
+# code does, a part of the text stands above.
+ANSWERS: dict[str, Answer] = {
+    "Daily message quota exceeded": Answer("the account's quota of 24 hours is used up", None, HOUR),
+    "Maximum sending rate exceeded": Answer("the account's send rate is exceeded", None, SECOND),
+    "not verified": Answer("an identity is not verified in SES", RejectReason.BLOCKED),
+    "suppression list": Answer("a recipient is on SES's suppression list", RejectReason.BLOCKED),
+    "TooManyRequestsException": Answer("SES throttles", None, SECOND),
+    "ThrottlingException": Answer("SES throttles", None, SECOND),
+    "Throttling": Answer("SES throttles", None, SECOND),
+    "LimitExceededException": Answer("a quota of the account is used up", None, QUARTER_HOUR),
+    "SendingPausedException": Answer("sending is paused, for the account or the configuration set", None, QUARTER_HOUR),
+    # What somebody else has to mend is no fault of the email's: it comes again.
+    "NotFoundException": Answer("SES has no such configuration set or contact list", None, QUARTER_HOUR),
+    "AccountSuspendedException": Answer("AWS has suspended the account's sending", RejectReason.BLOCKED),
+    "MailFromDomainNotVerifiedException": Answer("the MAIL FROM domain is not verified in SES", RejectReason.BLOCKED),
+    "MessageRejected": Answer("SES rejects the message's content", RejectReason.OTHER),
+    "BadRequestException": Answer("SES calls the request invalid", RejectReason.INVALID),
+    "ValidationException": Answer("SES calls the request invalid", RejectReason.INVALID),
+    "RequestEntityTooLargeException": Answer("SES finds the message too large", RejectReason.OTHER),
+}
+
+
+class SesProvider:
+    """Sends by SES, once: its client resends nothing."""
+
+    name = "ses"
+    max_message_bytes = MAX_MESSAGE_BYTES
+
+    def __init__(self, ses: SESV2Client, settings: Settings) -> None:
+        self._ses = ses
+        self._configuration_set = settings.ses_configuration_set
+        self._contact_list, _, self._topic = settings.ses_contact_list.partition("/")
+        self.longest_send = settings.provider_timeout
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        # A second is for what is neither: signing, and reading the answer.
+        read_timeout = max(settings.provider_timeout - CONNECT_TIMEOUT - 1, 1)
+        return cls(client("sesv2", settings, read_timeout=read_timeout, attempts=1), settings)
+
+    def max_send_rate(self) -> float | None:
+        """The account's quota. Counts recipients, where EMAIL_SEND_RATE counts emails."""
+        try:
+            return self._ses.get_account()["SendQuota"]["MaxSendRate"]
+        except (ClientError, BotocoreConnectionError, HTTPClientError, KeyError) as error:
+            logger.warning("the send rate is not limited: SES does not tell its quota (%s)", type(error).__name__)
+            return None
+
+    def send(self, email: Email) -> Receipt:
+        request = self._request(email)
+        try:
+            answer = self._ses.send_email(**request)
+        except ClientError as error:
+            raise _judged(error) from None
+        except _NOT_SENT as error:
+            raise TemporaryError(f"SES cannot be reached: {type(error).__name__}") from None
+        except (BotocoreConnectionError, HTTPClientError) as error:
+            raise NoTellingError(f"SES did not answer: {type(error).__name__}") from None
+        return Receipt(self.name, answer["MessageId"], "accepted by SES")
+
+    def _request(self, email: Email) -> SendEmailRequestTypeDef:
+        """What to ask for.
+
+        Raises:
+            PermanentError: SES would refuse it; nothing has left.
+        """
+        _check_recipients(email)
+        content = bytes(to_mime(email))
+        if len(content) > MAX_MESSAGE_BYTES:
+            raise PermanentError(f"the message has {len(content)} bytes; SES takes {MAX_MESSAGE_BYTES}")
+        request: SendEmailRequestTypeDef = {
+            "Content": {"Raw": {"Data": content}},
+            "Destination": {
+                "ToAddresses": [mailbox.addr_spec for mailbox in email.to],
+                "CcAddresses": [mailbox.addr_spec for mailbox in email.cc],
+                "BccAddresses": [mailbox.addr_spec for mailbox in email.bcc],
+            },
+            "EmailTags": _tags(email),
+        }
+        if self._configuration_set:
+            request["ConfigurationSetName"] = self._configuration_set
+        if self._contact_list:
+            request["ListManagementOptions"] = {"ContactListName": self._contact_list}
+            if self._topic:
+                request["ListManagementOptions"]["TopicName"] = self._topic
+        return request
+
+
+def _check_recipients(email: Email) -> None:
+    if len(email.recipients) > MAX_RECIPIENTS:
+        raise PermanentError(f"the email has {len(email.recipients)} recipients; SES takes {MAX_RECIPIENTS}")
+    # "Amazon SES does not support the SMTPUTF8 extension" (API reference, "Destination").
+    mailboxes = [email.sender, *email.reply_to, *email.recipients]
+    if not all(mailbox.username.isascii() for mailbox in mailboxes):
+        said = "not ASCII before the @, which SES does not take"
+        refused = tuple(
+            RefusedRecipient(mailbox.addr_spec, RejectReason.INVALID, said)
+            for mailbox in email.recipients
+            if not mailbox.username.isascii()
+        )
+        raise PermanentError(f"an address is {said}", RejectReason.INVALID, refused)
+
+
+def _tags(email: Email) -> list[MessageTagTypeDef]:
+    for name, value in email.tags.items():
+        if not TAG.fullmatch(name) or not TAG.fullmatch(value):
+            raise PermanentError("a tag in Tags has other than 1 to 256 letters, digits, _ and -, which SES wants")
+    return [{"Name": name, "Value": value} for name, value in {**email.tags, ID_TAG: encoded_id(email)}.items()]
+
+
+def _judged(error: ClientError) -> SendError:
+    """What SES answered. Its text may quote addresses: it is read, never repeated."""
+    code, text = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    if status >= SERVER_ERROR:
+        return NoTellingError(f"SES answers {status} {code}")
+    answer = next((ANSWERS[part] for part in ANSWERS if part == code or (" " in part and part in text)), None)
+    if answer is None:  # credentials, permissions, or what we do not know: not accepted, and not the email's fault
+        return TemporaryError(f"SES answers {code}", QUARTER_HOUR)
+    if answer.reject_reason:
+        return PermanentError(f"{answer.says} ({code})", answer.reject_reason)
+    return TemporaryError(f"{answer.says} ({code})", answer.retry_after)

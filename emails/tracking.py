@@ -1,0 +1,66 @@
+"""What became of emails after they were sent: into the history, and the worst of it into the row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from emails.model import RANKED, TRACK, status_of
+from emails.store import Conflict, EmailStore, EventStore
+from settings.aws import client
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from emails.events import DeliveryEvent
+    from settings import Settings
+
+
+class EmailUnknown(Exception):
+    """The events are of an email that has no row."""
+
+
+class Tracking:
+    """Keeps what providers say. Every method may raise StoreUnavailable and StoreRefused."""
+
+    def __init__(self, store: EmailStore, events: EventStore) -> None:
+        self._store = store
+        self._events = events
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        dynamodb = client("dynamodb", settings)
+        return cls(EmailStore(dynamodb, settings.table), EventStore(dynamodb, settings.events_table))
+
+    def record(self, events: Sequence[DeliveryEvent]) -> str:
+        """Keep the events, which are of one email; says what its row is then. Twice is as good as once.
+
+        Raises:
+            EmailUnknown: it has no row.
+        """
+        statuses = [event for event in events if event.status]
+        worst = max(statuses, key=lambda event: RANKED.index(event.status), default=None)
+        outcome = self._move(worst) if worst else self._look(events[0].email_id)
+        # After the row: what an email without a row leaves is a dead letter, and it may come again.
+        self.keep(events)
+        return outcome
+
+    def keep(self, events: Sequence[DeliveryEvent]) -> None:
+        """Put the events into the history, and leave the row."""
+        self._events.add(events)
+
+    def _move(self, event: DeliveryEvent) -> str:
+        assert event.status  # noqa: S101 (for the type checker: record has chosen it for that)
+        reason = f"{event.type}: {event.description or event.reject_reason}" if event.reject_reason else ""
+        try:
+            self._store.track(event.email_id, TRACK[event.status], reason)
+        except Conflict as conflict:
+            if conflict.row is None:
+                raise EmailUnknown from None
+            return f"already {status_of(conflict.row)}"
+        return event.status.value
+
+    def _look(self, email_id: str) -> str:
+        row = self._store.get(email_id)
+        if row is None:
+            raise EmailUnknown
+        return f"still {status_of(row)}"

@@ -1,0 +1,248 @@
+"""What SES says, in both of its shapes, and what it becomes; what cannot be read is refused with its reason."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emails.callbacks import parse_callback
+from emails.events import DeliveryEvent, EventType
+from emails.message import InvalidMessage
+from emails.model import EmailStatus
+from emails.providers.contract import RejectReason
+from tests.emails.callbacks.notifications import (
+    DETAILS,
+    HAPPENED_AT,
+    MESSAGE_ID,
+    RECIPIENT,
+    SENT_AT,
+    Json,
+    by_sns,
+    event,
+    feedback,
+)
+
+ID = "order-1044 \N{GRINNING FACE}"
+
+KINDS = {
+    "Bounce": (EventType.BOUNCED, EmailStatus.BOUNCED),
+    "Complaint": (EventType.COMPLAINED, EmailStatus.COMPLAINED),
+    "Delivery": (EventType.DELIVERED, EmailStatus.DELIVERED),
+    "DeliveryDelay": (EventType.DEFERRED, EmailStatus.SENT),
+    "Send": (EventType.SENT, EmailStatus.SENT),
+    "Reject": (EventType.REJECTED, EmailStatus.BOUNCED),
+    "Rendering Failure": (EventType.FAILED, EmailStatus.BOUNCED),
+    "Open": (EventType.OPENED, EmailStatus.SENT),
+    "Click": (EventType.CLICKED, EmailStatus.SENT),
+    "Subscription": (EventType.UNSUBSCRIBED, EmailStatus.SENT),
+}
+
+
+def parsed(notification: Json) -> DeliveryEvent:
+    (only,) = parse_callback(json.dumps(notification))
+    return only
+
+
+def test_every_kind_of_ses_is_there() -> None:
+    assert set(KINDS) == set(DETAILS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_event_is_of_the_email_and_of_its_recipient(kind: str) -> None:
+    found = parsed(event(kind, ID))
+    assert (found.type, found.status) == KINDS[kind]
+    assert (found.email_id, found.recipient) == (ID, RECIPIENT)
+    assert (found.provider, found.provider_message_id) == ("ses", MESSAGE_ID)
+    moment = SENT_AT if kind in ("Send", "Reject", "Rendering Failure") else HAPPENED_AT
+    assert found.occurred_at == datetime.fromisoformat(moment)
+
+
+@pytest.mark.parametrize("kind", ["Bounce", "Complaint", "Delivery"])
+def test_an_identity_s_feedback_says_the_same_by_the_email_s_own_header(kind: str) -> None:
+    assert parsed(feedback(kind, ID)) == parsed(event(kind, ID))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_envelope_of_sns_or_of_eventbridge_changes_nothing(kind: str) -> None:
+    notification = event(kind, ID)
+    bare = parse_callback(json.dumps(notification))
+    assert parse_callback(by_sns(notification)) == bare
+    bridged = {"version": "0", "detail-type": "Email Event", "source": "aws.ses", "detail": notification}
+    assert parse_callback(json.dumps(bridged)) == bare
+
+
+@pytest.mark.parametrize(
+    ("kind", "sub_type", "reason", "permanent"),
+    [
+        ("Permanent", "General", RejectReason.BOUNCED, True),
+        ("Permanent", "NoEmail", RejectReason.BOUNCED, True),
+        ("Permanent", "Suppressed", RejectReason.BLOCKED, True),
+        ("Permanent", "OnAccountSuppressionList", RejectReason.BLOCKED, True),
+        ("Permanent", "UnsubscribedRecipient", RejectReason.UNSUBSCRIBED, True),
+        ("Permanent", "New in 2027", RejectReason.BOUNCED, True),
+        ("Transient", "General", RejectReason.TIMED_OUT, False),
+        ("Transient", "MailboxFull", RejectReason.TIMED_OUT, False),
+        ("Transient", "ContentRejected", RejectReason.SPAM, False),
+        ("Transient", "MessageTooLarge", RejectReason.OTHER, False),
+        ("Undetermined", "Undetermined", RejectReason.OTHER, False),
+        ("New in 2027", "", RejectReason.OTHER, False),
+    ],
+)
+def test_only_a_permanent_bounce_makes_the_row_bounced(
+    kind: str, sub_type: str, reason: RejectReason, *, permanent: bool
+) -> None:
+    bounce = parsed(event("Bounce", ID, bounceType=kind, bounceSubType=sub_type))
+    assert (bounce.type, bounce.reject_reason, bounce.permanent) == (EventType.BOUNCED, reason, permanent)
+    assert bounce.status == (EmailStatus.BOUNCED if permanent else EmailStatus.SENT)
+    assert bounce.description == f"{kind} {sub_type} 5.1.1".replace("  ", " ")
+    assert bounce.diagnostic.endswith("User unknown")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "reason"),
+    [
+        ({"complaintFeedbackType": "abuse"}, EventType.COMPLAINED, RejectReason.SPAM),
+        ({"complaintFeedbackType": None}, EventType.COMPLAINED, RejectReason.SPAM),
+        ({"complaintFeedbackType": "not-spam"}, EventType.UNKNOWN, None),
+        ({"complaintSubType": "OnAccountSuppressionList"}, EventType.REJECTED, RejectReason.SPAM),
+    ],
+)
+def test_a_complaint_is_one_only_where_somebody_complains_of_this_email(
+    changes: Json, kind: EventType, reason: RejectReason | None
+) -> None:
+    complaint = parsed(event("Complaint", ID, **changes))
+    assert (complaint.type, complaint.reject_reason) == (kind, reason)
+
+
+def test_each_recipient_has_an_event_of_its_own() -> None:
+    recipients = [{"emailAddress": f"{name}@example.com", "status": "5.1.1"} for name in ("ada", "bob")]
+    events = parse_callback(json.dumps(event("Bounce", ID, bouncedRecipients=recipients)))
+    assert [bounce.recipient for bounce in events] == ["ada@example.com", "bob@example.com"]
+
+
+def test_who_of_several_opened_it_is_not_guessed() -> None:
+    assert parsed(event("Open", ID, "ada@example.com", "bob@example.com")).recipient == ""
+
+
+def test_a_subscription_that_ends_nothing_is_no_unsubscription() -> None:
+    preferences = {"unsubscribeAll": False, "topicSubscriptionStatus": [{"subscriptionStatus": "OptIn"}]}
+    assert parsed(event("Subscription", ID, newTopicPreferences=preferences)).type == EventType.UNKNOWN
+    assert parsed(event("Subscription", ID, newTopicPreferences={"unsubscribeAll": True})).status == EmailStatus.SENT
+
+
+def test_a_kind_that_is_new_to_us_is_kept_and_moves_nothing() -> None:
+    new = event("Send", ID) | {"eventType": "Teleport"}
+    assert (parsed(new).type, parsed(new).status, parsed(new).description) == (EventType.UNKNOWN, None, "Teleport")
+
+
+def test_fields_that_are_new_to_us_are_no_error() -> None:
+    notification = event("Bounce", ID, newInside={"a": 1}) | {"newOutside": [1]}
+    assert parsed(notification).type == EventType.BOUNCED
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "Successfully validated SNS topic for Amazon SES event publishing.",
+        by_sns("Successfully validated SNS topic for Amazon SES event publishing."),
+        by_sns({"notificationType": "AmazonSnsSubscriptionSucceeded", "message": "You have successfully subscribed"}),
+    ],
+)
+def test_a_test_of_the_topic_is_no_event(body: str) -> None:
+    assert parse_callback(body) == []
+
+
+def test_a_subject_that_quotes_the_test_of_the_topic_hides_nothing() -> None:
+    notification = event("Bounce", ID)
+    subject = "Successfully validated SNS topic for Amazon SES event publishing."
+    notification["mail"]["headers"] = [{"name": "Subject", "value": subject}]
+    assert parsed(notification).type == EventType.BOUNCED
+
+
+def without(notification: Json, *path: str) -> Json:
+    inner = notification
+    for name in path[:-1]:
+        inner = inner[name]
+    del inner[path[-1]]
+    return notification
+
+
+@pytest.mark.parametrize(
+    ("callback", "reason", "detail"),
+    [
+        (feedback("Bounce", None), "NoEmailId", "let the identity's feedback include the original headers"),
+        (without(event("Bounce", ID), "mail", "tags"), "NoEmailId", "neither the tag email_id nor the header"),
+        (event("Bounce", ""), "InvalidEmailId", "blank"),
+        (event("Bounce", "x" * 191), "InvalidEmailId", "longer than 190"),
+        (without(event("Bounce", ID), "mail"), "InvalidCallback", "wrong or missing: mail"),
+        (without(event("Bounce", ID), "bounce"), "InvalidCallback", "wrong or missing: bounce"),
+        (without(event("Bounce", ID), "bounce", "timestamp"), "InvalidCallback", "wrong or missing: bounce.timestamp"),
+        (event("Bounce", ID, timestamp="yesterday"), "InvalidCallback", "wrong or missing: bounce.timestamp"),
+        (event("Bounce", ID, timestamp="0001-01-01T00:00:00+23:59"), "InvalidCallback", "bounce.timestamp"),
+        (
+            event("Bounce", ID, bouncedRecipients=[{}]),
+            "InvalidCallback",
+            "wrong or missing: bounce.bouncedRecipients.0.emailAddress",
+        ),
+        (event("Send", ID, *["ada@example.com"] * 101), "InvalidCallback", "more than 100 recipients"),
+        ({"hello": "world"}, "UnknownCallback", "it has none of eventType, notificationType"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_its_reason(callback: Json, reason: str, detail: str) -> None:
+    with pytest.raises(InvalidMessage) as raised:
+        parse_callback(json.dumps(callback))
+    assert raised.value.reason == reason
+    assert detail in raised.value.detail
+    assert RECIPIENT not in raised.value.detail
+
+
+@pytest.mark.parametrize("value", ["%%%", "/w", "\u00e9"])
+def test_an_id_that_is_not_base64url_of_utf_8_is_refused(value: str) -> None:
+    notification = event("Bounce", ID)
+    notification["mail"]["tags"]["email_id"] = [value]
+    with pytest.raises(InvalidMessage, match="InvalidEmailId"):
+        parse_callback(json.dumps(notification))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=12) | st.sampled_from([RECIPIENT, HAPPENED_AT, ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> Any:
+    """A notification with anything in place of some of its parts."""
+    notification = draw(st.sampled_from([*(event(kind, ID) for kind in KINDS), feedback("Bounce", ID)]))
+    notification = json.loads(json.dumps(notification))
+    for _ in range(draw(st.integers(0, 3))):
+        inner = notification
+        while isinstance(inner, dict) and inner:
+            name = draw(st.sampled_from(sorted(inner)))
+            if draw(st.booleans()) or not isinstance(inner[name], (dict, list)):
+                inner[name] = draw(json_values)
+                break
+            inner = inner[name][0] if isinstance(inner[name], list) and inner[name] else inner[name]
+    return notification
+
+
+@given(damaged() | json_values)
+def test_whatever_comes_is_events_of_one_email_or_refused(callback: Any) -> None:
+    with suppress(InvalidMessage):
+        events = parse_callback(json.dumps(callback))
+        assert len({found.email_id for found in events}) <= 1
+        assert len(events) <= 100
+        assert all(found.occurred_at.astimezone(UTC) for found in events)
+
+
+@given(st.text(max_size=60) | st.text(max_size=60).map(by_sns))
+def test_any_text_is_refused_or_a_test(body: str) -> None:
+    with suppress(InvalidMessage):
+        assert parse_callback(body) == []
