@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from emails.model import status_of
-from emails.store import EmailStore
+from emails.store import EmailStore, EventStore
 from settings import get_settings
 from settings.aws import client
 
@@ -32,6 +32,8 @@ STORY = (
     "ClaimExpiresAt",
     "UpdatedAt",
 )
+# Of each recipient, what a provider said.
+EVENT = ("Recipient", "EventType", "Permanent", "RejectReason", "OccurredAt", "Description", "Diagnostic", "Provider")
 EPOCH = ("NextAttemptAt", "ClaimExpiresAt")
 END_OF_TIME = datetime.max.replace(tzinfo=UTC).timestamp()
 
@@ -40,18 +42,22 @@ END_OF_TIME = datetime.max.replace(tzinfo=UTC).timestamp()
 @click.argument("email_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="As a JSON object, for programs.")
 def status(email_id: str, as_json: bool) -> None:
-    """Show what became of the email ID. Addresses and content stay out of it."""
+    """Show what became of the email ID, and of each recipient of whom a provider has said something. No content."""
     settings = get_settings()
-    row = EmailStore(client("dynamodb", settings), settings.table).get(email_id)
+    dynamodb = client("dynamodb", settings)
+    row = EmailStore(dynamodb, settings.table).get(email_id)
     if row is None:
         raise click.ClickException(f"{email_id} has no row in {settings.table}.")
     story = _story(email_id, row)
+    events = [_event(item) for item in EventStore(dynamodb, settings.events_table).of(email_id)]
     if as_json:
-        click.echo(json.dumps(story, ensure_ascii=False))
+        click.echo(json.dumps(story | {"Events": events}, ensure_ascii=False))
         return
     width = max(map(len, story))
     for name, value in story.items():
         click.echo(f"{name:<{width}}  {value}")
+    for event in events:
+        click.echo(f"{event['OccurredAt']}  {_sentence(event)}")
 
 
 def _story(email_id: str, row: Row) -> dict[str, object]:
@@ -65,3 +71,14 @@ def _story(email_id: str, row: Row) -> dict[str, object]:
         if value is not None:
             story[name] = value
     return story
+
+
+def _event(item: Row) -> dict[str, object]:
+    return {name: item[name] for name in EVENT if name in item}
+
+
+def _sentence(event: dict[str, object]) -> str:
+    what = str(event["EventType"]) + ("" if event["Permanent"] else " for now")
+    words = [event.get("Recipient", "a recipient"), what, event.get("RejectReason"), event.get("Description")]
+    sentence = "  ".join(str(word) for word in words if word)
+    return f"{sentence}  {event['Diagnostic']}" if "Diagnostic" in event else sentence

@@ -140,7 +140,7 @@ def _provision_expiry(dynamodb: DynamoDBClient, table: str) -> Iterator[str]:
     if found.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
         specification = {"Enabled": True, "AttributeName": EXPIRY_ATTRIBUTE}
         dynamodb.update_time_to_live(TableName=table, TimeToLiveSpecification=cast("Any", specification))
-        yield f"made {table} forget what is past its {EXPIRY_ATTRIBUTE}"
+        yield f"set table {table} to forget what is past its {EXPIRY_ATTRIBUTE}"
 
 
 def _table_exists(dynamodb: DynamoDBClient, table: str) -> bool:

@@ -244,9 +244,8 @@ class Settings(BaseSettings):
     @property
     def events_table(self) -> str:
         """The table of what became of each recipient."""
-        if self.table_name:
-            return f"{self.table_name}_events"
-        return f"email_events_{self.stage}"
+        base = self.table.removeprefix("emails_")
+        return f"{self.table}_events" if base == self.table else f"email_events_{base}"
 
     def __str__(self) -> str:
         return (

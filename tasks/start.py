@@ -20,7 +20,7 @@ from tasks.pipeline import delivery
 
 logger = get_task_logger(__name__)
 
-LEAST_PREFETCH = 30
+MESSAGES_A_RECEIVE = 10  # the most that SQS hands out at a time
 HEARTBEAT_SECONDS = 30
 OTLP_ENDPOINTS = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -64,8 +64,9 @@ def stop_waiting(**_: Any) -> None:
 
 @worker_init.connect
 def prefetch_enough(sender: Any, **_: Any) -> None:
-    """Let a small pool prefetch 30 messages: SQS hands out 10 at a time, and there are three queues."""
-    sender.prefetch_multiplier = max(sender.prefetch_multiplier, math.ceil(LEAST_PREFETCH / sender.concurrency))
+    """Let a small pool prefetch a receive's messages of every queue: or one queue's poll would wait for another's."""
+    least = MESSAGES_A_RECEIVE * len(get_settings().queues)
+    sender.prefetch_multiplier = max(sender.prefetch_multiplier, math.ceil(least / sender.concurrency))
 
 
 @worker_init.connect

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from commands import main
+from emails.callbacks import parse_callback
+from emails.tracking import Tracking
 from settings import get_settings
+from tests.emails.callbacks.notifications import event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
     from emails.queue import RawQueue
-    from emails.store import EmailStore
+    from emails.store import EmailStore, EventStore
     from settings import Settings
 
 Run = "Callable[..., Result]"
@@ -51,8 +54,8 @@ def test_provision_makes_what_is_missing_once(run: Callable[..., Result], monkey
     monkeypatch.setenv("EMAIL_STAGE", f"fresh-{uuid.uuid4().hex[:8]}")
     get_settings.cache_clear()
     first, second = run("provision"), run("provision")
-    assert first.output.count("made ") == 7
-    assert second.output.count("found ") == 7
+    assert first.output.count("made ") == 10
+    assert second.output.count("found ") == 10
     assert "made" not in second.output
 
 
@@ -117,7 +120,24 @@ def test_status_as_json_tells_the_story_and_nothing_private(
         "EmailId": row["EmailId"],
         "EmailStatus": "Pending",
         "FailureReason": "why",
+        "Events": [],
     }
+
+
+def test_status_tells_what_became_of_each_recipient(
+    run: Callable[..., Result], row: dict[str, Any], store: EmailStore, events: EventStore
+) -> None:
+    store.put(row | {"EmailStatus": "Sent"})
+    email_id = row["EmailId"]
+    Tracking(store, events).record(parse_callback(json.dumps(event("Bounce", email_id))))
+    output = run("status", email_id).output
+    assert "EmailStatus    Bounced\n" in output
+    assert output.endswith(
+        "2026-01-31T12:00:05.123+00:00  ada@example.com  bounced  bounced  Permanent General 5.1.1"
+        "  smtp; 550 5.1.1 <ada@example.com>... User unknown\n"
+    )
+    (bounce,) = json.loads(run("status", "--json", email_id).output)["Events"]
+    assert (bounce["Recipient"], bounce["EventType"], bounce["Permanent"]) == ("ada@example.com", "bounced", True)
 
 
 def test_status_of_an_id_without_a_row_fails(run: Callable[..., Result], settings: Settings) -> None:

@@ -68,6 +68,7 @@ def test_list_counts_the_reasons_of_each_queue_and_names_each_letter(
             f"{settings.bulk_queue}_dlq: none",
             f"{settings.tasks_queue}_dlq: 1 EmailNotFound",
             f"  {letters['task']}  EmailNotFound  no row came  test-1",
+            f"{settings.callbacks_queue}_dlq: none",
         ],
     )
     assert visible(dead_letter_queue(settings.queue)) == 2
@@ -146,6 +147,7 @@ def test_redrive_says_how_many_went_where(
             f"{settings.queue}_dlq: 1 back on {settings.queue}",
             f"{settings.bulk_queue}_dlq: 0 back on {settings.bulk_queue}",
             f"{settings.tasks_queue}_dlq: 0 back on {settings.tasks_queue}",
+            f"{settings.callbacks_queue}_dlq: 0 back on {settings.callbacks_queue}",
         ],
     )
     assert [json.loads(message["Body"])["email_id"] for message in raw_queue.receive(10)] == ["test-2"]

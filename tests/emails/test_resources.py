@@ -49,7 +49,7 @@ def test_provision_makes_every_queue_with_its_dead_letters_and_the_table(bare: S
         f"made queue emails_{stage}_callbacks",
         f"made table emails_{stage}",
         f"made table email_events_{stage}",
-        f"made email_events_{stage} forget what is past its ExpiresAt",
+        f"set table email_events_{stage} to forget what is past its ExpiresAt",
     ]
     check_resources(bare)
     assert all(line.startswith("found ") for line in provision(bare)), "it may run as often as one likes"

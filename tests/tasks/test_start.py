@@ -13,15 +13,15 @@ from tasks.start import prefetch_enough
 def test_each_queue_has_a_routing_key_of_its_own() -> None:
     """Without one, Celery binds each to its default, and the messages of one queue reach all."""
     keys = {queue.name: queue.routing_key for queue in celeryconfig.task_queues}
-    assert len(keys) == 3
+    assert len(keys) == 4
     assert keys == {name: name for name in keys}
 
 
 @pytest.mark.parametrize(
     ("concurrency", "multiplier", "prefetch"),
-    [(1, 2, 30), (4, 2, 32), (15, 2, 30), (16, 2, 32), (2, 50, 100)],
+    [(1, 2, 40), (4, 2, 40), (16, 2, 48), (20, 2, 40), (2, 50, 100)],
 )
-def test_thirty_messages_at_least_are_prefetched(concurrency: int, multiplier: int, prefetch: int) -> None:
+def test_ten_messages_a_queue_at_least_are_prefetched(concurrency: int, multiplier: int, prefetch: int) -> None:
     worker = SimpleNamespace(prefetch_multiplier=multiplier, concurrency=concurrency)
     prefetch_enough(worker)
     assert worker.prefetch_multiplier * concurrency == prefetch

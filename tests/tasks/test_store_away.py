@@ -22,6 +22,7 @@ from emails.resources import provision
 from emails.store import EmailStore
 from settings import Settings
 from settings.aws import client
+from tests.emails.callbacks.notifications import RECIPIENT, by_sns, event
 from tests.proxy import Away, Proxy, running
 
 if TYPE_CHECKING:
@@ -43,13 +44,17 @@ class Fate:
         self.refused = 0
         self.delays: list[int] = []
         """The DelaySeconds of each message that was sent."""
+        self.reprs: list[str] = []
+        """What their headers, and so events, show of their arguments."""
 
     def __call__(self, service: str, action: str, body: bytes) -> str:
         if service.startswith("DynamoDB") and self.dynamodb_is_away:
             self.refused += 1
             raise Away
         if action == "SendMessageBatch":
-            self.delays += [entry.get("DelaySeconds", 0) for entry in json.loads(body)["Entries"]]
+            entries = json.loads(body)["Entries"]
+            self.delays += [entry.get("DelaySeconds", 0) for entry in entries]
+            self.reprs += [json.loads(entry["MessageBody"])["headers"]["argsrepr"] for entry in entries]
         return ""
 
 
@@ -117,6 +122,20 @@ def test_emails_wait_in_sqs_while_dynamodb_is_away_and_are_sent_when_it_is_back(
     assert len(list((tmp_path / "outbox").iterdir())) == len(rows)
     wait_until(lambda: count_messages(sqs, away) == 0)
     assert list(dead_letters(sqs, away)) == []
+
+
+def test_a_callback_waits_too_and_shows_nobody_s_address_meanwhile(
+    away: Settings, fate: Fate, row: Row, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    sqs, store = client("sqs", away), EmailStore(client("dynamodb", away), away.table)
+    store.put(row | {"EmailStatus": "Sent"})
+    url = sqs.get_queue_url(QueueName=away.callbacks_queue)["QueueUrl"]
+    sqs.send_message(QueueUrl=url, MessageBody=by_sns(event("Delivery", row["EmailId"])))
+    wait_until(lambda: any(fate.delays), what="a delayed copy")
+    assert all(shown.startswith("(<body of ") for shown in fate.reprs)
+    fate.dynamodb_is_away = False
+    wait_until(lambda: (store.get(row["EmailId"]) or {})["EmailStatus"] == "Delivered")
+    assert RECIPIENT not in (tmp_path / "worker.log").read_text()
 
 
 def test_an_email_waits_however_often_it_has_waited(
