@@ -41,6 +41,12 @@ def emulator() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def free_endpoint() -> str:
+    """A port where nothing listens: reserved by the kernel for this moment only."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     for name in list(os.environ):

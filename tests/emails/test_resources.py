@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import uuid
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -165,11 +164,3 @@ def test_a_refusal_of_aws_is_named_and_blames_the_credentials_only_where_it_is_t
     assert str(raised.value).startswith("AWS refuses in localstack: ")
     assert f"({code})" in str(raised.value)
     assert str(raised.value).endswith(f"not now. {advice}")
-
-
-@pytest.fixture
-def free_endpoint() -> str:
-    """A port where nothing listens: reserved by the kernel for this moment only."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -1,0 +1,95 @@
+"""SES's API of version 2 over HTTP, told how to answer. What it is not told to do, the emulator does."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LONGEST_HANG_SECONDS = 30
+
+
+class SesServer(ThreadingHTTPServer):
+    """Passes on to the emulator what SES is asked, unless `error`, `drops` or `hangs` says otherwise; notes all."""
+
+    daemon_threads = True
+
+    def __init__(self, emulator: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.emulator = emulator
+        self.error: tuple[int, str, str] | None = None  # status, code, text
+        self.drops = False
+        self.hangs = False
+        self.requests: list[dict[str, Any]] = []
+        self.released = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def messages(self) -> list[bytes]:
+        """What it was asked to send."""
+        return [base64.b64decode(request["Content"]["Raw"]["Data"]) for request in self.requests]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: SesServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._pass_on(None)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.requests.append(json.loads(body))
+        if self.server.hangs:
+            self.server.released.wait(LONGEST_HANG_SECONDS)
+        if self.server.hangs or self.server.drops:
+            self.close_connection = True
+        elif self.server.error:
+            status, code, text = self.server.error
+            self._answer(status, json.dumps({"message": text}).encode(), {"x-amzn-ErrorType": code})
+        else:
+            self._pass_on(body)
+
+    def _pass_on(self, body: bytes | None) -> None:
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+        request = urllib.request.Request(self.server.emulator + self.path, body, headers)
+        try:
+            answer = urllib.request.urlopen(request, timeout=20)
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
+            self._answer(answer.status, answer.read(), {})
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Type": "application/json", "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name in the standard library)
+        """Keep the test's output clean."""
+
+
+@contextmanager
+def running(emulator: str) -> Iterator[SesServer]:
+    server = SesServer(emulator)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.released.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
