@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
@@ -23,6 +22,8 @@ from flower.options import options
 from flower.views.broker import BrokerView
 from kombu.transport.SQS.exceptions import DoesNotExistQueueException, UndefinedQueueException
 from tornado import web
+
+from celery_sqs.oldest import ages_of_oldest_messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,12 +40,6 @@ CLIENT_CONFIG = {
     "read_timeout": 3,
     "retries": {"mode": "standard", "total_max_attempts": 1},
 }
-
-# SQS publishes its metrics once a minute, some minutes late.
-METRICS_WINDOW = timedelta(minutes=15)
-
-# In one GetMetricData.
-MAX_METRICS = 500
 
 COUNTS = {
     "messages_ready": "ApproximateNumberOfMessages",
@@ -148,33 +143,13 @@ class Broker:
     def _ages(self, names: list[str]) -> dict[str, float]:
         """Seconds, by queue; without those that CloudWatch, the only one to know, does not tell."""
         channel, connection = self._channel, self._channel.conninfo
-        now = datetime.now(UTC)
-        queries = [
-            {
-                "Id": f"queue{index}",
-                "MetricStat": {
-                    "Metric": {
-                        "Namespace": "AWS/SQS",
-                        "MetricName": "ApproximateAgeOfOldestMessage",
-                        "Dimensions": [{"Name": "QueueName", "Value": channel.canonical_queue_name(name)}],
-                    },
-                    "Period": 60,
-                    "Stat": "Maximum",
-                },
-            }
-            for index, name in enumerate(names[:MAX_METRICS])
-        ]
+        queues = {channel.canonical_queue_name(name): name for name in names}
         try:
             cloudwatch = channel._new_boto_client("cloudwatch", channel.region, connection.userid, connection.password)
-            answer = cloudwatch.get_metric_data(MetricDataQueries=queries, StartTime=now - METRICS_WINDOW, EndTime=now)
-        except (BotoCoreError, ClientError):
-            return {}  # not permitted, or an endpoint that has SQS alone: a blank column says enough
-        newest = {
-            result["Id"]: max(zip(result["Timestamps"], result["Values"], strict=True))[1]
-            for result in answer["MetricDataResults"]
-            if result["Values"]
-        }
-        return {name: newest[f"queue{index}"] for index, name in enumerate(names) if f"queue{index}" in newest}
+        except BotoCoreError:
+            return {}
+        ages = ages_of_oldest_messages(cloudwatch, list(queues))
+        return {queues[queue]: age for queue, age in ages.items()}
 
 
 def _counts(queue: Queue) -> dict[str, int]:

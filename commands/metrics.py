@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from celery_sqs.oldest import ages_of_oldest_messages
 from celery_sqs.queue import Queue
 from emails.resources import check_resources, queue_url
 from settings import get_settings
@@ -28,10 +29,11 @@ STATES = {
 
 @click.command()
 def metrics() -> None:
-    """Export how many messages each queue and its dead letters have, by OTLP, until it is stopped.
+    """Export how many messages each queue and its dead letters have, and how old the oldest is, by OTLP.
 
-    One process a stage is enough. It asks SQS once a queue and export, which is every minute unless
-    OTEL_METRIC_EXPORT_INTERVAL (milliseconds) says otherwise; OTEL_EXPORTER_OTLP_ENDPOINT names the collector.
+    One process a stage is enough; it runs until it is stopped. It asks SQS once a queue and export, and once for all
+    CloudWatch, which alone knows the ages; an export is every minute unless OTEL_METRIC_EXPORT_INTERVAL (milliseconds)
+    says otherwise. OTEL_EXPORTER_OTLP_ENDPOINT names the collector.
     """
     if not any(map(os.environ.get, ENDPOINTS)):
         raise click.ClickException("OTEL_EXPORTER_OTLP_ENDPOINT names no collector (http://localhost:4318).")
@@ -41,7 +43,7 @@ def metrics() -> None:
         raise click.ClickException("The extra `telemetry` is not installed: uv sync --extra telemetry") from None
     settings = get_settings()
     check_resources(settings)
-    sqs = client("sqs", settings)
+    sqs, cloudwatch = client("sqs", settings), client("cloudwatch", settings)
     names = [name for queue in settings.queues for name in (queue, dead_letter_queue(queue))]
     queues = [Queue(name, queue_url(sqs, name) or "", lambda: sqs) for name in names]
 
@@ -49,12 +51,23 @@ def metrics() -> None:
         for name, state, count in _depths(queues):
             yield Observation(count, {"email.queue": name, "email.state": state})
 
+    def observe_ages(_options: object) -> Iterator[Observation]:
+        for name, seconds in ages_of_oldest_messages(cloudwatch, names).items():
+            yield Observation(seconds, {"email.queue": name})
+
     # Before there are threads, which inherit it: sigwait wants the signals for itself.
     stop = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
     provider = _meter_provider()
-    provider.get_meter("email-service").create_observable_gauge(
+    meter = provider.get_meter("email-service")
+    meter.create_observable_gauge(
         "email.queue.messages", [observe], description="Messages in a queue, as approximate as SQS's figures"
+    )
+    meter.create_observable_gauge(
+        "email.queue.oldest_message.age",
+        [observe_ages],
+        unit="s",
+        description="How old a queue's oldest message is, as late as CloudWatch tells it",
     )
     click.echo(f"exporting the figures of {', '.join(names)}")
     signal.sigwait(stop)

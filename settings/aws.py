@@ -15,6 +15,7 @@ from settings.model import LOCAL_ACCESS_KEY, LOCAL_REGION
 if TYPE_CHECKING:
     from typing import Any, Literal
 
+    from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_sesv2 import SESV2Client
     from mypy_boto3_sqs import SQSClient
@@ -31,9 +32,11 @@ def client(service: Literal["sqs"], settings: Settings) -> SQSClient: ...
 @overload
 def client(service: Literal["dynamodb"], settings: Settings) -> DynamoDBClient: ...
 @overload
+def client(service: Literal["cloudwatch"], settings: Settings) -> CloudWatchClient: ...
+@overload
 def client(service: Literal["sesv2"], settings: Settings, *, read_timeout: float, attempts: int) -> SESV2Client: ...
 def client(
-    service: Literal["sqs", "dynamodb", "sesv2"],
+    service: Literal["sqs", "dynamodb", "cloudwatch", "sesv2"],
     settings: Settings,
     *,
     read_timeout: float = READ_TIMEOUT,

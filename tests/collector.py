@@ -48,7 +48,9 @@ class Collector(ThreadingHTTPServer):
 
 
 def figure(point: Any) -> float:
-    return float(point.as_int if hasattr(point, "as_int") else point.count)
+    if hasattr(point, "count"):
+        return float(point.count)
+    return float(getattr(point, point.WhichOneof("value")))
 
 
 class Receiver(BaseHTTPRequestHandler):

@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from settings.aws import client
 from settings.model import dead_letter_queue
 from tests.collector import running_collector
 
@@ -29,6 +31,18 @@ def test_each_queue_and_its_dead_letters_are_counted_until_it_is_stopped(
     raw_queue.enqueue(["a", "b"], sent=lambda count: count)
     dead = dead_letter_queue(settings.queue)
     sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=dead)["QueueUrl"], MessageBody="x", DelaySeconds=900)
+    cloudwatch = client("cloudwatch", settings)
+    cloudwatch.put_metric_data(  # as SQS does, and the emulator does not
+        Namespace="AWS/SQS",
+        MetricData=[
+            {
+                "MetricName": "ApproximateAgeOfOldestMessage",
+                "Dimensions": [{"Name": "QueueName", "Value": settings.queue}],
+                "Timestamp": datetime.now(UTC),
+                "Value": 190,
+            }
+        ],
+    )
     with running_collector() as collector:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("email-service"), "metrics"],
@@ -41,10 +55,13 @@ def test_each_queue_and_its_dead_letters_are_counted_until_it_is_stopped(
         try:
             wait_until(lambda: collector.metric("email.queue.messages"))
             figures = collector.metric("email.queue.messages")
+            wait_until(lambda: collector.metric("email.queue.oldest_message.age"))
+            ages = collector.metric("email.queue.oldest_message.age")
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
     queues = [name for queue in settings.queues for name in (queue, dead_letter_queue(queue))]
+    assert ages == {(settings.queue,): 190}
     assert figures == {(name, state): 0 for name in queues for state in ("ready", "unacknowledged", "delayed")} | {
         (settings.queue, "ready"): 2,
         (dead, "delayed"): 1,
