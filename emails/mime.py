@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from email.header import Header
 from email.message import EmailMessage
 from email.policy import SMTP
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import quote
 
 if TYPE_CHECKING:
     from email.headerregistry import Address
+    from email.message import MIMEPart
     from email.policy import Policy
 
     from emails.model import Attachment, Email
@@ -53,8 +54,16 @@ def to_mime(email: Email) -> EmailMessage:
             message.add_alternative(email.html, subtype="html")
     else:
         message.set_content(email.html, subtype="html")
+    html = message.get_body(("html",))
     for attachment in email.attachments:
-        _attach(message, attachment)
+        if html is not None and attachment.content_id:  # what the HTML shows (RFC 2392: `cid:`) goes beside it
+            html.add_related(attachment.body, maintype="application", subtype="octet-stream")
+            html.set_param("type", "text/html")  # RFC 2387, section 3.1: the type of the first part
+            _describe(html, attachment, "inline")
+    for attachment in email.attachments:
+        if html is None or not attachment.content_id:
+            message.add_attachment(attachment.body, maintype="application", subtype="octet-stream")
+            _describe(message, attachment, "attachment")
     return message
 
 
@@ -119,17 +128,20 @@ def _mailbox(header: str, address: Address) -> str:
     return f"{name} <{address.addr_spec}>"
 
 
-def _attach(message: EmailMessage, attachment: Attachment) -> None:
+def _describe(parent: MIMEPart, attachment: Attachment, disposition: Literal["inline", "attachment"]) -> None:
+    """Say of the parent's last part what the attachment says."""
     content_type = attachment.content_type
     if content_type.lower().startswith("message/"):
         # RFC 2046, section 5.2.1, lets no base64 be around a message, and nothing else keeps every byte.
         content_type = "application/octet-stream"
     name = attachment.name
-    # RFC 2231, section 4, for what a quoted string cannot carry alike to every reader.
-    filename = f'"{name}"' if _is_plain(name) and not set(name) & {'"', "\\"} else None
-    disposition = f"attachment; filename={filename}" if filename else f"attachment; filename*=utf-8''{quote(name, '')}"
-    message.add_attachment(attachment.body, maintype="application", subtype="octet-stream")
-    part = list(message.iter_parts())[-1]
-    for header, text in (("Content-Type", content_type), ("Content-Disposition", disposition)):
+    # RFC 2231, section 4, for what a quoted string cannot carry alike to every reader: some cut it at a semicolon.
+    is_quotable = _is_plain(name) and not set(name) & {'"', "\\", ";"}
+    filename = f'filename="{name}"' if is_quotable else f"filename*=utf-8''{quote(name, '')}"
+    headers = {"Content-Type": content_type, "Content-Disposition": f"{disposition}; {filename}"}
+    if disposition == "inline":
+        headers["Content-ID"] = f"<{attachment.content_id}>"
+    part = list(parent.iter_parts())[-1]
+    for header, text in headers.items():
         del part[header]
         part[header] = _Header(header, text, text)

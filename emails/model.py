@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from emails.headers import check_header_name, check_headers
 from emails.mailbox import CONTROL_CHARACTERS, parse_mailbox
 
 if TYPE_CHECKING:
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-# What mime.py writes itself, or a provider does: a row that sets one would contradict its own attributes.
-RESERVED_HEADERS = frozenset(
-    ("bcc", "cc", "date", "dkim-signature", "from", "message-id", "mime-version", "orig-date", "received", "reply-to")
-) | {"return-path", "sender", "subject", "to", "x-email-id"}
-
 MAX_FILE_NAME_BYTES = 255  # file systems take no longer one; percent-encoded (RFC 2231) it still fits a line
+MAX_CONTENT_ID = 200  # characters; a line has room for five times as many
+
+# RFC 2045, section 7, makes a content id a msg-id, whose usual form this is (RFC 5322, sections 3.2.3 and 3.6.4).
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_MSG_ID = re.compile(rf"{_ATEXT}(\.{_ATEXT})*@{_ATEXT}(\.{_ATEXT})*")
 
 
 class EmailStatus(StrEnum):
@@ -135,18 +136,18 @@ def _one_line(value: object) -> object:
     return value
 
 
-def _not_reserved(name: str) -> str:
-    if name.lower() in RESERVED_HEADERS or name.lower().startswith("content-"):
-        msg = "is written by the service"
-        raise ValueError(msg)
-    return name
-
-
 def _file_name(value: object) -> object:
     if isinstance(value, str) and len(value.encode(errors="surrogatepass")) > MAX_FILE_NAME_BYTES:
         msg = f"is longer than {MAX_FILE_NAME_BYTES} bytes"
         raise ValueError(msg)
     return _one_line(value)
+
+
+def _content_id(value: object) -> object:
+    if isinstance(value, str) and (len(value) > MAX_CONTENT_ID or not _MSG_ID.fullmatch(value)):
+        msg = f"is no id like logo@example.com, of at most {MAX_CONTENT_ID} characters (RFC 2392)"
+        raise ValueError(msg)
+    return value
 
 
 def _base64(value: object) -> object:
@@ -186,8 +187,9 @@ FileName = Annotated[str, BeforeValidator(_file_name)]
 HeaderName = Annotated[
     str,
     Field(pattern=r"^[!-9;-~]+$", max_length=200),  # RFC 5322, section 3.6.8: ftext
-    AfterValidator(_not_reserved),
+    AfterValidator(check_header_name),
 ]
+ContentId = Annotated[str, BeforeValidator(_content_id)]
 ContentType = Annotated[Line, Field(pattern=rf"^{_RESTRICTED_NAME}/{_RESTRICTED_NAME}( *;[ -~]*)?$", max_length=900)]
 
 
@@ -209,6 +211,7 @@ class Attachment(_Attributes):
 
     name: FileName
     content_type: ContentType
+    content_id: ContentId | None = None
     body: Annotated[bytes | None, BeforeValidator(_base64)] = Field(default=None, repr=False)
     size: Number | None = None
     e_tag: str | None = None
@@ -250,7 +253,9 @@ class Email(_Attributes):
     html: Text = Field(default="", alias="BodyHtml", repr=False)
     text: Text = Field(default="", alias="BodyText", repr=False, validate_default=True)
     attachments: list[Attachment] = Field(default=[], alias="Attachments", repr=False)
-    headers: dict[HeaderName, Line] = Field(default={}, alias="Headers", repr=False)
+    headers: Annotated[dict[HeaderName, Line], AfterValidator(check_headers)] = Field(
+        default={}, alias="Headers", repr=False
+    )
     tags: dict[Line, Line] = Field(default={}, alias="Tags", repr=False)
     send_after: Moment | None = Field(default=None, alias="SendAfter", repr=False)
     expires_at: Moment | None = Field(default=None, alias="ExpiresAt", repr=False)
@@ -275,6 +280,15 @@ class Email(_Attributes):
             msg = "is missing, as is BodyHtml"
             raise ValueError(msg)
         return text
+
+    @field_validator("attachments")
+    @classmethod
+    def _have_content_ids_of_their_own(cls, attachments: list[Attachment]) -> list[Attachment]:
+        ids = [attachment.content_id for attachment in attachments if attachment.content_id]
+        if len(set(ids)) < len(ids):
+            msg = "content_id is the same in two of them: a cid: URL would name both"
+            raise ValueError(msg)
+        return attachments
 
     @property
     def recipients(self) -> list[Address]:

@@ -1,4 +1,4 @@
-"""What a reader gets, read back by Python's own parser; and that nothing in a row can add a header."""
+"""What a reader gets, read back by Python's own parser and by one of Rust; and that no row can add a header."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from email import message_from_bytes
 from email.header import decode_header, make_header
 from email.policy import compat32, default
 from email.utils import getaddresses, parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hypothesis
 import pytest
+from fast_mail_parser import parse_email, parse_email_tree
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +21,9 @@ from emails.model import Email
 
 if TYPE_CHECKING:
     from email.headerregistry import Address
-    from email.message import EmailMessage
+    from email.message import EmailMessage, MIMEPart
+
+    from fast_mail_parser import PyMimePart
 
 INJECTION = "=?utf-8?q?a=0D=0ABcc:_eve@example.com=0D=0A=0D=0Abody?="  # what decodes it has two lines more
 
@@ -74,11 +77,95 @@ def check(email: Email) -> bytes:
         assert (body is not None) == bool(expected)
         if body is not None:
             assert lines(body.get_content()) == lines(expected)
-    attached = list(message.iter_attachments())
-    assert [part["Content-Disposition"].params["filename"] for part in attached] == [a.name for a in email.attachments]
-    assert [part.get_payload(decode=True) for part in attached] == [a.body for a in email.attachments]
-    assert all(part.get_content_disposition() == "attachment" for part in attached)
+    assert shape(message) == expected_shape(email)
+    check_by_another_parser(email, content)
     return content
+
+
+class Part(NamedTuple):
+    """A part that is no body, whichever parser reads it."""
+
+    content_type: str
+    disposition: str | None
+    filename: str
+    content_id: str | None
+    content: bytes
+
+
+Shape = Part | str | tuple[str, list["Shape"]]
+
+
+def expected_shape(email: Email) -> Shape:
+    """The multipart/mixed of multipart/alternative of multipart/related, each only where it has more than one part."""
+    inline: list[Shape] = []
+    files: list[Shape] = []
+    for attachment in email.attachments:
+        is_inline = bool(email.html and attachment.content_id)
+        content_type = attachment.content_type.partition(";")[0].strip().lower()
+        (inline if is_inline else files).append(
+            Part(
+                "application/octet-stream" if content_type.startswith("message/") else content_type,
+                "inline" if is_inline else "attachment",
+                attachment.name,
+                attachment.content_id if is_inline else None,
+                attachment.body or b"",
+            )
+        )
+    shown: list[Shape] = [multipart("related", ["text/html", *inline])] if email.html else []
+    texts: list[Shape] = ["text/plain"] if email.text else []
+    return multipart("mixed", [multipart("alternative", [*texts, *shown]), *files])
+
+
+def multipart(subtype: str, parts: list[Shape]) -> Shape:
+    return (f"multipart/{subtype}", parts) if len(parts) > 1 else parts[0]
+
+
+def shape(part: MIMEPart) -> Shape:
+    """What Python's parser has read."""
+    if part.is_multipart():
+        return part.get_content_type(), [shape(each) for each in part.iter_parts()]
+    if part.get_content_disposition() is None:
+        return part.get_content_type()
+    content_id = part["Content-ID"]
+    return Part(
+        part.get_content_type(),
+        part.get_content_disposition(),
+        part["Content-Disposition"].params["filename"],
+        content_id and content_id.removeprefix("<").removesuffix(">"),
+        part.get_payload(decode=True),
+    )
+
+
+def shape_by_another_parser(part: PyMimePart) -> Shape:
+    if part.content is None:
+        return part.content_type, [shape_by_another_parser(each) for each in part.children]
+    if part.disposition is None:
+        return part.content_type
+    return Part(part.content_type, part.disposition, part.filename, part.content_id, part.content)
+
+
+def check_by_another_parser(email: Email, content: bytes) -> None:
+    """The same by the mailparse of Rust, which shares nothing with what has written the message."""
+    mail = parse_email(content)
+    assert mail.date_parsed
+    assert mail.headers["Message-ID"] == [message_id(email)]
+    assert mail.headers["X-Email-Id"] == [encoded_id(email)]
+    assert mail.subject == email.subject
+    assert shape_by_another_parser(parse_email_tree(content)) == expected_shape(email)
+    for name, value in email.headers.items():
+        assert mail.headers[name] == [value]
+    for texts, expected in ((mail.text_plain, email.text), (mail.text_html, email.html)):
+        # It takes an inline file of text for one more body.
+        assert [lines(text) for text in texts[: bool(expected)]] == ([lines(expected)] if expected else [])
+    sent = [[email.sender], email.to, email.cc, email.reply_to]
+    if any(mailbox.addr_spec.startswith('"') for mailboxes in sent for mailbox in mailboxes):
+        return  # it knows no quoted string before the @
+    assert not mail.warnings
+    found = [[mail.from_] if mail.from_ else [], mail.to, mail.cc, mail.reply_to]
+    # It trims what stands before the angle bracket once more after decoding it.
+    trimmed = [[(name.rstrip(), address) for name, address in written(mailboxes)] for mailboxes in sent]
+    assert [[(each.display_name or "", each.address) for each in mailboxes] for mailboxes in found] == trimmed
+    assert not mail.bcc
 
 
 def test_a_plain_email_is_as_plain_as_can_be(row: dict[str, Any]) -> None:
@@ -93,6 +180,50 @@ def test_text_and_html_are_alternatives_and_attachments_stand_beside_them(row: d
     assert [part.get_content_type() for part in message.walk()] == [
         *("multipart/mixed", "multipart/alternative", "text/plain", "text/html", "application/pdf", "application/pdf")
     ]
+
+
+LOGO = {"name": "logo.png", "content_type": "image/png", "body": "aGVsbG8=", "content_id": "logo@example.com"}
+
+
+@pytest.mark.parametrize(
+    ("bodies", "attachments", "types"),
+    [
+        ({}, [LOGO], ["multipart/mixed", "text/plain", "image/png"]),
+        (
+            {"BodyHtml": "<img src='cid:logo@example.com'>"},
+            [LOGO],
+            ["multipart/alternative", "text/plain", "multipart/related", "text/html", "image/png"],
+        ),
+        (
+            {"BodyHtml": "<img src='cid:logo@example.com'>", "BodyText": None},
+            [LOGO, {**LOGO, "content_id": "a%2Fb+c@d", "content_type": "text/html", "name": "<ü>.html"}],
+            ["multipart/related", "text/html", "image/png", "text/html"],
+        ),
+        (
+            {"BodyHtml": "<img src='cid:logo@example.com'>"},
+            [PDF, LOGO, {**PDF, "content_type": "text/plain"}, {**LOGO, "content_id": "$1{|}~'*!#.a=_`^@x.example"}],
+            [
+                *("multipart/mixed", "multipart/alternative", "text/plain", "multipart/related", "text/html"),
+                *("image/png", "image/png", "application/pdf", "text/plain"),
+            ],
+        ),
+        (
+            {"BodyHtml": "<p>", "BodyText": None},
+            [PDF, LOGO, {**PDF, "content_type": "text/html"}],
+            ["multipart/mixed", "multipart/related", "text/html", "image/png", "application/pdf", "text/html"],
+        ),
+    ],
+    ids=["no HTML", "image", "HTML alone", "image and files", "HTML alone and files"],
+)
+def test_what_the_html_shows_stands_beside_it(
+    row: dict[str, Any], bodies: dict[str, Any], attachments: list[Any], types: list[str]
+) -> None:
+    content = check(Email.from_row({**row, **bodies, "Attachments": attachments}))
+    message = read(content)
+    assert [part.get_content_type() for part in message.walk()] == types
+    related = [part for part in message.walk() if part.get_content_type() == "multipart/related"]
+    assert all(part.get_param("type") == "text/html" for part in related), "RFC 2387, section 3.1"
+    assert content.count(b"Content-ID: <") == sum(part.get_content_disposition() == "inline" for part in message.walk())
 
 
 def test_html_alone_is_html_alone(row: dict[str, Any]) -> None:
@@ -203,6 +334,15 @@ def test_a_header_s_text_is_written_whatever_its_name(row: dict[str, Any], name:
     assert str(make_header(decode_header(raw[name]))) == value
     assert raw.get_payload() == "Hi\r\n"
     assert raw["Bcc"] is None
+
+
+@pytest.mark.parametrize("length", [60, 500, 900])
+def test_an_unsubscription_by_one_click_is_written_as_it_stands(row: dict[str, Any], length: int) -> None:
+    urls = [f"<https://example.com/{'u' * (length - 20)}>", f"<mailto:u@example.com?subject={'s' * (length - 30)}>"]
+    headers = {"List-Unsubscribe": ", ".join(urls), "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+    content = check(Email.from_row({**row, "Headers": headers}))
+    assert all(url.encode() in content for url in urls), "no line break inside"
+    assert b"\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n" in content
 
 
 @pytest.mark.parametrize(
@@ -335,6 +475,7 @@ bodies = st.lists(
 ).map("".join)
 attachments = st.fixed_dictionaries(
     {
+        "content_id": st.none() | st.uuids().map("{}@example.com".format),
         "name": names.filter(lambda name: 0 < len(name.encode()) <= 255),
         "content_type": st.sampled_from(["application/pdf", "text/plain; charset=utf-8", "image/png"]),
         "body": st.binary(min_size=1, max_size=200).map(lambda content: base64.b64encode(content).decode()),

@@ -1,0 +1,69 @@
+"""What a row's own headers may be."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# What mime.py writes itself, or a provider does: a row that sets one would contradict its own attributes.
+RESERVED_HEADERS = frozenset(
+    ("bcc", "cc", "date", "dkim-signature", "from", "message-id", "mime-version", "orig-date", "received", "reply-to")
+) | {"return-path", "sender", "subject", "to", "x-email-id"}
+
+# Amazon SES obeys these and cuts them off, by whichever way the message comes (SES developer guide, "Specify your
+# configuration set when you send email" and "Using sending authorization"): whoever writes rows would choose the
+# configuration set, and so who hears of bounces, the tags that bring the id back, and the identity that sends.
+SES_PREFIX = "x-ses-"
+
+ONE_CLICK = "List-Unsubscribe=One-Click"  # RFC 8058, section 3.1
+# RFC 2369, section 2, less the comments. A line of 998 has room for the header's name and each of these.
+_BRACKETED_URLS = re.compile(r" *<[!-;=?-~]{1,900}>(, *<[!-;=?-~]{1,900}>)* *")
+
+
+def check_header_name(name: str) -> str:
+    """The name, where a row may set it.
+
+    Raises:
+        ValueError
+    """
+    if name.lower() in RESERVED_HEADERS or name.lower().startswith("content-"):
+        msg = "is written by the service"
+        raise ValueError(msg)
+    if name.lower().startswith(SES_PREFIX):
+        msg = "is an instruction to Amazon SES, which the deployment gives"
+        raise ValueError(msg)
+    return name
+
+
+def check_headers(headers: dict[str, str]) -> dict[str, str]:
+    """The headers, where they may stand together.
+
+    Raises:
+        ValueError: one is there twice, or an unsubscription by one click (RFC 8058) could not work.
+    """
+    values = {name.lower(): value for name, value in headers.items()}
+    if len(values) < len(headers):
+        twice, _ = Counter(name.lower() for name in headers).most_common(1)[0]
+        msg = f"has {twice} twice: a header's name is the same in any case"
+        raise ValueError(msg)
+    if "list-unsubscribe-post" in values:
+        _check_one_click(values)
+    return headers
+
+
+def _check_one_click(values: Mapping[str, str]) -> None:
+    if values["list-unsubscribe-post"] != ONE_CLICK:
+        msg = f"List-Unsubscribe-Post can only be {ONE_CLICK} (RFC 8058)"
+        raise ValueError(msg)
+    urls = values.get("list-unsubscribe", "")
+    web = re.findall(r"<(https?):", urls, re.IGNORECASE)
+    if [scheme.lower() for scheme in web] != ["https"] or not _BRACKETED_URLS.fullmatch(urls):
+        msg = (
+            "List-Unsubscribe-Post needs a List-Unsubscribe like <https://example.com/u/1>, <mailto:u@example.com>: "
+            "one https URL and no http one, each URL of at most 900 ASCII characters (RFC 8058)"
+        )
+        raise ValueError(msg)
