@@ -75,7 +75,11 @@ def _verdict(delivery: Delivery, body: str) -> str:
     if isinstance(verdict, Finished):
         return f"{email_id}: would not be sent: {verdict.outcome}"
     email = verdict.email
+    here = [attachment for attachment in email.attachments if not attachment.s3_uri]
+    size = f"{len(bytes(to_mime(email.model_copy(update={'attachments': here}))))} bytes"
+    if len(here) < len(email.attachments):
+        size += " without what lies in S3"
     return (
         f"{email_id}: would be sent by {delivery.provider(email).name}, {len(email.recipients)} recipients,"
-        f" {len(email.attachments)} attachments, {len(bytes(to_mime(email)))} bytes"
+        f" {len(email.attachments)} attachments, {size}"
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from structlog.contextvars import bind_contextvars
 
+from emails import attachments
 from emails.backoff import full_jitter
 from emails.events import refusals
 from emails.model import ABANDON, DISCARD, Email, EmailStatus, InvalidRow, status_of
@@ -21,6 +22,7 @@ from emails.store import Claim, Conflict, EmailStore, StoreUnavailable
 from emails.tracking import Tracking
 from emails.unforeseen import place
 from settings.aws import client
+from settings.model import S3_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,6 +87,7 @@ class Delivery:
         self._store = store
         self._providers = providers
         self._settings = settings
+        self._s3 = client("s3", settings) if settings.attachment_prefixes else None
         rate = settings.send_rate
         self._rate = SendRate(rate, partial(store.reserve, RATE_ROW)) if rate else None
 
@@ -190,25 +193,23 @@ class Delivery:
             return "expired"
         if email.send_via and email.send_via not in self._providers:
             return f"SendVia: names none of the providers {', '.join(self._providers)}"
-        return ""
+        return attachments.refusal(email, self._settings.attachment_prefixes)
 
     def _send(self, email: Email, claim: Claim) -> Later | Finished:
         bind_contextvars(sends=int(email.attempts))
         provider = self.provider(email)
-        if claim.expires_at - time.time() < provider.longest_send:
-            return self._give_back(claim, 0, "the claim took too long to reach the provider", counted=False)
         try:
-            receipt = provider.send(email)
+            if self._s3:
+                email = attachments.fetch(self._s3, email, claim.expires_at - max(S3_SECONDS, provider.longest_send))
+            if claim.expires_at - time.time() < provider.longest_send:
+                return self._give_back(claim, 0, "the claim took too long to reach the provider", counted=False)
+            receipt = _send_by(provider, email)
         except TemporaryError as error:
             return self._try_again(claim, email, error)
         except PermanentError as error:
             return self._fail(claim, provider.name, error)
         except NoTellingError as error:
             return self._lose_track(claim, str(error))
-        except Exception as error:  # noqa: BLE001 (one that the provider did not foresee tells nothing of what left)
-            # Without its text, which may quote the email.
-            logger.error("the provider raised %s", place(error))
-            return self._lose_track(claim, f"the provider raised {type(error).__name__}")
         return self._record(claim, receipt)
 
     def _record(self, claim: Claim, receipt: Receipt) -> Later | Finished:
@@ -268,6 +269,17 @@ class Delivery:
                 time.sleep(RECORD_RETRY_SECONDS)
             else:
                 return outcome
+
+
+def _send_by(provider: Provider, email: Email) -> Receipt:
+    try:
+        return provider.send(email)
+    except (TemporaryError, PermanentError, NoTellingError):
+        raise
+    except Exception as error:  # noqa: BLE001 (what the provider did not foresee tells nothing of what left)
+        # Without its text, which may quote the email.
+        logger.error("the provider raised %s", place(error))
+        raise NoTellingError(f"the provider raised {type(error).__name__}") from None
 
 
 def _seconds_until_due(email: Email) -> float:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from email.headerregistry import Address
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
+from urllib.parse import unquote
 
 from boto3.dynamodb.types import Binary
 from pydantic import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 MAX_FILE_NAME_BYTES = 255  # file systems take no longer one; percent-encoded (RFC 2231) it still fits a line
+MAX_S3_KEY_BYTES = 1024  # S3 user guide, "Naming Amazon S3 objects"
 MAX_CONTENT_ID = 200  # characters; a line has room for five times as many
 
 # RFC 2045, section 7, makes a content id a msg-id, whose usual form this is (RFC 5322, sections 3.2.3 and 3.6.4).
@@ -150,6 +152,19 @@ def _content_id(value: object) -> object:
     return value
 
 
+def _s3_uri(value: object) -> object:
+    if isinstance(value, str):
+        match = None if CONTROL_CHARACTERS.search(value) else _S3_URI.fullmatch(value)
+        if not match or len(match["key"].encode()) > MAX_S3_KEY_BYTES:
+            msg = "is no URI like s3://bucket/folder/file.pdf"
+            raise ValueError(msg)
+        # S3 knows no folders, but not every HTTP client and server between leaves these as they are.
+        if {".", ".."} & set(unquote(match["key"]).split("/")):
+            msg = "has a folder . or .., which may lead out of another"
+            raise ValueError(msg)
+    return value
+
+
 def _base64(value: object) -> object:
     if isinstance(value, Binary):  # a B attribute: DynamoDB has decoded it
         return bytes(value.value)  # type: ignore[attr-defined]  # its stubs leave the attribute out
@@ -175,6 +190,7 @@ def _is_missing(value: object) -> bool:
     return value is None or value == Binary(b"") or (isinstance(value, (str, list, set, dict)) and not value)
 
 
+_S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/(?P<key>.+)")
 _RESTRICTED_NAME = "[A-Za-z0-9!#$&^_.+-]+"  # RFC 6838, section 4.2
 
 Mailbox = Annotated[Address, BeforeValidator(_mailbox)]
@@ -189,6 +205,9 @@ HeaderName = Annotated[
     Field(pattern=r"^[!-9;-~]+$", max_length=200),  # RFC 5322, section 3.6.8: ftext
     AfterValidator(check_header_name),
 ]
+S3Uri = Annotated[str, BeforeValidator(_s3_uri)]
+# RFC 9110, section 8.8.3, with its quotes or without: both are seen in S3's answers and events.
+ETag = Annotated[str, Field(pattern=r'^("[!#-~]+"|[!#-~]+)$', max_length=200)]
 ContentId = Annotated[str, BeforeValidator(_content_id)]
 ContentType = Annotated[Line, Field(pattern=rf"^{_RESTRICTED_NAME}/{_RESTRICTED_NAME}( *;[ -~]*)?$", max_length=900)]
 
@@ -207,24 +226,22 @@ class _Attributes(BaseModel):
 
 
 class Attachment(_Attributes):
-    """A file that goes with an email."""
+    """A file that goes with an email. One that lies in S3 has no body before emails.attachments has fetched it."""
 
     name: FileName
     content_type: ContentType
     content_id: ContentId | None = None
     body: Annotated[bytes | None, BeforeValidator(_base64)] = Field(default=None, repr=False)
+    s3_uri: S3Uri | None = Field(default=None, repr=False)
     size: Number | None = None
-    e_tag: str | None = None
+    e_tag: ETag | None = None
     last_modified: str | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _has_a_body(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not _is_missing(values.get("s3_uri")):
-            msg = "s3_uri is in no allow-listed prefix, since none can be set yet: give the file in body"
-            raise ValueError(msg)
-        if isinstance(values, dict) and _is_missing(values.get("body")):
-            msg = "has no body"
+    def _has_one_content(cls, values: Any) -> Any:
+        if isinstance(values, dict) and _is_missing(values.get("body")) == _is_missing(values.get("s3_uri")):
+            msg = "has neither body nor s3_uri" if _is_missing(values.get("body")) else "has both body and s3_uri"
             raise ValueError(msg)
         return values
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
     from mypy_boto3_sesv2 import SESV2Client
     from mypy_boto3_sqs import SQSClient
 
@@ -34,9 +35,11 @@ def client(service: Literal["dynamodb"], settings: Settings) -> DynamoDBClient: 
 @overload
 def client(service: Literal["cloudwatch"], settings: Settings) -> CloudWatchClient: ...
 @overload
+def client(service: Literal["s3"], settings: Settings) -> S3Client: ...
+@overload
 def client(service: Literal["sesv2"], settings: Settings, *, read_timeout: float, attempts: int) -> SESV2Client: ...
 def client(
-    service: Literal["sqs", "dynamodb", "cloudwatch", "sesv2"],
+    service: Literal["sqs", "dynamodb", "cloudwatch", "s3", "sesv2"],
     settings: Settings,
     *,
     read_timeout: float = READ_TIMEOUT,

@@ -30,11 +30,14 @@ LOCAL_REGION = "us-east-1"
 LOCAL_ACCESS_KEY = "test"
 
 SQS_MAX_VISIBILITY_SECONDS = 12 * 3600  # SQS quotas: "Message visibility timeout"
+S3_SECONDS = 40  # the longest that S3 is waited for at once: settings/aws.py's attempts, time-outs and backoff
 STAGE_PATTERN = r"[a-z0-9][a-z0-9_-]{0,39}"  # what leaves room for `emails_…_tasks_dlq` in SQS's 80 characters
 QUEUE_NAME_PATTERN = r"[A-Za-z0-9_-]{1,66}"  # the same, where the name comes from a queue URL: `…_bulk_dlq.fifo`
 TABLE_NAME_PATTERN = r"[A-Za-z0-9_.-]{3,248}"  # DynamoDB naming rules, less `_events`
 
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+# A whole folder or bucket: "s3://bucket/a" would begin the URIs of "s3://bucket/another" too.
+AttachmentPrefix = Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^,]+/)?$")]
 StubFailure = Annotated[str, Field(pattern=r"^(temporary|permanent|no-telling)(:[1-9][0-9]*)?$")]
 
 
@@ -129,6 +132,10 @@ class Settings(BaseSettings):
     )
     provider_timeout: float = Field(default=30, ge=1, le=900, description="the longest that one send may take")
     claim_lease: float = Field(default=120, ge=2, le=SQS_MAX_VISIBILITY_SECONDS, description="how long a claim holds")
+    attachment_prefixes: Annotated[tuple[AttachmentPrefix, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default=(),
+        description="folders like s3://bucket/mail/,s3://other-bucket/ whose files rows may attach; each ends in a /",
+    )
     max_attempts: int = Field(default=8, ge=1, le=1000, description="sends tried before an email is Failed")
     retry_delay: float = Field(default=5, gt=0, le=900, description="backoff's first step after a temporary failure")
     retry_delay_max: float = Field(default=900, gt=0, le=86_400, description="backoff's last step")
@@ -179,6 +186,17 @@ class Settings(BaseSettings):
             msg = f"should be at least twice EMAIL_PROVIDER_TIMEOUT ({timeout:g})"
             raise ValueError(msg)
         return lease
+
+    @field_validator("attachment_prefixes")
+    @classmethod
+    def _can_be_fetched_under_a_claim(cls, prefixes: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        lease = info.data.get("claim_lease", 2 * S3_SECONDS)
+        if prefixes and lease < 2 * S3_SECONDS:
+            msg = (
+                f"needs an EMAIL_CLAIM_LEASE ({lease:g}) of at least {2 * S3_SECONDS}: files are fetched under a claim"
+            )
+            raise ValueError(msg)
+        return prefixes
 
     @field_validator("retry_delay_max")
     @classmethod

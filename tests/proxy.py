@@ -19,7 +19,10 @@ class Away(Exception):
 
 
 class Proxy(ThreadingHTTPServer):
-    """`meddle(service, action, body)` raises Away, returns an error code of AWS's, or "" to forward the request."""
+    """`meddle(service, action, body)` raises Away, returns an error code of AWS's, or "" to forward the request.
+
+    S3 is asked by GET, and has no other action than the path.
+    """
 
     def __init__(self, upstream: str, meddle: Callable[[str, str, bytes], str]) -> None:
         super().__init__(("127.0.0.1", 0), _Forward)
@@ -38,9 +41,15 @@ class _Forward(BaseHTTPRequestHandler):
     wbufsize = -1  # an answer in one piece: two would wait for each other (Nagle, delayed ACK)
     server: Proxy
 
+    def do_GET(self) -> None:
+        self._forward("S3", self.path)
+
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
         service, _, action = self.headers.get("X-Amz-Target", "").partition(".")
+        self._forward(service, action)
+
+    def _forward(self, service: str, action: str) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
             code = self.server.meddle(service, action, body)
         except Away:
@@ -51,7 +60,7 @@ class _Forward(BaseHTTPRequestHandler):
             self._answer(403, {"x-amzn-query-error": f"{code};Sender"}, json.dumps(error).encode())
             return
         with closing(HTTPConnection(self.server.upstream)) as connection:
-            connection.request("POST", self.path, body, dict(self.headers))
+            connection.request(self.command, self.path, body, dict(self.headers))
             answer = connection.getresponse()
             self._answer(answer.status, answer.headers, answer.read())
 

@@ -26,17 +26,22 @@ if TYPE_CHECKING:
 
 @pytest.mark.usefixtures("environment")
 def test_a_dry_run_says_what_would_be_sent_and_why_not_and_changes_nothing(
-    row: dict[str, Any], store: EmailStore, raw_queue: RawQueue, sqs: SQSClient, settings: Settings
+    row: dict[str, Any], store: EmailStore, raw_queue: RawQueue, sqs: SQSClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("EMAIL_ATTACHMENT_PREFIXES", "s3://bucket/")
+    file = {"name": "a.pdf", "content_type": "application/pdf", "s3_uri": "s3://bucket/a.pdf"}
     rows = [row, {**row, "EmailId": "bad", "Sender": "x"}, {**row, "EmailId": "sent", "EmailStatus": "Sent"}]
+    rows.append({**row, "EmailId": "file", "Attachments": [file]})
     for each in rows:
         store.put(each)
     raw_queue.enqueue([*(each["EmailId"] for each in rows), "no-row"], sent=lambda count: count)
     sqs.send_message(QueueUrl=raw_queue.url, MessageBody="hello")
-    result = CliRunner().invoke(main, ["--dry-run", "-q", raw_queue.url, "-t", settings.table, "-r", "localstack"])
+    result = CliRunner().invoke(main, ["--dry-run", "-q", raw_queue.url, "-t", store.table, "-r", "localstack"])
     assert result.exit_code == 0, result.output
     for line in (
         f"{row['EmailId']}: would be sent by stub, 1 recipients, 0 attachments",
+        "file: would be sent by stub, 1 recipients, 1 attachments",
+        "bytes without what lies in S3",
         "bad: would not be sent: Failed: invalid row",
         "sent: would not be sent: already Sent",
         "no-row: would wait: it has no row yet",
@@ -44,7 +49,7 @@ def test_a_dry_run_says_what_would_be_sent_and_why_not_and_changes_nothing(
     ):
         assert line in result.output
     assert [store.get(each["EmailId"]) for each in rows] == rows
-    assert len(raw_queue.receive(10)) == 5, "they were given back at once"
+    assert len(raw_queue.receive(10)) == 6, "they were given back at once"
 
 
 def test_it_runs_a_worker_on_the_queue_and_table_it_is_given(

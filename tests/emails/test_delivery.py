@@ -20,6 +20,7 @@ from emails.resources import provision
 from emails.store import Claim, Conflict, EmailStore, StoreRefused, StoreUnavailable
 from settings import Settings
 from settings.aws import client
+from settings.model import S3_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -284,6 +285,104 @@ def test_the_provider_that_the_producer_wants_is_the_one_that_sends(
     store.put({**row, "SendVia": "other"})
     assert Delivery(store, {"stub": usual, "other": wanted}, settings).send(row["EmailId"]) == Finished("Sent")
     assert (usual.sent, wanted.sent) == ([], [row["EmailId"]])
+
+
+# A file lies in S3.
+
+
+FILE = {"name": "a.pdf", "content_type": "application/pdf", "s3_uri": "s3://delivery/mail/a.pdf"}
+
+
+@pytest.fixture
+def fetching(store: EmailStore, settings: Settings, provider: Recorder) -> Delivery:
+    """A delivery that may fetch from one folder, in which there is one file."""
+    s3 = client("s3", settings)
+    s3.create_bucket(Bucket="delivery")
+    s3.put_object(Bucket="delivery", Key="mail/a.pdf", Body=b"hello")
+    allowed = settings.model_copy(update={"attachment_prefixes": ("s3://delivery/mail/",)})
+    return Delivery(store, {"stub": provider}, allowed)
+
+
+def test_the_provider_is_given_the_content_of_a_file_in_s3(
+    fetching: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    store.put({**row, "Attachments": [FILE]})
+    assert isinstance(fetching.load(row["EmailId"]), Ready)
+    assert fetching.send(row["EmailId"]) == Finished("Sent")
+    assert [attachment.body for attachment in provider.emails[0].attachments] == [b"hello"]
+
+
+def test_a_file_outside_the_folders_is_failed_without_a_look_at_it(
+    judge: Step, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    store.put({**row, "Attachments": [FILE]})
+    reason = "Attachments[0].s3_uri: begins with none of EMAIL_ATTACHMENT_PREFIXES"
+    assert judge(row["EmailId"]) == Finished(f"Failed: {reason}")
+    assert provider.sent == []
+
+
+@pytest.mark.parametrize("step", ["load", "send"])
+def test_where_folders_are_allowed_a_file_outside_is_failed_too(
+    fetching: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any], step: str
+) -> None:
+    store.put({**row, "Attachments": [{**FILE, "s3_uri": "s3://delivery/mailing/a.pdf"}]})
+    reason = "Attachments[0].s3_uri: begins with none of EMAIL_ATTACHMENT_PREFIXES"
+    assert getattr(fetching, step)(row["EmailId"]) == Finished(f"Failed: {reason}")
+    failed = stands(store, row)
+    assert (failed["EmailStatus"], failed["FailureReason"]) == ("Failed", reason)
+    assert provider.sent == []
+
+
+def test_a_file_that_is_not_there_is_failed_before_the_provider_is_asked(
+    fetching: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    store.put({**row, "Attachments": [{**FILE, "s3_uri": "s3://delivery/mail/none"}]})
+    reason = "Attachments[0].s3_uri: S3 has no such object"
+    assert fetching.send(row["EmailId"]) == Finished(f"Failed: {reason}")
+    failed = stands(store, row)
+    assert (failed["EmailStatus"], failed["FailureReason"]) == ("Failed", reason)
+    assert provider.sent == []
+
+
+def test_a_file_that_s3_does_not_give_now_is_tried_again_later(
+    fetching: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def throttled(*_: object) -> Email:
+        raise TemporaryError("S3 answered SlowDown", retry_after=900)
+
+    monkeypatch.setattr("emails.attachments.fetch", throttled)
+    store.put({**row, "Attachments": [FILE]})
+    assert fetching.send(row["EmailId"]) == Later(900, "S3 answered SlowDown (attempt 1)")
+    assert (stands(store, row)["EmailStatus"], stands(store, row)["Attempts"]) == ("Pending", 1)
+    assert provider.sent == []
+
+
+@pytest.mark.parametrize("longest_send", [5.0, 50.0])
+def test_files_are_fetched_under_the_claim_and_what_is_left_of_it_is_looked_at_after(  # noqa: PLR0913 (fixtures)
+    fetching: Delivery,
+    provider: Recorder,
+    row: dict[str, Any],
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    longest_send: float,
+) -> None:
+    provider.longest_send = longest_send
+    store, lease = fetching._store, fetching._settings.claim_lease
+    asked: list[tuple[str, float]] = []
+
+    def slow(_: object, email: Email, until: float) -> Email:
+        claimed = stands(store, row)
+        asked.append((claimed["EmailStatus"], float(claimed["ClaimExpiresAt"]) - until))
+        clock.ahead += lease - longest_send + 1
+        return email
+
+    monkeypatch.setattr("emails.attachments.fetch", slow)
+    store.put({**row, "Attachments": [FILE]})
+    assert fetching.send(row["EmailId"]) == Later(0, "the claim took too long to reach the provider")
+    assert asked == [("Sending", pytest.approx(max(S3_SECONDS, longest_send), abs=1))]
+    assert stands(store, row)["EmailStatus"] == "Pending"
+    assert provider.sent == []
 
 
 # The status is Pending, before NextAttemptAt or SendAfter.

@@ -174,11 +174,14 @@ def test_a_row_needs_a_recipient_and_a_body(row: dict[str, Any], empty: object) 
         ("Attachments", [{**PDF, "content_id": "a@b" * 67}], "Attachments[0].content_id", "is no id like logo@exampl"),
         ("Attachments", [{**PDF, "content_id": Decimal(5)}], "Attachments[0].content_id", "should be a valid string"),
         ("Attachments", [{**PDF, "content_id": "a@b"}] * 2, "Attachments", "content_id is the same in two of them"),
-        ("Attachments", [{**PDF, "body": ""}], "Attachments[0]", "has no body"),
+        ("Attachments", [{**PDF, "body": ""}], "Attachments[0]", "has neither body nor s3_uri"),
         ("Attachments", [{**PDF, "body": "secret!"}], "Attachments[0].body", "is not base64"),
         ("Attachments", [{**PDF, "body": Decimal(1234)}], "Attachments[0].body", "is not base64"),
         ("Attachments", [{**PDF, "size": Decimal(4)}], "Attachments[0]", "size is 4, but body has 5 bytes"),
-        ("Attachments", [{**PDF, "s3_uri": "s3://a/b"}], "Attachments[0]", "s3_uri is in no allow-listed prefix"),
+        ("Attachments", [{**PDF, "s3_uri": "s3://bucket/a"}], "Attachments[0]", "has both body and s3_uri"),
+        ("Attachments", [{**PDF, "e_tag": "a\r\nb"}], "Attachments[0].e_tag", "should match pattern"),
+        ("Attachments", [{**PDF, "e_tag": '"a"b"'}], "Attachments[0].e_tag", "should match pattern"),
+        ("Attachments", [{**PDF, "e_tag": "ä"}], "Attachments[0].e_tag", "should match pattern"),
         ("Headers", ["X-A"], "Headers", "should be a valid dictionary"),
         ("Headers", {"X-A": "b\r\nBcc: eve@example.com"}, "Headers.X-A", "has a line break or another control char"),
         ("Headers", {"X-A": Decimal(5)}, "Headers.X-A", "should be a valid string"),
@@ -207,6 +210,65 @@ def test_a_bad_row_names_the_attribute_and_what_is_wrong_with_it(
     (found,) = problems({**row, attribute: value}).items()
     assert found[0] == named
     assert found[1].startswith(wrong)
+
+
+@pytest.mark.parametrize("key", ["a", "a/b c.pdf", "mail//a", "..a", "a..", "a/...", "ü%20 #?&+", "k" * 1024])
+def test_a_file_may_lie_in_s3(row: dict[str, Any], key: str) -> None:
+    file = {**PDF, "body": None, "s3_uri": f"s3://a-bucket.2/{key}", "size": Decimal(5), "e_tag": '"5d41402a"'}
+    (attachment,) = Email.from_row({**row, "Attachments": [file]}).attachments
+    assert (attachment.s3_uri, attachment.body) == (file["s3_uri"], None)
+    assert "s3://" not in repr(attachment)
+
+
+@pytest.mark.parametrize(
+    ("uri", "wrong"),
+    [
+        *(
+            (uri, "is no URI like s3://bucket/folder/file.pdf")
+            for uri in (
+                *(
+                    "a.pdf",
+                    "https://bucket/a",
+                    "S3://bucket/a",
+                    "s3:/bucket/a",
+                    "s3://bucket",
+                    "s3://bucket/",
+                    "s3:///a",
+                ),
+                *(
+                    "s3://Bucket/a",
+                    "s3://b/a",
+                    "s3://eve@bucket/a",
+                    "s3://bucket:80/a",
+                    "s3://bücket/a",
+                    " s3://bucket/a",
+                ),
+                *("s3://arn:aws:s3:::bucket/a", "s3://bucket/a\nb", "s3://bucket/a\x00", "s3://bucket/\ud800"),
+                *("s3://bucket/" + "k" * 1025, "s3://bucket/" + "ü" * 513, "s3://.bucket/a", "s3://bucket%2fa/b"),
+            )
+        ),
+        *(
+            (f"s3://bucket/{key}", "has a folder . or .., which may lead out of another")
+            for key in (
+                *(
+                    "..",
+                    "../a",
+                    "mail/../a",
+                    "mail/..",
+                    "mail/./a",
+                    "./a",
+                    "mail/%2e%2E/a",
+                    "mail/.%2e/a",
+                    "mail/..%2fa",
+                ),
+            )
+        ),
+        (Decimal(5), "should be a valid string"),
+    ],
+)
+def test_an_s3_uri_that_is_none_is_refused(row: dict[str, Any], uri: object, wrong: str) -> None:
+    said = problems({**row, "Attachments": [{**PDF, "body": None, "s3_uri": uri}]})
+    assert said == {"Attachments[0].s3_uri": wrong}
 
 
 def test_everything_that_is_wrong_is_said_at_once(row: dict[str, Any]) -> None:
@@ -310,7 +372,7 @@ def test_the_arrows_are_those_of_the_design() -> None:
 
 
 ATTRIBUTES = [field.alias or name for name, field in Email.model_fields.items()]
-KEYS = [*Attachment.model_fields, "s3_uri", "X-A", "Subject", "team", ""]
+KEYS = [*Attachment.model_fields, "X-A", "Subject", "team", ""]
 
 texts = st.text(max_size=12) | st.sampled_from(
     [
@@ -320,6 +382,7 @@ texts = st.text(max_size=12) | st.sampled_from(
         "2026-01-31T12:00:00Z",
         "application/pdf",
         "aGVsbG8=",
+        "s3://bucket/a",
         "\ud800",
     ]
 )

@@ -9,9 +9,9 @@ from pydantic import HttpUrl
 
 from settings import Settings
 from settings.aws import ATTEMPTS, CONNECT_TIMEOUT, READ_TIMEOUT, client
-from settings.model import LOCAL_REGION
+from settings.model import LOCAL_REGION, S3_SECONDS
 
-SERVICES = ("sqs", "dynamodb")
+SERVICES = ("sqs", "dynamodb", "s3")
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def credentials(of: Any) -> tuple[str, str, str | None] | None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_local_endpoint_gets_dummy_credentials(service: Literal["sqs", "dynamodb"]) -> None:
+def test_the_local_endpoint_gets_dummy_credentials(service: Literal["sqs", "dynamodb", "s3"]) -> None:
     local = client(service, Settings())
     assert credentials(local) == ("test", "test", None)
     assert (local.meta.region_name, local.meta.endpoint_url) == (LOCAL_REGION, "http://localhost:4566")
@@ -42,7 +42,7 @@ def test_the_local_endpoint_never_gets_an_account_s_own_credentials(monkeypatch:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_real_region_gets_no_credentials_of_ours(service: Literal["sqs", "dynamodb"]) -> None:
+def test_a_real_region_gets_no_credentials_of_ours(service: Literal["sqs", "dynamodb", "s3"]) -> None:
     real = client(service, Settings(region="eu-west-1"))
     assert credentials(real) is None
     assert real.meta.region_name == "eu-west-1"
@@ -60,7 +60,7 @@ def test_a_real_region_gets_what_boto3_finds(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_thread_of_a_worker_finds_a_connection_and_the_worker_s_own_too(
-    service: Literal["sqs", "dynamodb"],
+    service: Literal["sqs", "dynamodb", "s3"],
 ) -> None:
     for concurrency in (1, 16, 100):
         made: Any = client(service, Settings(concurrency=concurrency))
@@ -68,8 +68,13 @@ def test_every_thread_of_a_worker_finds_a_connection_and_the_worker_s_own_too(
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_no_call_waits_for_botocore_s_default_of_a_minute(service: Literal["sqs", "dynamodb"]) -> None:
+def test_no_call_waits_for_botocore_s_default_of_a_minute(service: Literal["sqs", "dynamodb", "s3"]) -> None:
     config: Any = client(service, Settings()).meta.config
     assert (config.connect_timeout, config.read_timeout) == (CONNECT_TIMEOUT, READ_TIMEOUT)
     assert config.connect_timeout < config.read_timeout < 60
     assert (config.retries["mode"], config.retries["total_max_attempts"]) == ("standard", ATTEMPTS)
+
+
+def test_s3_is_waited_for_no_longer_than_a_claim_reckons_with() -> None:
+    backoff = sum(2**attempt for attempt in range(ATTEMPTS - 1))  # botocore's, in its standard mode, at most
+    assert ATTEMPTS * (CONNECT_TIMEOUT + READ_TIMEOUT) + backoff <= S3_SECONDS

@@ -137,6 +137,18 @@ def test_the_longest_names_are_names_that_sqs_takes(longest: dict[str, Any]) -> 
         ),
         ({"DYNAMO_TABLE": "t!"}, "DYNAMO_TABLE", "'t!'", "should be 3 to 248 letters, digits"),
         ({"EMAIL_PROVIDER": "S M"}, "EMAIL_PROVIDER", "'S M'", "should be which provider sends: a name like smtp"),
+        (
+            {"EMAIL_ATTACHMENT_PREFIXES": "s3://bucket/mail/,s3://bucket/a"},
+            "EMAIL_ATTACHMENT_PREFIXES[1]",
+            "'s3://bucket/a'",
+            "each ends in a /",
+        ),
+        (
+            {"EMAIL_ATTACHMENT_PREFIXES": "s3://bucket/", "EMAIL_CLAIM_LEASE": "79"},
+            "EMAIL_ATTACHMENT_PREFIXES",
+            "'s3://bucket/'",
+            "needs an EMAIL_CLAIM_LEASE (79) of at least 80",
+        ),
         ({"EMAIL_STUB_FAILURES": "ada"}, "EMAIL_STUB_FAILURES", "'ada'", "should be JSON"),
         ({"EMAIL_STUB_FAILURES": "[1]"}, "EMAIL_STUB_FAILURES", "[1]", "recipient to temporary, permanent"),
         (
@@ -262,3 +274,18 @@ def test_the_settings_in_one_line_say_where_the_work_is() -> None:
         "region=eu-west-1 endpoint=aws queue=emails_prod table=emails_prod provider=stub"
     )
     assert "endpoint=http://localhost:4566" in str(Settings())
+
+
+def test_the_folders_whose_files_may_be_attached_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMAIL_ATTACHMENT_PREFIXES", "s3://bucket/mail/, s3://a.b-2/")
+    assert Settings().attachment_prefixes == ("s3://bucket/mail/", "s3://a.b-2/")
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["bucket/", "s3://bucket", "s3://bucket/mail", "https://bucket/mail/", "s3:///", "s3://B/", "s3://bucket/a/,"],
+)
+def test_a_folder_that_others_begin_like_is_none(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    monkeypatch.setenv("EMAIL_ATTACHMENT_PREFIXES", prefix)
+    with pytest.raises(SettingsError, match="each ends in a /"):
+        get_settings()

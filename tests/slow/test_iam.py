@@ -65,8 +65,10 @@ class Recorder:
         self.seen: set[Request] = set()
 
     def __call__(self, service: str, action: str, body: bytes) -> str:
-        request = json.loads(body) if service else {}
-        if service == "AmazonSQS":
+        request = json.loads(body) if body and service else {}
+        if service == "S3":
+            self.seen.add(("s3:GetObject", f"arn:aws:s3:::{action.removeprefix('/')}"))
+        elif service == "AmazonSQS":
             name = request.get("QueueName") or request.get("QueueUrl", "").rpartition("/")[2]
             resource = f"arn:aws:sqs:us-east-1:123456789012:{name}" if name else "*"
             self.seen.add((f"sqs:{ACTION.get(action, action)}", resource))
@@ -142,9 +144,10 @@ def celery(stage: Settings) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         process.wait()
 
 
-def row(email_id: str) -> str:
+def row(email_id: str, **attributes: Any) -> str:
     return json.dumps(
-        {
+        attributes
+        | {
             "EmailId": email_id,
             "EmailStatus": "Pending",
             "Subject": "Hello",
@@ -171,19 +174,26 @@ def test_a_worker(
     sqs = client("sqs", direct)
     raw = sqs.get_queue_url(QueueName=direct.queue)["QueueUrl"]
     get_settings.cache_clear()
-    run("put", input=row("iam-1"))
+    s3 = client("s3", direct)
+    s3.create_bucket(Bucket="example-bucket")
+    s3.put_object(Bucket="example-bucket", Key="mail/a.pdf", Body=b"hello")
+    file = {"name": "a.pdf", "content_type": "application/pdf", "s3_uri": "s3://example-bucket/mail/a.pdf"}
+    run("put", input=row("iam-1", Attachments=[file]))
     for body in ('{"email_id": "iam-1"}', "no JSON", '{"email_id": "no-row"}'):
         sqs.send_message(QueueUrl=raw, MessageBody=body)
+    run("put", input=row("iam-called-back"))
     callbacks = sqs.get_queue_url(QueueName=direct.callbacks_queue)["QueueUrl"]
-    for body in (json.dumps(event("Delivery", "iam-1")), "no JSON"):
+    for body in (json.dumps(event("Delivery", "iam-called-back")), "no JSON"):
         sqs.send_message(QueueUrl=callbacks, MessageBody=body)
     recorder.seen.clear()
-    worker = celery("worker", "--loglevel", "INFO", "--concurrency", "1")
+    prefixes = "s3://example-bucket/mail/"
+    worker = celery("worker", "--loglevel", "INFO", "--concurrency", "1", EMAIL_ATTACHMENT_PREFIXES=prefixes)
     wait_until(
         lambda: (
             ("dynamodb:UpdateItem", f"arn:aws:dynamodb:us-east-1:123456789012:table/{direct.table}") in recorder.seen
         )
     )
+    wait_until(lambda: ("s3:GetObject", "arn:aws:s3:::example-bucket/mail/a.pdf") in recorder.seen)
     for dead_letters in (f"{direct.queue}_dlq", f"{direct.callbacks_queue}_dlq"):
         sent = ("sqs:SendMessage", f"arn:aws:sqs:us-east-1:123456789012:{dead_letters}")
         wait_until(lambda sent=sent: sent in recorder.seen)

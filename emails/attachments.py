@@ -1,0 +1,108 @@
+"""Files that lie in S3: which of them may be sent, and what they contain."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
+
+from emails.providers.contract import PermanentError, TemporaryError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectRequestTypeDef
+
+    from emails.model import Attachment, Email
+
+MAX_BYTES = 30 * 1024 * 1024  # of an email's files: in base64 no less than the 40 MB that SES takes (its quotas)
+CHUNK_BYTES = 64 * 1024
+
+# What no later attempt changes.
+PERMANENT = {
+    "NoSuchKey": "S3 has no such object",
+    "NoSuchBucket": "S3 has no such bucket",
+    "PreconditionFailed": "the object in S3 has another ETag than e_tag",
+    "InvalidObjectState": "the object in S3 is archived",
+}
+# A policy can be mended, and takes a moment to hold everywhere. S3 says the same of a missing object to who may not
+# list the bucket, as a worker may not (API reference, "GetObject", Permissions): that costs a few attempts in vain.
+ACCESS_DENIED = "S3 answered AccessDenied: the worker may not read the object, or there is none"
+TOO_SLOW = "the claim has too little time left to fetch it"
+
+
+def refusal(email: Email, prefixes: tuple[str, ...]) -> str:
+    """Why the email's files may not be fetched, or nothing: each `s3_uri` has to begin with one of the prefixes."""
+    for number, attachment in enumerate(email.attachments):
+        if attachment.s3_uri and not attachment.s3_uri.startswith(prefixes):
+            return f"{_name(number)}: begins with none of EMAIL_ATTACHMENT_PREFIXES"
+    return ""
+
+
+def fetch(s3: S3Client, email: Email, until: float) -> Email:
+    """The email with what its files in S3 contain.
+
+    After `until`, a time in seconds since the epoch, no request begins and none goes on: only what S3 is asked for then
+    is waited for, at most settings.model.S3_SECONDS.
+
+    Raises:
+        TemporaryError, PermanentError: nothing was sent. The text says which attachment, not where it lies.
+    """
+    room = MAX_BYTES - sum(len(attachment.body or b"") for attachment in email.attachments)
+    attachments = []
+    for number, attachment in enumerate(email.attachments):
+        if attachment.s3_uri is None:
+            attachments.append(attachment)
+            continue
+        try:
+            body = _get(s3, attachment.s3_uri, attachment, room, until)
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code in PERMANENT:
+                raise PermanentError(f"{_name(number)}: {PERMANENT[code]}") from None
+            reason = ACCESS_DENIED if code == "AccessDenied" else f"S3 answered {code}"
+            raise TemporaryError(f"{_name(number)}: {reason}") from None
+        except (BotoCoreError, HTTPError) as error:  # botocore lets urllib3's own through where TLS breaks in a body
+            raise TemporaryError(f"{_name(number)}: S3 did not answer ({type(error).__name__})") from None
+        except _Refused as error:
+            raise PermanentError(f"{_name(number)}: {error}") from None
+        except TimeoutError:
+            raise TemporaryError(f"{_name(number)}: {TOO_SLOW}") from None
+        room -= len(body)
+        attachments.append(attachment.model_copy(update={"body": body}))
+    return email.model_copy(update={"attachments": attachments})
+
+
+class _Refused(Exception):
+    """The object is not what the row says, or too large."""
+
+
+def _get(s3: S3Client, uri: str, attachment: Attachment, room: int, until: float) -> bytes:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    request: GetObjectRequestTypeDef = {"Bucket": bucket, "Key": key}
+    if attachment.e_tag:
+        request["IfMatch"] = f'"{attachment.e_tag.strip(chr(34))}"'
+    _check(until)
+    answer = s3.get_object(**request)
+    with closing(answer["Body"]) as body:
+        size = answer["ContentLength"]
+        if attachment.size is not None and size != attachment.size:
+            raise _Refused(f"size is {attachment.size:g}, but the object in S3 has {size} bytes")
+        if size > room:
+            raise _Refused(f"with it, the files have more than {MAX_BYTES} bytes")
+        chunks = []
+        while chunk := body.read(CHUNK_BYTES):  # at its end botocore checks the length, and S3's checksum
+            _check(until)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+
+def _check(until: float) -> None:
+    if time.time() >= until:
+        raise TimeoutError
+
+
+def _name(number: int) -> str:
+    return f"Attachments[{number}].s3_uri"
