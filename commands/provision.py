@@ -1,4 +1,4 @@
-"""Make the queues and the table."""
+"""Make the queues and the tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from settings import get_settings
 
 @click.command()
 def provision() -> None:
-    """Make the queues, each with its dead-letter queue, and the table.
+    """Make the queues, each with its dead-letter queue, and the tables.
 
     What is there already stays; a queue whose attributes differ is corrected. Run it as often as you like.
     """

@@ -19,6 +19,9 @@ from settings import get_settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from mypy_boto3_sqs import SQSClient
+
+    from emails.queue import RawQueue
     from emails.store import EmailStore
     from settings import Settings
 
@@ -93,6 +96,37 @@ def the_provider_is_down(store: EmailStore, row: dict[str, Any]) -> None:
         "UpdatedAt": "2026-01-31T12:00:00Z",
     }
     store.put({**row, "EmailId": "order-1045", **spent})
+
+
+@pytest.fixture
+def the_quota_is_used_up(store: EmailStore, row: dict[str, Any]) -> None:
+    waiting = {
+        "FailureReason": "the account's quota of 24 hours is used up (ThrottlingException) (attempt 3)",
+        "Attempts": 3,
+        "NextAttemptAt": 1_769_864_400,
+        "UpdatedAt": "2026-01-31T12:00:00Z",
+    }
+    store.put({**row, "EmailId": "order-1046", **waiting})
+
+
+@pytest.fixture
+def the_backlog_grows(settings: Settings, sqs: SQSClient, raw_queue: RawQueue, bury: Callable[..., str]) -> None:
+    raw_queue.enqueue(["order-1", "order-2", "order-3"], lambda _: None)
+    tasks = sqs.get_queue_url(QueueName=settings.tasks_queue)["QueueUrl"]
+    for _ in range(2):
+        sqs.send_message(QueueUrl=tasks, MessageBody="{}", DelaySeconds=900)
+    bury(settings.tasks_queue, "{}")
+
+
+@pytest.fixture
+def a_version_is_rolled_out() -> None:
+    pass
+
+
+@pytest.fixture
+def a_version_is_rolled_back(settings: Settings, sqs: SQSClient) -> None:
+    callbacks = sqs.get_queue_url(QueueName=settings.callbacks_queue)["QueueUrl"]
+    sqs.send_message(QueueUrl=callbacks, MessageBody="{}")
 
 
 @pytest.fixture
