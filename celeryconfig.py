@@ -49,7 +49,8 @@ task_default_routing_key = _settings.tasks_queue
 # A message goes only when its task is done, however the worker ends. A task that raises is a dead letter, not gone.
 task_acks_late = True
 task_reject_on_worker_lost = True
-task_acks_on_failure_or_timeout = False
+task_acks_on_failure = False
+task_acks_on_timeout = False
 
 task_serializer = "json"
 accept_content = ["json"]  # pickle runs code that a message brings
