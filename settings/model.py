@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     HttpUrl,
+    SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -34,6 +35,8 @@ S3_SECONDS = 40  # the longest that S3 is waited for at once: settings/aws.py's 
 STAGE_PATTERN = r"[a-z0-9][a-z0-9_-]{0,39}"  # what leaves room for `emails_…_tasks_dlq` in SQS's 80 characters
 QUEUE_NAME_PATTERN = r"[A-Za-z0-9_-]{1,66}"  # the same, where the name comes from a queue URL: `…_bulk_dlq.fifo`
 TABLE_NAME_PATTERN = r"[A-Za-z0-9_.-]{3,248}"  # DynamoDB naming rules, less `_events`
+# A name, each label as RFC 1035, section 2.3.4, has it, or an address of IP version 4 or 6.
+HOST_PATTERN = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?|[0-9A-Fa-f.]{0,4}:[0-9A-Fa-f:.]{0,40}"
 
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 # A whole folder or bucket: "s3://bucket/a" would begin the URIs of "s3://bucket/another" too.
@@ -130,6 +133,17 @@ class Settings(BaseSettings):
         pattern=r"^([A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64})?)?$",
         description="a contact list of SES, or list/topic, by which recipients may unsubscribe",
     )
+    smtp_host: str = Field(
+        default="",
+        pattern=f"^({HOST_PATTERN})?$",
+        description="the SMTP server: a host's name, as its certificate has it, or an IP address",
+    )
+    smtp_port: int = Field(default=587, ge=1, le=65535, description="the SMTP server's port; 465 where it wants tls")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        default="starttls", description="starttls, tls from the first byte, or none for clear text"
+    )
+    smtp_username: str = Field(default="", repr=False, description="who logs in at the SMTP server, where it asks")
+    smtp_password: SecretStr | None = Field(default=None, description="that one's password")
     provider_timeout: float = Field(default=30, ge=1, le=900, description="the longest that one send may take")
     claim_lease: float = Field(default=120, ge=2, le=SQS_MAX_VISIBILITY_SECONDS, description="how long a claim holds")
     attachment_prefixes: Annotated[tuple[AttachmentPrefix, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
@@ -177,6 +191,14 @@ class Settings(BaseSettings):
             msg = f"should be in EMAIL_REGION ({info.data['region']})"
             raise ValueError(msg)
         return url
+
+    @field_validator("smtp_username")
+    @classmethod
+    def _logs_in_by_tls(cls, username: str, info: ValidationInfo) -> str:
+        if username and info.data.get("smtp_security") == "none":
+            msg = "should be empty where EMAIL_SMTP_SECURITY is none: the password would go in clear text"
+            raise ValueError(msg)
+        return username
 
     @field_validator("claim_lease")
     @classmethod

@@ -157,6 +157,15 @@ def test_the_longest_names_are_names_that_sqs_takes(longest: dict[str, Any]) -> 
             "'sometimes'",
             "temporary, permanent or no-telling",
         ),
+        (
+            {"EMAIL_SMTP_HOST": "smtp://mx"},
+            "EMAIL_SMTP_HOST",
+            "'smtp://mx'",
+            "should be the SMTP server: a host's name",
+        ),
+        ({"EMAIL_SMTP_HOST": "a" * 64}, "EMAIL_SMTP_HOST", repr("a" * 64), "should be the SMTP server: a host's name"),
+        ({"EMAIL_SMTP_PORT": "0"}, "EMAIL_SMTP_PORT", "'0'", "greater than or equal to 1"),
+        ({"EMAIL_SMTP_SECURITY": "ssl"}, "EMAIL_SMTP_SECURITY", "'ssl'", "should be 'starttls', 'tls' or 'none'"),
         ({"EMAIL_PROVIDER_TIMEOUT": "soon"}, "EMAIL_PROVIDER_TIMEOUT", "'soon'", "should be a valid number"),
         ({"EMAIL_PROVIDER_TIMEOUT": "0.5"}, "EMAIL_PROVIDER_TIMEOUT", "'0.5'", "should be greater than or equal to 1"),
         ({"EMAIL_CLAIM_LEASE": "nan"}, "EMAIL_CLAIM_LEASE", "'nan'", "should be less than or equal to 43200"),
@@ -185,6 +194,11 @@ def test_a_wrong_value_is_one_line_with_the_name_the_value_and_what_would_be_rig
     [
         ({"EMAIL_CLAIM_LEASE": "59"}, "EMAIL_CLAIM_LEASE: is '59'; ", "twice EMAIL_PROVIDER_TIMEOUT (30)"),
         ({"EMAIL_PROVIDER_TIMEOUT": "61"}, "EMAIL_CLAIM_LEASE: is 120; ", "twice EMAIL_PROVIDER_TIMEOUT (61)"),
+        (
+            {"EMAIL_SMTP_USERNAME": "shop", "EMAIL_SMTP_SECURITY": "none"},
+            "EMAIL_SMTP_USERNAME: is 'shop'; ",
+            "should be empty where EMAIL_SMTP_SECURITY is none",
+        ),
         ({"EMAIL_RETRY_DELAY_MAX": "4"}, "EMAIL_RETRY_DELAY_MAX: is '4'; ", "at least EMAIL_RETRY_DELAY (5)"),
         (
             {"EMAIL_QUEUE_URL": EU_QUEUE, "EMAIL_REGION": "us-east-1"},
@@ -197,7 +211,7 @@ def test_a_wrong_value_is_one_line_with_the_name_the_value_and_what_would_be_rig
             "should be in EMAIL_REGION (localstack)",
         ),
     ],
-    ids=["lease", "timeout", "delays", "regions", "local"],
+    ids=["lease", "timeout", "clear text", "delays", "regions", "local"],
     indirect=["complaint"],
 )
 def test_values_that_contradict_each_other_are_one_line_that_names_both(
@@ -206,6 +220,19 @@ def test_values_that_contradict_each_other_are_one_line_that_names_both(
     (line,) = complaint
     assert line.startswith(start)
     assert right in line
+
+
+def test_a_password_is_in_no_text_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMAIL_SMTP_PASSWORD", "open sesame")
+    settings = Settings()
+    assert settings.smtp_password
+    assert settings.smtp_password.get_secret_value() == "open sesame"
+    assert "sesame" not in f"{settings} {settings!r} {settings.model_dump_json()}"
+
+
+@pytest.mark.parametrize("host", ["mx.example.com", "localhost", "127.0.0.1", "::1", "inbox", "mx_1.example.com."])
+def test_an_smtp_server_is_a_name_or_an_address(host: str) -> None:
+    assert Settings(smtp_host=host).smtp_host == host
 
 
 def test_values_that_just_agree_pass() -> None:

@@ -1,0 +1,151 @@
+"""Any SMTP server: a relay of one's own, or a provider's."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from typing import TYPE_CHECKING, Self
+
+from emails.mime import message_id, to_mime
+from emails.providers.contract import (
+    NoTellingError,
+    PermanentError,
+    Receipt,
+    RefusedRecipient,
+    RejectReason,
+    TemporaryError,
+)
+from emails.providers.smtp_sessions import Sessions
+from settings import SettingsError
+
+if TYPE_CHECKING:
+    from emails.model import Email
+    from emails.providers.smtp_sessions import Session
+    from settings import Settings
+
+
+class SmtpProvider:
+    """Sends each email in one transaction, over a connection that is kept for the next.
+
+    The server has accepted an email when it has answered the last dot, and cannot have before it has that dot (RFC
+    5321, sections 4.1.1.4 and 4.2.5): a connection lost until then is temporary, and lost after it is no telling.
+    """
+
+    name = "smtp"
+    max_message_bytes = None  # the server says it, after EHLO
+
+    def __init__(self, settings: Settings) -> None:
+        self.longest_send = settings.provider_timeout
+        self._max_attempts = settings.max_attempts
+        self._sessions = Sessions(settings)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The provider.
+
+        Raises:
+            SettingsError: the server is not named, or the credentials are not whole.
+        """
+        if not settings.smtp_host:
+            raise SettingsError("EMAIL_SMTP_HOST: is missing; should be the SMTP server's name, since smtp sends")
+        if bool(settings.smtp_username) != bool(settings.smtp_password):
+            missing = "EMAIL_SMTP_PASSWORD" if settings.smtp_username else "EMAIL_SMTP_USERNAME"
+            raise SettingsError(f"{missing}: is missing; name and password go together")
+        return cls(settings)
+
+    def max_send_rate(self) -> float | None:
+        return None  # SMTP has no words for it
+
+    def close(self) -> None:
+        """Leave the connections that are idle."""
+        self._sessions.close()
+
+    def send(self, email: Email) -> Receipt:
+        deadline = time.monotonic() + self.longest_send
+        message = bytes(to_mime(email))
+        try:
+            with self._sessions.one(deadline) as session:
+                return self._transact(session, email, message)
+        except OSError as error:  # all of smtplib's and ssl's are
+            raise TemporaryError(f"no connection to the SMTP server: {_loss(error, deadline)}") from None
+
+    def _transact(self, session: Session, email: Email, message: bytes) -> Receipt:
+        parameters = _parameters(session, email, len(message))
+        reply = session.ask(" ".join([f"MAIL FROM:<{email.sender.addr_spec}>", *parameters]))
+        if not reply.accepted:
+            raise reply.error("the sender")
+        refused = self._name_recipients(session, email)
+        reply = session.ask("DATA")
+        if reply.code != 354:  # noqa: PLR2004 (RFC 5321, section 4.2.2)
+            raise reply.error("the message")
+        session.send(re.sub(rb"^\.", b"..", message, flags=re.MULTILINE))  # RFC 5321, section 4.5.2
+        session.send(b".\r\n")  # where this raises, the dot has not left
+        try:
+            reply = session.hear()
+        except OSError as error:
+            raise NoTellingError(f"no answer to the last dot: {_loss(error, session.deadline)}") from None
+        if reply.accepted:
+            response = str(reply) if "@" in reply.words else reply.words
+            return Receipt(self.name, message_id(email), response, refused)
+        if reply.code < 400:  # noqa: PLR2004 (RFC 5321, section 4.2.1)
+            raise NoTellingError(f"the answer to the last dot says neither yes nor no: {reply}")
+        raise reply.error("the message")
+
+    def _name_recipients(self, session: Session, email: Email) -> tuple[RefusedRecipient, ...]:
+        """Name the recipients, and give those that will not get the email.
+
+        While some are deferred nothing is sent, or the others would get it again; at the last attempt they get it.
+
+        Raises:
+            TemporaryError, PermanentError: nobody is to get it now.
+        """
+        replies = {
+            address: session.ask(f"RCPT TO:<{address}>")
+            for address in dict.fromkeys(recipient.addr_spec for recipient in email.recipients)
+        }
+        refused = tuple(
+            RefusedRecipient(address, reply.reject_reason, reply.words)
+            for address, reply in replies.items()
+            if reply.refused
+        )
+        deferred = {address: reply for address, reply in replies.items() if not reply.accepted and not reply.refused}
+        if len(refused) == len(replies):
+            reply = next(iter(replies.values()))
+            raise PermanentError(f"the SMTP server refuses every recipient: {reply}", reply.reject_reason, refused)
+        nobody = len(refused) + len(deferred) == len(replies)
+        if deferred and (nobody or email.attempts < self._max_attempts):
+            reply = next(iter(deferred.values()))
+            raise reply.error(f"{len(deferred)} of {len(replies)} recipients")
+        timed_out = (
+            RefusedRecipient(address, RejectReason.TIMED_OUT, reply.words) for address, reply in deferred.items()
+        )
+        return (*refused, *timed_out)
+
+
+def _parameters(session: Session, email: Email, size: int) -> list[str]:
+    """MAIL's parameters for what the server can and the email needs.
+
+    Raises:
+        PermanentError: it needs what the server cannot.
+    """
+    parameters = []
+    if session.has_extn("size"):
+        limit = session.esmtp_features["size"]
+        if limit.isdecimal() and 0 < int(limit) < size:  # 0 is no limit: RFC 1870, section 4
+            raise PermanentError(f"the message has {size} bytes; the SMTP server takes {limit} at most")
+        parameters.append(f"SIZE={size}")
+    if not all(address.username.isascii() for address in (email.sender, *email.recipients, *email.reply_to)):
+        if not session.has_extn("smtputf8"):
+            raise PermanentError("an address needs SMTPUTF8 (RFC 6531), which the SMTP server does not offer")
+        parameters += ["BODY=8BITMIME", "SMTPUTF8"]
+    return parameters
+
+
+def _loss(error: OSError, deadline: float) -> str:
+    """How the connection was lost, for a person."""
+    if time.monotonic() >= deadline:
+        return "no answer in time"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate does not hold: {error.verify_message}"
+    return error.strerror or str(error) or type(error).__name__

@@ -1,0 +1,104 @@
+"""What an SMTP server's reply means: the codes of RFC 5321, and the enhanced ones of RFC 3463 and IANA's registry."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from emails.mailbox import CONTROL_CHARACTERS
+from emails.providers.contract import PermanentError, RejectReason, SendError, TemporaryError
+
+LONGEST_WORDS = 500  # characters of the server's own that are kept
+
+CLOSING = 421  # in place of any reply (RFC 5321, section 3.8): what was asked is not done
+
+# RFC 4954, section 6: the operator has given no credentials, or wrong ones. No email is Failed for that at once.
+AUTHENTICATION = frozenset({530, 534, 535, 538})
+
+# By the subject and detail of an enhanced code, then by its subject, then by the plain code.
+_MEANINGS = {
+    "1": (RejectReason.BOUNCED, "address refused"),
+    "1.1": (RejectReason.BOUNCED, "no such mailbox"),
+    "1.2": (RejectReason.INVALID, "no such domain"),
+    "1.3": (RejectReason.INVALID, "bad address"),
+    "1.6": (RejectReason.BOUNCED, "mailbox has moved"),
+    "1.7": (RejectReason.OTHER, "sender's address refused"),
+    "1.8": (RejectReason.OTHER, "sender's domain refused"),
+    "1.10": (RejectReason.BOUNCED, "domain takes no mail"),
+    "2": (RejectReason.BOUNCED, "mailbox refuses"),
+    "2.1": (RejectReason.BOUNCED, "mailbox disabled"),
+    "2.2": (RejectReason.BOUNCED, "mailbox full"),
+    "2.3": (RejectReason.OTHER, "too large for the mailbox"),
+    "3": (RejectReason.OTHER, "mail system refuses"),
+    "3.4": (RejectReason.OTHER, "too large for the server"),
+    "4": (RejectReason.OTHER, "network or routing"),
+    "4.7": (RejectReason.TIMED_OUT, "delivery took too long"),
+    "5": (RejectReason.OTHER, "protocol"),
+    "5.3": (RejectReason.OTHER, "too many recipients"),
+    "6": (RejectReason.OTHER, "content not supported"),
+    "7": (RejectReason.BLOCKED, "refused by policy"),
+    "7.28": (RejectReason.SPAM, "part of a mail flood"),
+    "421": (RejectReason.OTHER, "service not available"),
+    "450": (RejectReason.OTHER, "mailbox unavailable"),
+    "451": (RejectReason.OTHER, "error in processing"),
+    "452": (RejectReason.OTHER, "no room, or too many recipients"),
+    "521": (RejectReason.BOUNCED, "host takes no mail"),
+    "530": (RejectReason.OTHER, "authentication required"),
+    "535": (RejectReason.OTHER, "credentials invalid"),
+    "550": (RejectReason.BOUNCED, "mailbox unavailable"),
+    "551": (RejectReason.BOUNCED, "mailbox not local"),
+    "552": (RejectReason.OTHER, "storage exceeded"),
+    "553": (RejectReason.INVALID, "mailbox name not allowed"),
+    "554": (RejectReason.OTHER, "transaction failed"),
+    "556": (RejectReason.BOUNCED, "domain takes no mail"),
+}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply, in words of our own: the server's may quote an address."""
+
+    code: int
+    text: str = field(default="", repr=False)
+
+    @property
+    def accepted(self) -> bool:
+        return 200 <= self.code < 300  # noqa: PLR2004 (RFC 5321, section 4.2.1)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the same again would be answered the same."""
+        return self.code >= 500 and self.code not in AUTHENTICATION  # noqa: PLR2004 (the same)
+
+    @property
+    def enhanced(self) -> str:
+        """The RFC 3463 code that the text begins with, or nothing."""
+        match = re.match(r"[245](\.\d{1,3}){2}(?!\S)", self.text)
+        return match[0] if match else ""
+
+    @property
+    def reject_reason(self) -> RejectReason:
+        return self._meaning[0]
+
+    @property
+    def words(self) -> str:
+        """The server's own, in one line."""
+        return f"{self.code} {CONTROL_CHARACTERS.sub(' ', self.text)}"[:LONGEST_WORDS]
+
+    def __str__(self) -> str:
+        code = f"{self.code} {self.enhanced}".strip()
+        return f"{code}, {self._meaning[1]}" if self._meaning[1] else code
+
+    def error(self, what: str) -> SendError:
+        """The error for what the server refuses, or defers."""
+        if self.refused:
+            return PermanentError(f"the SMTP server refuses {what}: {self}", self.reject_reason)
+        return TemporaryError(f"the SMTP server does not take {what} now: {self}")
+
+    @property
+    def _meaning(self) -> tuple[RejectReason, str]:
+        status = self.enhanced.partition(".")[2]
+        for key in (status, status.partition(".")[0], str(self.code)):
+            if key in _MEANINGS:
+                return _MEANINGS[key]
+        return RejectReason.OTHER, ""

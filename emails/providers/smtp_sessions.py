@@ -1,0 +1,263 @@
+"""Connections to an SMTP server, kept between emails and shared by threads."""
+
+from __future__ import annotations
+
+import io
+import os
+import smtplib
+import socket
+import ssl
+import threading
+import time
+from base64 import b64encode
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from emails.providers.contract import SendError, TemporaryError
+from emails.providers.smtp_replies import CLOSING, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from settings import Settings
+
+LONGEST_IDLE_SECONDS = 30  # many servers and NATs forget a connection after minutes, some after less than one
+MOST_EMAILS = 100  # over one connection: some servers refuse more, and a new one may find a server that was added
+
+
+class Session(smtplib.SMTP):
+    """One connection, each of whose operations ends by `deadline`, on the clock of time.monotonic().
+
+    Every method raises OSError where the connection is lost, and TemporaryError where the server closes it.
+    """
+
+    def __init__(self, hostname: str, deadline: float) -> None:
+        super().__init__(local_hostname=hostname)
+        self.command_encoding = "utf-8"  # ASCII, but for the addresses of SMTPUTF8
+        self.deadline = deadline
+        self.emails = 0
+        self.idle_since = 0.0
+
+    def open(self, host: str, port: int) -> None:
+        """Connect: to the first of the host's addresses that answers, each having its share of the time."""
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
+            connection = socket.socket(family, kind, protocol)
+            try:
+                connection.settimeout(self._left() / (len(addresses) - number))
+                connection.connect(address)
+            except OSError:
+                connection.close()
+                if number == len(addresses) - 1:
+                    raise
+            else:
+                # The last dot would wait for the acknowledgement of the content: 40 ms (Nagle, delayed ACK).
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.sock = connection
+                return
+
+    def secure(self, context: ssl.SSLContext, host: str) -> None:
+        """Go on by TLS. What the server said before, or a third party in its place, is forgotten (RFC 3207)."""
+        assert self.sock  # noqa: S101 (for the type checker)
+        self.sock.settimeout(self._left())
+        self.sock = context.wrap_socket(self.sock, server_hostname=host)
+        self.file = None
+
+    def ask(self, command: str) -> Reply:
+        self.putcmd(command)
+        return self.hear()
+
+    def hear(self) -> Reply:
+        code, text = self.getreply()
+        reply = Reply(code, text.decode(errors="replace"))
+        if not 200 <= code < 600:  # noqa: PLR2004 (RFC 5321, section 4.2.1)
+            self.close()
+            raise ConnectionError("it does not speak SMTP")
+        if code == CLOSING:
+            self.close()
+            raise TemporaryError(f"the SMTP server closes the connection: {reply}")
+        return reply
+
+    def leave(self) -> None:
+        """Say so and close, without a wait for the answer."""
+        with suppress(OSError):
+            self.putcmd("QUIT")
+        self.close()
+
+    def send(self, s: object) -> None:
+        left = memoryview(s.encode(self.command_encoding) if isinstance(s, str) else s)  # type: ignore[arg-type]  # bytes
+        try:
+            while left:
+                left = left[self._timed().send(left) :]
+        except OSError:
+            self.close()
+            raise
+
+    def getreply(self) -> tuple[int, bytes]:
+        # The library's own file would wait anew for each byte of a server that sends one now and then.
+        self.file = self.file or io.BufferedReader(_Incoming(self))
+        return super().getreply()
+
+    def receive(self, buffer: memoryview) -> int:
+        return self._timed().recv_into(buffer)
+
+    def _timed(self) -> socket.socket:
+        if not self.sock:
+            raise ConnectionError("the connection is closed")
+        self.sock.settimeout(self._left())
+        return self.sock
+
+    def _left(self) -> float:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+class _Incoming(io.RawIOBase):
+    """What a session receives."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io passes this one
+        return self._session.receive(buffer)
+
+
+class Sessions:
+    """Opens sessions, and keeps those that are idle: the one that was used last goes first."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._context = _context() if settings.smtp_security != "none" else None
+        self._hostname = smtplib.SMTP().local_hostname  # once: it may ask the DNS
+        self._lock = threading.Lock()
+        self._idle: list[Session] = []
+        os.register_at_fork(after_in_child=self._forget)
+
+    @contextmanager
+    def one(self, deadline: float) -> Iterator[Session]:
+        """A session to send one email by, before the deadline.
+
+        Raises:
+            OSError: there is no connection.
+            TemporaryError: the server lets nobody in, or not with these credentials: the operator's matter, or its own,
+                never that of an email.
+        """
+        session = self._kept(deadline) or self._opened(deadline)
+        session.emails += 1
+        try:
+            yield session
+        except SendError:  # the server has answered, so another email may follow
+            self._keep(session)
+            raise
+        except BaseException:
+            session.close()
+            raise
+        self._keep(session)
+
+    def close(self) -> None:
+        """Leave those that are idle."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.leave()
+
+    def _kept(self, deadline: float) -> Session | None:
+        with self._lock:
+            session = self._idle.pop() if self._idle else None
+        if not session:
+            return None
+        now = time.monotonic()
+        if now - session.idle_since < LONGEST_IDLE_SECONDS:
+            # An email may have ended in mid-transaction; and a connection that died meanwhile says so here, before
+            # anything is sent. One that hangs leaves half of the time to the next.
+            session.deadline = now + (deadline - now) / 2
+            with suppress(OSError, SendError):
+                if session.ask("RSET").accepted:
+                    session.deadline = deadline
+                    return session
+        session.leave()
+        self.close()  # the others were idle for longer
+        return None
+
+    def _keep(self, session: Session) -> None:
+        if not session.sock or session.emails >= MOST_EMAILS:
+            session.leave()
+            return
+        session.idle_since = time.monotonic()
+        with self._lock:
+            self._idle.append(session)
+
+    def _opened(self, deadline: float) -> Session:
+        session = Session(self._hostname, deadline)
+        try:
+            self._enter(session)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def _enter(self, session: Session) -> None:
+        settings = self._settings
+        session.open(settings.smtp_host, settings.smtp_port)
+        if self._context and settings.smtp_security == "tls":
+            session.secure(self._context, settings.smtp_host)
+        _expect(session.hear(), "its greeting")
+        _expect(Reply(*_decoded(session.ehlo())), "EHLO")
+        if self._context and settings.smtp_security == "starttls":
+            if not session.has_extn("starttls"):
+                raise TemporaryError("the SMTP server offers no STARTTLS, and nothing is sent in clear text")
+            _expect(session.ask("STARTTLS"), "STARTTLS")
+            session.secure(self._context, settings.smtp_host)
+            _expect(Reply(*_decoded(session.ehlo())), "EHLO")
+        if settings.smtp_username and settings.smtp_password:
+            _log_in(session, settings.smtp_username, settings.smtp_password.get_secret_value())
+
+    def _forget(self) -> None:
+        """In a child after a fork: its parent goes on using the connections."""
+        self._lock = threading.Lock()
+        for session in self._idle:
+            session.close()
+        self._idle = []
+
+
+def _context() -> ssl.SSLContext:
+    """The system's authorities, or those of SSL_CERT_FILE."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _decoded(answer: tuple[int, bytes]) -> tuple[int, str]:
+    return answer[0], answer[1].decode(errors="replace")
+
+
+def _expect(reply: Reply, what: str) -> None:
+    if not reply.accepted:
+        raise TemporaryError(f"the SMTP server answers to {what} with {reply}")
+
+
+def _log_in(session: Session, username: str, password: str) -> None:
+    """By PLAIN (RFC 4616), else by LOGIN: by TLS, others protect nothing more.
+
+    The library's own `login` takes ASCII alone, and tries a wrong password by one mechanism after the other.
+    """
+    mechanisms = session.esmtp_features.get("auth", "").upper().split()
+    if "PLAIN" in mechanisms:
+        reply = session.ask("AUTH PLAIN " + _base64(f"\0{username}\0{password}"))
+    elif "LOGIN" in mechanisms:
+        reply = session.ask("AUTH LOGIN")
+        for answer in (username, password):
+            if reply.code == 334:  # noqa: PLR2004 (RFC 4954, section 4)
+                reply = session.ask(_base64(answer))
+    else:
+        raise TemporaryError("the SMTP server offers neither AUTH PLAIN nor AUTH LOGIN")
+    _expect(reply, "the credentials (EMAIL_SMTP_USERNAME)")
+
+
+def _base64(text: str) -> str:
+    return b64encode(text.encode()).decode()
