@@ -1,0 +1,137 @@
+"""What stands behind each provider in the contract suite, told how to answer.
+
+To add one: a class like Smtp, and a line in SERVERS.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from emails.providers.smtp import SmtpProvider
+from emails.providers.stub import StubProvider
+from settings import Settings
+from tests.smtp_server import SmtpServer, drop, hang, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from emails.providers.contract import Provider
+
+TIMEOUT = 1  # seconds, of every provider here: the least that may be set
+RECIPIENT = "pr1vate-to@example.com"  # of every email of the suite
+
+
+class Backend(Protocol):
+    """Accepts every email until it is told otherwise. Where it can, its refusals quote the recipient."""
+
+    def provider(self) -> Provider:
+        """One that asks it."""
+
+    def fail_temporarily(self) -> float:
+        """From now on. Gives the seconds after which it asks to be asked again, 0 where it says nothing of that."""
+
+    def fail_permanently(self) -> None:
+        """From now on."""
+
+    def lose_the_answer(self) -> None:
+        """From now on, whether or not it accepted the email."""
+
+    def received(self) -> Sequence[bytes]:
+        """The messages that it accepted."""
+
+
+class Server(Backend, Protocol):
+    """One that is asked over a connection."""
+
+    def requests(self) -> int:
+        """How often it was asked to take an email."""
+
+    def unreachable(self) -> Provider:
+        """A provider of the same kind with nobody to ask."""
+
+    def hang(self) -> None:
+        """Say nothing from now on, and accept nothing."""
+
+    def take_at_most(self, size: int) -> None:
+        """From now on, where it is the server that says how much."""
+
+
+class Stub:
+    def __init__(self, outbox: Path) -> None:
+        self._outbox = outbox
+        self._failures: dict[str, str] = {}
+
+    def provider(self) -> Provider:
+        return StubProvider.from_settings(Settings(stub_outbox=self._outbox, stub_failures=self._failures))
+
+    def fail_temporarily(self) -> float:
+        self._failures[RECIPIENT] = "temporary"
+        return 0
+
+    def fail_permanently(self) -> None:
+        self._failures[RECIPIENT] = "permanent"
+
+    def lose_the_answer(self) -> None:
+        self._failures[RECIPIENT] = "no-telling"
+
+    def received(self) -> Sequence[bytes]:
+        return [file.read_bytes() for file in self._outbox.glob("*.eml")]
+
+
+class Smtp:
+    def __init__(self, server: SmtpServer) -> None:
+        self._server = server
+        self._providers: list[SmtpProvider] = []
+
+    def provider(self, port: int = 0) -> Provider:
+        settings = {"smtp_host": "127.0.0.1", "smtp_port": port or self._server.port, "smtp_security": "none"}
+        self._providers.append(SmtpProvider.from_settings(Settings(**settings, provider_timeout=TIMEOUT)))
+        return self._providers[-1]
+
+    def fail_temporarily(self) -> float:
+        self._server.fates["RCPT"] = f"450 4.2.1 <{RECIPIENT}> is busy"
+        return 0
+
+    def fail_permanently(self) -> None:
+        self._server.fates["RCPT"] = f"550 5.1.1 <{RECIPIENT}> is unknown"
+
+    def lose_the_answer(self) -> None:
+        self._server.fates["dot"] = drop
+
+    def received(self) -> Sequence[bytes]:
+        return [message.content for message in self._server.messages]
+
+    def requests(self) -> int:
+        return self._server.seen["MAIL"]
+
+    def unreachable(self) -> Provider:
+        return self.provider(port=9)
+
+    def hang(self) -> None:
+        self._server.fates["MAIL"] = hang
+
+    def take_at_most(self, size: int) -> None:
+        self._server.fates["EHLO"] = f"250-mx.test\r\n250 SIZE {size}"
+
+    def close(self) -> None:
+        for provider in self._providers:
+            provider.close()
+
+
+@contextmanager
+def stub(tmp_path: Path) -> Iterator[Backend]:
+    yield Stub(tmp_path / "outbox")
+
+
+@contextmanager
+def smtp(tmp_path: Path) -> Iterator[Server]:
+    with running(SmtpServer()) as server:
+        backend = Smtp(server)
+        yield backend
+        backend.close()
+
+
+SERVERS = {"smtp": smtp}
+BACKENDS = {"stub": stub, **SERVERS}
