@@ -61,9 +61,9 @@ class SmtpServer:
         self._options.setdefault("authenticator", self._authenticate)
         self._conversations: list[_Conversation] = []
 
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.port}"
+    def fate(self, step: str) -> Fate | None:
+        """What befalls it this time."""
+        return self.fates.get(step)
 
     def _converse(self) -> _Conversation:
         self._conversations.append(_Conversation(self, loop=self._loop, auth_require_tls=False, **self._options))
@@ -83,11 +83,11 @@ class SmtpServer:
             await fate(conversation)
         return fate
 
-    async def serve(self, started: threading.Event) -> None:
+    async def serve(self, started: Callable[[], object]) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         listening = await self._loop.create_server(self._converse, "127.0.0.1", 0, ssl=self._tls)
         self.port = listening.sockets[0].getsockname()[1]
-        started.set()
+        started()
         await self._stop.wait()
         listening.close()
         self._drop_all()
@@ -116,7 +116,7 @@ class _Conversation(SMTP):
     async def meet(self, step: str) -> bool:
         """Whether the step's fate has befallen it."""
         self._server.seen[step] += 1
-        fate = self._server.fates.get(step)
+        fate = self._server.fate(step)
         if callable(fate):
             await fate(self)
         elif fate:
@@ -141,7 +141,7 @@ class _Conversation(SMTP):
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 (aiosmtpd's)
         if await self.meet("DATA"):
             return
-        if fate := self._server.fates.get("content"):
+        if fate := self._server.fate("content"):
             await super().push("354 go on")
             await self._reader.read(1000)
             await fate(self)
@@ -164,7 +164,7 @@ for name in ("EHLO", "STARTTLS", "AUTH", "MAIL", "RSET", "QUIT"):
 def running(server: SmtpServer) -> Iterator[SmtpServer]:
     """Serve in a thread, until the context is left."""
     started = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(started)))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(started.set)))
     thread.start()
     assert started.wait(10)
     try:

@@ -1,6 +1,6 @@
 """No email is lost and none is sent twice, whatever breaks: `python -m tests.slow.chaos --seed 7 --emails 2000`.
 
-Emails go through workers that are killed and restarted, over connections to SQS, DynamoDB and a provider that fail.
+Emails go through workers that are killed and restarted, over connections to SQS, DynamoDB and an SMTP server that fail.
 Then the judge reads the rows, the queues, the provider's file, and who was killed while holding what; never a log. The
 seed decides the faults, the kills and the provider's answers; how threads and processes interleave remains chance.
 """
@@ -41,7 +41,7 @@ from settings import Settings, get_settings
 from settings.aws import client
 from settings.model import variable
 from tests.conftest import free_port
-from tests.slow.provider_double import ACCEPTED, FAILED, LATE, REFUSED, id_in
+from tests.slow.provider_double import ACCEPTED, FAILED, LATE, LOST, REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,6 +67,9 @@ STOPPED_AT_ITS_START = -signal.SIGTERM  # before it listens to signals
 CLAIM_LEASE = 3
 MAX_ATTEMPTS = 5
 SETTINGS: dict[str, Any] = {
+    "provider": "smtp",
+    "smtp_host": "127.0.0.1",
+    "smtp_security": "none",
     "provider_timeout": 1,
     "claim_lease": CLAIM_LEASE,
     "max_attempts": MAX_ATTEMPTS,
@@ -88,15 +91,6 @@ AWS_RATES = {
     "entry_refused": 0.03,
     "entry_unconfirmed": 0.03,
     "duplicate": 0.03,
-}
-PROVIDER_RATES = {
-    "lost_request": 0.02,
-    "lost_response": 0.03,
-    "reset": 0.02,
-    "internal_error": 0.02,
-    "unavailable": 0.02,
-    "throttled": 0.03,
-    "hang": 0.03,
 }
 DUPLICATES = 0.1  # of raw messages
 LATE_ROWS = 0.05  # written after their message
@@ -153,8 +147,7 @@ class Story:
     """What happened, as far as the judge looks."""
 
     rows: dict[str, Row] = field(default_factory=dict)
-    provider: dict[str, Counter[str]] = field(default_factory=dict)  # what it did, by email
-    provider_faults: Counter[str] = field(default_factory=Counter)  # by email
+    provider: dict[str, Counter[str]] = field(default_factory=dict)  # what it did, by email or by step
     store_faults: Counter[str] = field(default_factory=Counter)  # of writes, by email
     killed: set[int] = field(default_factory=set)  # by SIGKILL
     holds: Holds = field(default_factory=Holds)
@@ -225,7 +218,7 @@ def why_unknown(story: Story) -> dict[str, str]:
 
 def _why_lost(email_id: str, story: Story) -> str:
     did = story.provider.get(email_id, Counter())
-    if story.provider_faults[email_id] or did[FAILED] or did[LATE]:
+    if did[FAILED] or did[LOST] or did[LATE]:
         return NO_ANSWER
     return MACHINE_SLOW if email_id in story.holds.unanswered else ""
 
@@ -252,13 +245,12 @@ def _why_dead(letter: DeadLetter, story: Story) -> str:
 class Team:
     """The workers; each that ends is replaced."""
 
-    def __init__(self, settings: Settings, folder: Path, provider: str, **environment: str) -> None:
+    def __init__(self, settings: Settings, folder: Path, **environment: str) -> None:
         values = settings.model_dump(mode="json", exclude_defaults=True)
         self._environment = {
             **os.environ,
             **{variable(name): str(value) for name, value in values.items()},
             "PYTHONPATH": str(ROOT),
-            "CHAOS_PROVIDER": provider,
             "CHAOS_JOURNAL": str(folder / "journal"),
             **environment,
         }
@@ -338,19 +330,16 @@ class Chaos:
     def run(self, emails: int, **environment: str) -> Story:
         """Send the emails while everything breaks, then let the workers end it in peace."""
         folder, seed = self._folder, str(self._seed)
-        upstream, aws_journal, provider_journal = self.settings.endpoint, folder / "aws", folder / "provider"
         with (
-            serving("provider_double", "--seed", seed, "--file", str(folder / "emails")) as provider,
-            serving_badly(upstream or "", seed, AWS_RATES, aws_journal) as bad_aws,
-            serving_badly(provider, seed, PROVIDER_RATES, provider_journal) as bad_provider,
-            self._team(bad_aws, bad_provider, environment) as team,
+            serving("provider_double", "--seed", seed, "--file", str(folder / "emails")) as port,
+            serving_badly(self.settings.endpoint or "", seed, AWS_RATES, folder / "aws") as bad_aws,
+            self._team(bad_aws, port, environment) as team,
         ):
-            for proxy in (bad_aws, bad_provider):
-                ask(proxy, "on")
+            ask(bad_aws, "on")
             with self._timed("under faults"):
                 self._send_and_kill(emails, team)
             with self._timed("to drain"):
-                self.faults = sum((ask(proxy, "off") for proxy in (bad_aws, bad_provider)), Counter())
+                self.faults = ask(bad_aws, "off")
                 self._drain(team)
             with self._timed("after the operator"):
                 self._operate(some=False)
@@ -362,9 +351,9 @@ class Chaos:
         return self.story
 
     @contextmanager
-    def _team(self, aws: str, provider: str, environment: dict[str, str]) -> Iterator[Team]:
-        settings = self.settings.model_copy(update={"endpoint_url": HttpUrl(aws)})
-        team = Team(settings, self._folder, provider, **environment)
+    def _team(self, aws: str, smtp_port: str, environment: dict[str, str]) -> Iterator[Team]:
+        settings = self.settings.model_copy(update={"endpoint_url": HttpUrl(aws), "smtp_port": int(smtp_port)})
+        team = Team(settings, self._folder, **environment)
         team.fill()
         try:
             yield team
@@ -475,11 +464,9 @@ class Chaos:
         story.rows, story.left = self._rows(), self._left()
         story.letters = list(dead_letters(self._sqs, self.settings))
         for line in (self._folder / "emails").read_text().splitlines():
-            fate, email_id = line.split()
-            story.provider.setdefault(email_id, Counter())[fate] += 1
+            fate, of = line.split()
+            story.provider.setdefault(of, Counter())[fate] += 1
         story.holds = Holds.read((self._folder / "journal").read_text())
-        for line in (self._folder / "provider").read_text().splitlines():
-            story.provider_faults[id_in(json.loads(line)["body"].encode("latin-1"))] += 1
         for line in (self._folder / "aws").read_text().splitlines():
             fault = json.loads(line)
             if fault["target"].endswith(".UpdateItem"):
@@ -488,7 +475,7 @@ class Chaos:
 
 @contextmanager
 def serving(module: str, *options: str) -> Iterator[str]:
-    """A server of this folder, in a process of its own; gives its URL."""
+    """A server of this folder, in a process of its own; gives its URL or port."""
     command = [sys.executable, "-m", f"tests.slow.{module}", *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -532,7 +519,7 @@ def report(chaos: Chaos, verdict: dict[str, list[str]], seed: int, emails: int) 
         ("workers killed", chaos.signals),
         ("workers that gave up by themselves", {"": chaos.gave_up}),
         ("raw messages sent twice", {"": chaos.duplicates}),
-        ("faults", chaos.faults),
+        ("faults of AWS", chaos.faults),
         ("seconds", chaos.seconds),
         ("dead letters", Counter(letter.reason for letter in story.letters)),
     ):

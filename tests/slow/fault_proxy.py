@@ -39,7 +39,7 @@ DUPLICATE = "duplicate"  # the next receive brings it too
 
 RATES = frozenset((*REQUEST_FAULTS, ENTRY_REFUSED, ENTRY_UNCONFIRMED, DUPLICATE))
 
-# By the prefix of X-Amz-Target: the code of the service's own "try again", from its API reference; and a double's.
+# By the prefix of X-Amz-Target: the code of the service's own "try again", from its API reference.
 CODES = {
     "AmazonSQS": {
         "internal_error": (500, "InternalFailure"),
@@ -50,11 +50,6 @@ CODES = {
         "internal_error": (500, "InternalServerError"),
         "unavailable": (503, "ServiceUnavailable"),
         "throttled": (400, "ProvisionedThroughputExceededException"),
-    },
-    "Provider": {
-        "internal_error": (500, "InternalError"),
-        "unavailable": (503, "Unavailable"),
-        "throttled": (429, "TooManyRequests"),
     },
 }
 

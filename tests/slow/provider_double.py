@@ -1,12 +1,7 @@
-"""A provider of email: accepts, refuses or fails an email's n-th request as its seed says, and keeps a file of it.
+"""An SMTP server: accepts, refuses or fails an email's n-th transaction as its seed says, and keeps a file of it.
 
-A line of the file is what it did and the email's id. `python -m tests.slow.provider_double --seed 7 --file FILE` prints
-its URL, takes POST requests whose body is the message, and answers
-
-    200                    accepted
-    400                    refused for good
-    429, 503 not-accepted  refused for now, with a Retry-After
-    500                    nobody knows: the email was accepted
+A line of the file is what it did and the email's id, or the step at which it broke off before it knew the email.
+`python -m tests.slow.provider_double --seed 7 --file FILE` prints its port.
 """
 
 from __future__ import annotations
@@ -16,25 +11,30 @@ import asyncio
 import base64
 import random
 from collections import Counter
-from contextlib import suppress
 from email import message_from_bytes
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.slow.fault_proxy import answer, read_message
+from tests.smtp_server import SmtpServer, drop, hang
 
 if TYPE_CHECKING:
-    from tests.slow.fault_proxy import Message
+    from tests.smtp_server import Fate
 
 # What it does, which is what it writes to its file.
 ACCEPTED = "accepted"
 REFUSED = "refused"  # for good
 DEFERRED = "deferred"
-FAILED = "failed"  # accepted, and answered with an error
+FAILED = "failed"  # accepted, and the connection closed in place of an answer
+LOST = "lost"  # the same, and not accepted
 LATE = "late"  # accepted, and answered when nobody waits any more
+BROKEN = "broken"  # before the last dot: the connection was closed
+HUNG = "hung"  # before the last dot
 
 REFUSED_EMAILS = 0.03
-FATES = {ACCEPTED: 0.82, DEFERRED: 0.12, FAILED: 0.03, LATE: 0.03}  # of a request
+FATES = {ACCEPTED: 0.79, DEFERRED: 0.12, FAILED: 0.03, LOST: 0.03, LATE: 0.03}  # of a transaction
+BROKEN_STEPS = 0.01
+HUNG_STEPS = 0.005
+DEFERRALS = ("451 4.3.0 later", "452 4.3.1 no room", "421 4.3.2 shutting down")
 
 LONGEST_WORK_SECONDS = 0.3  # before it accepts, and again before it answers: workers are killed meanwhile
 LATE_SECONDS = 2
@@ -45,50 +45,55 @@ def id_in(message: bytes) -> str:
     return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
 
 
-class Provider:
+class Provider(SmtpServer):
     def __init__(self, seed: int, file: Path) -> None:
+        super().__init__()
         self._seed = seed
         self._file = file.open("a")
-        self._requests: Counter[str] = Counter()
+        self._transactions: Counter[str] = Counter()
+        self._working: set[asyncio.Task[str]] = set()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer a connection's one request."""
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            request = await read_message(reader)
-            writer.write((await self._answer(request)).to_bytes())
-            await writer.drain()
-        writer.close()
+    def fate(self, step: str) -> Fate | None:
+        chance = random.Random(f"{self._seed} {step} {self.seen[step]}").random()
+        if step == "QUIT" or chance >= BROKEN_STEPS + HUNG_STEPS:
+            return None
+        self._note(BROKEN if chance < BROKEN_STEPS else HUNG, step)
+        return drop if chance < BROKEN_STEPS else hang
 
-    async def _answer(self, request: Message) -> Message:
-        email_id = id_in(request.body)
-        self._requests[email_id] += 1
-        dice = random.Random(f"{self._seed} {email_id} {self._requests[email_id]}")
+    async def handle_DATA(self, conversation: Any, session: Any, envelope: Any) -> str:  # noqa: N802 (aiosmtpd's)
+        # Whoever has sent the last dot may be gone: that changes nothing of what becomes of the email.
+        work = asyncio.create_task(self._work(envelope.original_content))
+        self._working.add(work)
+        work.add_done_callback(self._working.discard)
+        answer = await asyncio.shield(work)
+        if not answer:
+            await drop(conversation)
+        return answer
+
+    async def _work(self, message: bytes) -> str:
+        """The answer, or nothing where there is none."""
+        email_id = id_in(message)
+        self._transactions[email_id] += 1
+        dice = random.Random(f"{self._seed} {email_id} {self._transactions[email_id]}")
         await asyncio.sleep(dice.uniform(0, LONGEST_WORK_SECONDS))
-        fate = self._fate(email_id, dice)
+        fate = self._fate_of(email_id, dice)
         if fate in (FAILED, LATE):
             self._note(ACCEPTED, email_id)
         self._note(fate, email_id)
         if fate == REFUSED:
-            return answer(400, {})
+            return "554 5.7.1 no"
         if fate == DEFERRED:
-            return dice.choice((answer(429, {}, retry_after="1"), answer(503, {}, not_accepted="1", retry_after="1")))
+            return dice.choice(DEFERRALS)
         await asyncio.sleep(LATE_SECONDS if fate == LATE else dice.uniform(0, LONGEST_WORK_SECONDS))
-        return answer(500 if fate == FAILED else 200, {})
+        return "" if fate in (FAILED, LOST) else "250 2.0.0 Ok"
 
-    def _fate(self, email_id: str, dice: random.Random) -> str:
+    def _fate_of(self, email_id: str, dice: random.Random) -> str:
         if random.Random(f"{self._seed} {email_id}").random() < REFUSED_EMAILS:
             return REFUSED
         return dice.choices(list(FATES), list(FATES.values()))[0]
 
-    def _note(self, fate: str, email_id: str) -> None:
-        print(fate, email_id, file=self._file, flush=True)
-
-
-async def run(provider: Provider) -> None:
-    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
-    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201 (whoever starts it reads it)
-    async with server:
-        await server.serve_forever()
+    def _note(self, fate: str, of: str) -> None:
+        print(fate, of, file=self._file, flush=True)
 
 
 def main() -> None:
@@ -96,7 +101,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--file", type=Path, required=True)
     options = parser.parse_args()
-    asyncio.run(run(Provider(options.seed, options.file)))
+    provider = Provider(options.seed, options.file)
+    asyncio.run(provider.serve(lambda: print(provider.port, flush=True)))  # noqa: T201 (whoever starts it reads it)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from tests.slow.chaos import (
     judge,
     report,
 )
-from tests.slow.provider_double import ACCEPTED, FAILED, REFUSED
+from tests.slow.provider_double import ACCEPTED, FAILED, LOST, REFUSED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,10 +90,8 @@ STORE_AWAY = Holds.read("7 holds e\n7 leaves e 0.1 StoreUnavailable")
         pytest.param(replace(ABANDONED_EMAIL, holds=CRASHED, killed={7}), id="killed"),
         pytest.param(replace(ABANDONED_EMAIL, holds=STORE_AWAY, store_faults=Counter("e")), id="DynamoDB away"),
         pytest.param(replace(ABANDONED_EMAIL, holds=OUTLASTED), id="longer than a lease"),
-        pytest.param(replace(UNANSWERED, provider_faults=Counter("e")), id="answer lost"),
-        pytest.param(
-            replace(UNANSWERED, provider={"e": Counter({ACCEPTED: 1, FAILED: 1})}), id="answered with an error"
-        ),
+        pytest.param(replace(UNANSWERED, provider={"e": Counter({LOST: 1})}), id="dot lost"),
+        pytest.param(replace(UNANSWERED, provider={"e": Counter({ACCEPTED: 1, FAILED: 1})}), id="answer lost"),
         pytest.param(replace(UNANSWERED, holds=Holds.read("7 unanswered e")), id="not answered in time"),
         pytest.param(
             replace(story(), letters=[letter("NotJson", body="x")], unusable={"x": "NotJson"}),
@@ -121,7 +119,7 @@ def test_the_judge_accepts_what_is_explained(innocent: Story) -> None:
         pytest.param(replace(story(), provider={}), SENT_IS_ACCEPTED, id="Sent and not accepted"),
         pytest.param(FAILED_EMAIL, FAILED_IS_REFUSED, id="given up too early"),
         pytest.param(UNANSWERED, UNKNOWN_IS_EXPLAINED, id="every answer came"),
-        pytest.param(replace(ABANDONED_EMAIL, provider_faults=Counter("e")), UNKNOWN_IS_EXPLAINED, id="no crash"),
+        pytest.param(replace(ABANDONED_EMAIL, provider={"e": Counter({LOST: 1})}), UNKNOWN_IS_EXPLAINED, id="no crash"),
         pytest.param(replace(ABANDONED_EMAIL, holds=CRASHED), UNKNOWN_IS_EXPLAINED, id="stopped while it held"),
         pytest.param(
             replace(ABANDONED_EMAIL, holds=FINISHED, killed={7}), UNKNOWN_IS_EXPLAINED, id="killed afterwards"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.emails.providers.backends import Backend, Server
 
 THREADS = 8
+SLACK = 5  # seconds, of a busy machine
 MARK = "pr1vate"
 FAILURES = {
     "fail_temporarily": TemporaryError,
@@ -139,7 +140,7 @@ def test_a_server_that_hangs_holds_a_send_no_longer_than_is_declared(
     started = time.monotonic()
     with pytest.raises((TemporaryError, NoTellingError)):
         provider.send(new_email())
-    assert time.monotonic() - started < provider.longest_send + 1
+    assert time.monotonic() - started < provider.longest_send + SLACK
     assert server.requests() == 1
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TIMEOUT = 0.4
+SLACK = 5  # of a busy machine: what has no end would last until the test's own
 BEFORE_MAIL = ["greeting", "EHLO", "STARTTLS", "AUTH"]
 BEFORE_THE_DOT = [*BEFORE_MAIL, "MAIL", "RCPT", "DATA", "content"]
 SECRET = "open sesame"
@@ -373,7 +374,7 @@ def test_a_server_that_hangs_before_the_last_dot_holds_nobody_for_longer_than_a_
     started = time.monotonic()
     with pytest.raises(TemporaryError, match="no connection to the SMTP server: no answer in time"):
         provider.send(email)
-    assert time.monotonic() - started < provider.longest_send + TIMEOUT
+    assert time.monotonic() - started < provider.longest_send + SLACK
 
 
 @pytest.mark.parametrize("fate", [drop, hang, drip])
@@ -395,7 +396,7 @@ def test_a_server_that_answers_byte_by_byte_holds_nobody_longer(
     started = time.monotonic()
     with pytest.raises(TemporaryError, match="no answer in time"):
         provide(server, timeout=TIMEOUT).send(email)
-    assert time.monotonic() - started < 2 * TIMEOUT
+    assert time.monotonic() - started < TIMEOUT + SLACK
 
 
 def test_nobody_listening_is_temporary(server: SmtpServer, provide: Callable[..., SmtpProvider], email: Email) -> None:
@@ -430,8 +431,12 @@ EXPIRED = {"not_before": datetime(2000, 1, 1, tzinfo=UTC), "not_after": datetime
 
 @pytest.mark.parametrize("implicit", [True, False], ids=["tls", "starttls"])
 @pytest.mark.parametrize(
-    ("name", "options", "text"),
-    [("mx.example.com", {}, "Hostname mismatch"), ("localhost", EXPIRED, "certificate has expired")],
+    ("host", "name", "options", "text"),
+    [
+        ("localhost", "mx.example.com", {}, "Hostname mismatch"),
+        ("127.0.0.1", "localhost", {}, "IP address mismatch"),
+        ("localhost", "localhost", EXPIRED, "certificate has expired"),
+    ],
 )
 def test_a_certificate_that_does_not_hold_gets_nothing(  # noqa: PLR0913 (a table's columns)
     serve: Callable[..., SmtpServer],
@@ -440,13 +445,14 @@ def test_a_certificate_that_does_not_hold_gets_nothing(  # noqa: PLR0913 (a tabl
     trusted: None,
     email: Email,
     *,
+    host: str,
     name: str,
     options: dict[str, Any],
     text: str,
     implicit: bool,
 ) -> None:
     server = serve(certified(authority, name, **options), implicit_tls=implicit)
-    provider = provide(server, smtp_host="localhost", smtp_security="tls" if implicit else "starttls")
+    provider = provide(server, smtp_host=host, smtp_security="tls" if implicit else "starttls")
     with pytest.raises(TemporaryError, match=f"its certificate does not hold: {text}"):
         provider.send(email)
     assert server.seen["MAIL"] == 0
@@ -610,6 +616,7 @@ def test_a_connection_is_not_used_again_after_what_nobody_foresaw(
         patch.setattr("emails.providers.smtp.re.sub", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             provider.send(email)
+    assert not provider._sessions._idle, "the next command would be content"
     provider.send(email)
     assert (server.seen["greeting"], len(server.messages)) == (2, 1)
 
