@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import threading
 import time
@@ -230,6 +231,21 @@ def test_a_reply_to_a_transaction_s_step_is_the_answer(  # noqa: PLR0913 (a tabl
     server.fates.clear()
     provider.send(email)
     assert [message.recipients for message in server.messages] == [["ada@example.com"]]
+
+
+def test_a_server_that_says_it_closes_is_asked_nothing_more(
+    server: SmtpServer, provide: Callable[..., SmtpProvider], to_three: Email
+) -> None:
+    async def close_later(conversation: Any) -> None:
+        conversation._writer.write(b"421 4.3.2 shutting down\r\n")
+
+    server.fates["bob@example.com"] = close_later
+    provider = provide(server, max_attempts=1)
+    with pytest.raises(TemporaryError, match="closes the connection: 421"):
+        provider.send(to_three)
+    server.fates.clear()
+    provider.send(to_three)
+    assert (server.seen["greeting"], server.seen["RSET"], len(server.messages)) == (2, 0, 1)
 
 
 def test_a_refused_transaction_ends_and_its_connection_goes_on(
@@ -566,6 +582,27 @@ def test_a_connection_that_died_while_idle_is_replaced_within_the_attempt(
     server.fates["RSET"] = fate
     provider.send(email)
     assert (len(server.messages), server.seen["greeting"]) == (2, 2)
+
+
+def test_what_was_idle_for_longer_than_a_dead_connection_is_not_tried(
+    server: SmtpServer, provide: Callable[..., SmtpProvider], email: Email
+) -> None:
+    provider = provide(server)
+    deadline = time.monotonic() + 10
+    with provider._sessions.one(deadline), provider._sessions.one(deadline), provider._sessions.one(deadline):
+        pass
+    server.fates["RSET"] = "502 what"
+    provider.send(email)
+    assert (server.seen["RSET"], server.seen["greeting"], len(provider._sessions._idle)) == (1, 4, 1)
+
+
+def test_the_last_dot_does_not_wait_for_the_content_s_acknowledgement(
+    server: SmtpServer, provide: Callable[..., SmtpProvider], email: Email
+) -> None:
+    provider = provide(server)
+    provider.send(email)
+    (session,) = provider._sessions._idle
+    assert session.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_server_that_closed_what_was_idle_is_gone_to_anew(
