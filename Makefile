@@ -16,8 +16,8 @@ export UV_PYTHON_DOWNLOADS := never
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/installed ## Run the whole journey on the embedded emulator, and show what became of each email
-	@$(RUN) email-service demo
+demo: .venv/installed ## Run the whole journey on the embedded emulator: make demo, or with an inbox SMTP=localhost:1025
+	@$(RUN) email-service demo $(if $(SMTP),--smtp $(SMTP))
 
 test: .venv/installed ## Run the fast tests
 	@$(RUN) pytest -m "not slow" -n 2 --dist loadfile

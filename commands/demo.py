@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -29,7 +30,7 @@ from emails.resources import provision
 from emails.store import EmailStore
 from settings import Settings
 from settings.aws import client
-from settings.model import variable
+from settings.model import HOST_PATTERN, variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from emails.store import Row
 
 SECONDS = 45
+LARGEST_PORT = 65_535
 GOES_ON_THE_SECOND_TRY = "second-try@example.com"
 FAILS = "nobody@example.com"
 
@@ -73,8 +75,9 @@ CASES = (
         _row("attachment-and-emoji", Subject="Your report \U0001f389", Attachments=[FILE]),
     ),
     Case("already-sent", "Sent", _row("already-sent", EmailStatus="Sent")),
-    Case("fails-for-good", "Failed", _row("fails-for-good", to=FAILS)),
-    Case("fails-once-then-goes", "Sent", _row("fails-once-then-goes", to=GOES_ON_THE_SECOND_TRY)),
+    # By the stub in any case: no mail catcher fails when it is told to.
+    Case("fails-for-good", "Failed", _row("fails-for-good", to=FAILS, SendVia="stub")),
+    Case("fails-once-then-goes", "Sent", _row("fails-once-then-goes", to=GOES_ON_THE_SECOND_TRY, SendVia="stub")),
     Case("no-recipient", "Failed", _row("no-recipient", RecipientsTo=[])),
     Case("no-row", "EmailNotFound"),
 )
@@ -83,12 +86,19 @@ DEAD_LETTERS = sorted(["EmailNotFound", "NotJson"])
 
 
 @click.command()
-def demo() -> None:
+@click.option(
+    "--smtp",
+    metavar="HOST:PORT",
+    default="",
+    help="Send to a mail catcher, in clear text: `localhost:1025` is the inbox of docker-compose.yml.",
+)
+def demo(smtp: str) -> None:
     """Start an emulator and a worker, send a handful of emails, good and bad, and show what became of each.
 
-    Needs nothing and leaves nothing running; the emails lie as .eml files in a new folder. Exit code 0 only if every
-    one ended as it should.
+    Needs nothing and leaves nothing running; the emails lie as .eml files in a new folder, or where --smtp sends them.
+    Exit code 0 only if every one ended as it should.
     """
+    by_smtp = _by_smtp(smtp) if smtp else {}
     console = Console()
     outbox = Path(mkdtemp(prefix="email-service-demo-"))
     failures = {FAILS: "permanent", GOES_ON_THE_SECOND_TRY: "temporary:1"}
@@ -101,15 +111,25 @@ def demo() -> None:
                 stub_failures=failures,
                 retry_delay=1,
                 missing_row_wait=3,
+                **by_smtp,
             )
             list(provision(settings))
             with _running_worker(settings, outbox / "worker.log"):
                 ended_well = _run(settings, console)
     except EmulatorFailed as error:
         raise click.ClickException(str(error)) from None
+    if smtp:
+        console.print(f"\nThe emails: at {smtp}, where nothing is refused; so what was to fail went by the stub.")
     console.print(f"\nThe emails: {outbox}/*.eml (a mail program opens them). The worker's log: {outbox}/worker.log")
     if not ended_well:
         raise click.ClickException("Not every email ended as it should: see above.")
+
+
+def _by_smtp(server: str) -> dict[str, Any]:
+    host, _, port = server.rpartition(":")
+    if not re.fullmatch(HOST_PATTERN, host) or not port.isdecimal() or not 0 < int(port) <= LARGEST_PORT:
+        raise click.BadParameter(f"{server!r} is no HOST:PORT, such as localhost:1025", param_hint="--smtp")
+    return {"provider": "smtp", "send_via": ("stub",), "smtp_host": host, "smtp_port": port, "smtp_security": "none"}
 
 
 def _run(settings: Settings, console: Console) -> bool:
@@ -152,6 +172,7 @@ def _table(rows: dict[str, Row]) -> Table:
 @contextmanager
 def _running_worker(settings: Settings, log: Path) -> Iterator[None]:
     values = settings.model_dump(mode="json", exclude_defaults=True)
+    values["send_via"] = ",".join(settings.send_via)
     environment = os.environ | {
         variable(field): value if isinstance(value, str) else json.dumps(value) for field, value in values.items()
     }

@@ -296,6 +296,13 @@ def test_the_services_ask_the_emulator_where_it_listens() -> None:
     assert environment_of("emulator")["BIND_HOST"] == "0.0.0.0"
 
 
+def test_the_worker_sends_to_the_inbox() -> None:
+    environment = SERVICES["worker"]["environment"]
+    settings = Settings(**{name.lower().removeprefix("email_"): value for name, value in environment.items()})
+    assert (settings.provider, settings.smtp_security) == ("smtp", "none")
+    assert f"127.0.0.1:{settings.smtp_port}:{settings.smtp_port}" in SERVICES[settings.smtp_host]["ports"]
+
+
 def test_the_worker_is_given_longer_to_stop_than_one_send_may_take() -> None:
     seconds = int(SERVICES["worker"]["stop_grace_period"].removesuffix("s"))
     assert seconds > Settings.model_fields["provider_timeout"].default
@@ -327,7 +334,8 @@ def test_an_emulator_that_does_not_answer_is_not_healthy() -> None:
 def test_the_services_provision_work_and_stop(
     context: Path, emulator: str, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    environment = {"EMAIL_ENDPOINT_URL": emulator, "EMAIL_STAGE": f"t{uuid.uuid4().hex[:10]}"}
+    stage = {"EMAIL_ENDPOINT_URL": emulator, "EMAIL_STAGE": f"t{uuid.uuid4().hex[:10]}"}
+    environment = {name: str(value) for name, value in SERVICES["worker"]["environment"].items()} | stage
     provisioned = run(in_image(context, SERVICES["provision"]["command"], environment))
     assert provisioned.returncode == 0, provisioned.stderr
     log = tmp_path / "worker.log"
