@@ -35,8 +35,8 @@ S3_SECONDS = 40  # the longest that S3 is waited for at once: settings/aws.py's 
 STAGE_PATTERN = r"[a-z0-9][a-z0-9_-]{0,39}"  # what leaves room for `emails_…_tasks_dlq` in SQS's 80 characters
 QUEUE_NAME_PATTERN = r"[A-Za-z0-9_-]{1,66}"  # the same, where the name comes from a queue URL: `…_bulk_dlq.fifo`
 TABLE_NAME_PATTERN = r"[A-Za-z0-9_.-]{3,248}"  # DynamoDB naming rules, less `_events`
-# A name, each label as RFC 1035, section 2.3.4, has it, or an address of IP version 4 or 6.
-HOST_PATTERN = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?|[0-9A-Fa-f.]{0,4}:[0-9A-Fa-f:.]{0,40}"
+# A name, each label as RFC 1035, section 2.3.4, has it, or an IP address: what Python can look up.
+HOST_PATTERN = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?|[0-9A-Fa-f:]{2,39}"
 
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 # A whole folder or bucket: "s3://bucket/a" would begin the URIs of "s3://bucket/another" too.

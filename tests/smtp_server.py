@@ -55,6 +55,7 @@ class SmtpServer:
         self.seen: Counter[str] = Counter()  # by step
         self.messages: list[Message] = []
         self.logins: list[tuple[str, bytes, bytes]] = []
+        self.injected = ""  # into the answer to STARTTLS, by somebody on the way
         self.port = 0
         self._tls = tls if implicit_tls else None
         self._options = options | {"tls_context": None if implicit_tls else tls, "hostname": "mx.test"}
@@ -130,6 +131,8 @@ class _Conversation(SMTP):
             self._greeted = True
             if await self.meet("greeting"):
                 return
+        if status == "220 Ready to start TLS":
+            status += self._server.injected
         await super().push(status)
 
     async def smtp_RCPT(self, arg: str) -> None:  # noqa: N802 (aiosmtpd's)

@@ -40,6 +40,7 @@ class Session(smtplib.SMTP):
 
     def open(self, host: str, port: int) -> None:
         """Connect: to the first of the host's addresses that answers, each having its share of the time."""
+        # The resolver has time-outs of its own (resolv.conf); what it finds after the deadline is not asked any more.
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             connection = socket.socket(family, kind, protocol)

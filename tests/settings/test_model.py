@@ -163,6 +163,7 @@ def test_the_longest_names_are_names_that_sqs_takes(longest: dict[str, Any]) -> 
             "'smtp://mx'",
             "should be the SMTP server: a host's name",
         ),
+        ({"EMAIL_SMTP_HOST": "a..b"}, "EMAIL_SMTP_HOST", "'a..b'", "should be the SMTP server: a host's name"),
         ({"EMAIL_SMTP_HOST": "a" * 64}, "EMAIL_SMTP_HOST", repr("a" * 64), "should be the SMTP server: a host's name"),
         ({"EMAIL_SMTP_PORT": "0"}, "EMAIL_SMTP_PORT", "'0'", "greater than or equal to 1"),
         ({"EMAIL_SMTP_SECURITY": "ssl"}, "EMAIL_SMTP_SECURITY", "'ssl'", "should be 'starttls', 'tls' or 'none'"),

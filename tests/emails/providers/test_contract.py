@@ -8,13 +8,14 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from email import message_from_bytes
 from email.policy import default
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from emails.mime import encoded_id
 from emails.model import Email
-from emails.providers import load_providers
+from emails.providers import GROUP, load_providers
 from emails.providers.contract import NoTellingError, PermanentError, RejectReason, TemporaryError
 from settings import Settings
 from tests.emails.providers.backends import BACKENDS, RECIPIENT, SERVERS
@@ -66,8 +67,12 @@ def new_email(row: dict[str, Any]) -> Callable[..., Email]:
 
 
 def test_every_provider_of_ours_is_held_to_it() -> None:
-    names = [backend for backend in BACKENDS if backend != "stub"]
-    settings = Settings(send_via=names, smtp_host="mx.example.com")
+    ours = {point.name for point in entry_points(group=GROUP) if point.dist and point.dist.name == "email-service"}
+    assert ours == set(BACKENDS)
+
+
+def test_every_provider_says_its_name_and_limits() -> None:
+    settings = Settings(send_via=tuple(BACKENDS), smtp_host="mx.example.com")
     for name, provider in load_providers(settings).items():
         assert (provider.name, provider.longest_send > 0) == (name, True)
         assert provider.max_message_bytes is None or provider.max_message_bytes > 0

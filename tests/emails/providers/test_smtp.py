@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-TIMEOUT = 0.4
+TIMEOUT = 0.2  # of what does not come to its end anyhow
+LONGER = 1  # of what has to come to a certain step within it, on a busy machine
 SLACK = 5  # of a busy machine: what has no end would last until the test's own
 BEFORE_MAIL = ["greeting", "EHLO", "STARTTLS", "AUTH"]
 BEFORE_THE_DOT = [*BEFORE_MAIL, "MAIL", "RCPT", "DATA", "content"]
@@ -385,7 +386,7 @@ def test_a_server_that_hangs_before_the_last_dot_holds_nobody_for_longer_than_a_
     secure: SmtpServer, provide: Callable[..., SmtpProvider], row: dict[str, Any], step: str
 ) -> None:
     secure.fates[step] = hang
-    provider = provide(secure, timeout=2 * TIMEOUT if step == "content" else TIMEOUT, **LOGS_IN)
+    provider = provide(secure, timeout=LONGER if step == "content" else TIMEOUT, **LOGS_IN)
     email = large(row) if step == "content" else Email.from_row(row)
     started = time.monotonic()
     with pytest.raises(TemporaryError, match="no connection to the SMTP server: no answer in time"):
@@ -398,7 +399,7 @@ def test_a_connection_lost_after_the_last_dot_tells_nothing(
     server: SmtpServer, provide: Callable[..., SmtpProvider], email: Email, fate: Callable[..., Any]
 ) -> None:
     server.fates["dot"] = fate
-    provider = provide(server, timeout=TIMEOUT)
+    provider = provide(server, timeout=LONGER)
     with pytest.raises(NoTellingError, match="no answer to the last dot: ") as raised:
         provider.send(email)
     assert ("no answer in time" in str(raised.value)) == (fate != drop)
@@ -419,6 +420,18 @@ def test_nobody_listening_is_temporary(server: SmtpServer, provide: Callable[...
     for host, text in (("127.0.0.1", "refused"), ("nowhere.invalid", "")):
         with pytest.raises(TemporaryError, match=f"no connection to the SMTP server: .*{text}"):
             provide(server, smtp_host=host, smtp_port=9).send(email)
+
+
+def test_the_next_of_a_host_s_addresses_is_tried_where_one_refuses(
+    server: SmtpServer, provide: Callable[..., SmtpProvider], email: Email, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses = [*socket.getaddrinfo("127.0.0.1", 9, type=socket.SOCK_STREAM)]
+    addresses += socket.getaddrinfo("127.0.0.1", server.port, type=socket.SOCK_STREAM)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+    provide(server, smtp_host="mx.example.com").send(email)
+    addresses.reverse()
+    provide(server, smtp_host="mx.example.com").send(email)
+    assert len(server.messages) == 2
 
 
 # TLS and credentials
@@ -503,6 +516,14 @@ def test_nothing_is_sent_in_clear_text_where_starttls_is_not_offered(
     with pytest.raises(TemporaryError, match="offers no STARTTLS"):
         provide(server, **LOGS_IN).send(email)
     assert (server.seen["AUTH"], server.seen["MAIL"]) == (0, 0)
+
+
+def test_what_somebody_says_in_clear_text_before_tls_is_not_heard(
+    secure: SmtpServer, over_tls: SmtpProvider, email: Email
+) -> None:
+    secure.injected = "\r\n250-mx.test\r\n250 AUTH"  # as CVE-2011-0411 has it
+    over_tls.send(email)
+    assert (len(secure.logins), len(secure.messages)) == (1, 1)
 
 
 def test_a_server_that_knows_login_alone_is_logged_in_at_by_that(
@@ -618,7 +639,7 @@ def test_a_server_that_closed_what_was_idle_is_gone_to_anew(
 def test_a_connection_that_hangs_when_it_is_used_again_leaves_time_for_another(
     server: SmtpServer, provide: Callable[..., SmtpProvider], email: Email
 ) -> None:
-    provider = provide(server, timeout=2 * TIMEOUT)
+    provider = provide(server, timeout=2 * LONGER)
     provider.send(email)
     server.fates["RSET"] = hang
     provider.send(email)
