@@ -5,9 +5,18 @@ To add one: a class like Smtp, and a line in SERVERS.
 
 from __future__ import annotations
 
+import base64
+import json
+import threading
+import time
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Protocol
 
+import pytest
+from pydantic import HttpUrl
+
+from emails.providers.ses import SesProvider
 from emails.providers.smtp import SmtpProvider
 from emails.providers.stub import StubProvider
 from settings import Settings
@@ -55,7 +64,7 @@ class Server(Backend, Protocol):
         """Say nothing from now on, and accept nothing."""
 
     def take_at_most(self, size: int) -> None:
-        """From now on, where it is the server that says how much."""
+        """From now on. Where the provider knows how much without a word of its server, this is what it knows."""
 
 
 class Stub:
@@ -120,6 +129,80 @@ class Smtp:
             provider.close()
 
 
+class Ses(ThreadingHTTPServer):
+    """SendEmail of SES's API, version 2, and nothing else of it."""
+
+    daemon_threads = True
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        super().__init__(("127.0.0.1", 0), _SesRequest)
+        self.patch = patch
+        self.asked: list[bytes] = []
+        self.accepted: list[bytes] = []
+        self.answer: tuple[int, dict[str, str], dict[str, str]] | None = (200, {}, {})
+        self.answers = True
+
+    def provider(self, port: int = 0) -> Provider:
+        url = HttpUrl(f"http://127.0.0.1:{port or self.server_port}")
+        return SesProvider.from_settings(Settings(endpoint_url=url, provider_timeout=TIMEOUT))
+
+    def fail_temporarily(self) -> float:
+        self._refuse(429, "TooManyRequestsException")
+        return 1
+
+    def fail_permanently(self) -> None:
+        self._refuse(400, "MessageRejected")
+
+    def lose_the_answer(self) -> None:
+        self.answers = False
+
+    def received(self) -> Sequence[bytes]:
+        return self.accepted
+
+    def requests(self) -> int:
+        return len(self.asked)
+
+    def unreachable(self) -> Provider:
+        return self.provider(port=9)
+
+    def hang(self) -> None:
+        self.answer = None
+
+    def take_at_most(self, size: int) -> None:
+        self.patch.setattr("emails.providers.ses.MAX_MESSAGE_BYTES", size)  # 40 MB take seconds to write
+
+    def _refuse(self, status: int, code: str) -> None:
+        self.answer = (status, {"x-amzn-ErrorType": code}, {"message": f"{code} for {RECIPIENT}"})
+
+
+class _SesRequest(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Ses
+
+    def do_POST(self) -> None:
+        content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        message = base64.b64decode(content["Content"]["Raw"]["Data"])
+        self.server.asked.append(message)
+        if self.server.answer is None:
+            time.sleep(2 * TIMEOUT)
+        status, headers, body = self.server.answer or (0, {}, {})
+        if status == 200:
+            self.server.accepted.append(message)
+            body = {"MessageId": f"0100-{len(self.server.accepted)}"}
+        if not status or not self.server.answers:
+            self.close_connection = True
+            return
+        text = json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(text)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @contextmanager
 def stub(tmp_path: Path) -> Iterator[Backend]:
     yield Stub(tmp_path / "outbox")
@@ -133,5 +216,15 @@ def smtp(tmp_path: Path) -> Iterator[Server]:
         backend.close()
 
 
-SERVERS = {"smtp": smtp}
+@contextmanager
+def ses(tmp_path: Path) -> Iterator[Server]:
+    with pytest.MonkeyPatch.context() as patch, Ses(patch) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+SERVERS = {"ses": ses, "smtp": smtp}
 BACKENDS = {"stub": stub, **SERVERS}
