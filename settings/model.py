@@ -288,9 +288,10 @@ class Settings(BaseSettings):
         return f"{self.table}_events" if base == self.table else f"email_events_{base}"
 
     def __str__(self) -> str:
+        rate = f" send_rate={self.send_rate:g}" if self.send_rate else ""
         return (
             f"region={self.region} endpoint={self.endpoint or 'aws'} queue={self.queue} table={self.table} "
-            f"provider={self.provider}"
+            f"provider={self.provider}{rate}"
         )
 
 
