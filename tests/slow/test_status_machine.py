@@ -23,11 +23,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pydantic import HttpUrl
 
 from emails.delivery import Delivery
+from emails.events import DeliveryEvent, EventType
 from emails.model import TRANSITIONS
 from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
 from emails.resources import provision
 from emails.store import Conflict, EmailStore, StoreUnavailable
 from emails.sweep import Sweep
+from emails.tracking import Tracking
 from settings import Settings
 from settings.aws import client
 
@@ -56,6 +58,14 @@ BY_HOLDER = {
 }
 RESOLVE_SENT = {("Unknown", "Sent"), ("Failed", "Sent")}
 RESEND = {("Unknown", "Pending"), ("Failed", "Pending")}
+RANKED = ("Sent", "Delivered", "Bounced", "Complained")
+CALL_BACK = {
+    (source, target)
+    for rank, target in enumerate(RANKED)
+    for source in ("Pending", "Sending", "Failed", "Unknown", *RANKED[:rank])
+}
+BY_HOLDER |= {(status, status) for status in RANKED}  # it adds its receipt
+CALLBACKS = (EventType.SENT, EventType.DELIVERED, EventType.BOUNCED, EventType.COMPLAINED)
 
 
 class Answer(NamedTuple):
@@ -151,12 +161,15 @@ class Statuses(RuleBasedStateMachine):
     store: EmailStore
     settings: Settings
     name = "stub"
+    longest_send = PROVIDER_TIMEOUT
+    max_message_bytes = None
+    tracking: Tracking
 
     def __init__(self) -> None:
         super().__init__()
         self._patch = pytest.MonkeyPatch()
         self._clock = Clock()
-        for module in ("delivery", "store", "sweep"):
+        for module in ("delivery", "store.rows", "sweep"):
             self._patch.setattr(f"emails.{module}.time", self._clock)
         stopping = StoppingStore(self.store._client, self.store.table)
         self._delivery = Delivery(stopping, {"stub": self}, self.settings)
@@ -214,12 +227,14 @@ class Statuses(RuleBasedStateMachine):
             events += ["it_is_written"] * 8
         elif status == "Unknown":
             events += ["an_operator_resends_it"] * 4
+        if self._accepted:
+            events += ["a_callback_comes"] * 2
         self._allowed, self._holder = set(), None
         getattr(self, data.draw(st.sampled_from(events), label="event"))(data)
 
     def it_is_written(self, data: st.DataObject) -> None:
         self._id = f"email-{uuid.uuid4().hex}"
-        self._calls = self._accepted = self._resent = self._resolved = 0
+        self._calls = self._accepted = self._resent = self._resolved = self._called_back = 0
         row = {
             "EmailId": self._id,
             "EmailStatus": "Pending",
@@ -260,6 +275,13 @@ class Statuses(RuleBasedStateMachine):
     def its_lease_ends(self, data: st.DataObject) -> None:
         self._clock.now = max(self._clock.now, float(self._stands["ClaimExpiresAt"])) + 2
         self.a_worker_loads(data)
+
+    def a_callback_comes(self, data: st.DataObject) -> None:
+        kind = data.draw(st.sampled_from(CALLBACKS), label="callback")
+        self._allowed = {arrow for arrow in CALL_BACK if arrow[1] == RANKED[CALLBACKS.index(kind)]}
+        moment = datetime.fromtimestamp(self._clock.now, UTC)
+        self.tracking.record([DeliveryEvent(self._id, kind, "ada@example.com", moment, "stub")])
+        self._called_back += 1
 
     def an_operator_says_that_it_was_sent(self, _: st.DataObject) -> None:
         self._allowed = RESOLVE_SENT
@@ -313,6 +335,8 @@ class Statuses(RuleBasedStateMachine):
     def it_is_sent_only_where_the_provider_or_an_operator_says_so(self) -> None:
         if self._stands["EmailStatus"] == "Sent":
             assert self._accepted or self._resolved
+        if self._stands["EmailStatus"] in RANKED[1:]:
+            assert self._called_back
 
     @invariant()
     def what_was_accepted_is_to_be_sent_no_more_unless_an_operator_resends_it(self) -> None:
@@ -334,7 +358,7 @@ class Statuses(RuleBasedStateMachine):
             self._enqueued.clear()
             self.it_is_swept()
         status = self._row()["EmailStatus"]
-        assert status in {"Pending", "Sent", "Failed", "Unknown"}
+        assert status in {"Pending", "Failed", "Unknown", *RANKED}
         assert (self._id in self._enqueued) == (status == "Pending")
         if status == "Pending":
             worker = Worker(lambda: self._delivery.send(self._id))
@@ -363,7 +387,7 @@ class Statuses(RuleBasedStateMachine):
 
 
 def test_the_arrows_are_those_of_the_table() -> None:
-    arrows = {CLAIM, DISCARD, ABANDON} | BY_HOLDER | RESOLVE_SENT | RESEND
+    arrows = {CLAIM, DISCARD, ABANDON} | BY_HOLDER | RESOLVE_SENT | RESEND | CALL_BACK
     assert arrows == {(source, arrow.target) for arrow in TRANSITIONS for source in arrow.sources if source}
 
 
@@ -380,6 +404,7 @@ def test_no_order_of_events_loses_an_email_or_sends_it_twice(emulator: str) -> N
     list(provision(settings))
     Statuses.settings = settings
     Statuses.store = EmailStore(client("dynamodb", settings), settings.table)
+    Statuses.tracking = Tracking.from_settings(settings)
     run_state_machine_as_test(
         Statuses,
         settings=hypothesis_settings(
