@@ -101,6 +101,14 @@ def test_of_several_recipients_the_row_shows_the_worst_and_the_history_each(
     assert history[BOB]["RejectReason"] == "bounced"
 
 
+def test_of_events_that_come_together_the_worst_shows(
+    tracking: Tracking, store: EmailStore, put: Callable[..., str]
+) -> None:
+    email_id = put(EmailStatus="Sent")
+    events = [happened(email_id, EventType.DELIVERED), happened(email_id, EventType.BOUNCED, BOB)]
+    assert tracking.record(events) == status(store, email_id) == "Bounced"
+
+
 def test_a_soft_bounce_is_in_the_history_and_leaves_the_row(
     tracking: Tracking, store: EmailStore, events: EventStore, put: Callable[..., str]
 ) -> None:

@@ -5,12 +5,7 @@ To add one: a class like Smtp, and a line in SERVERS.
 
 from __future__ import annotations
 
-import base64
-import json
-import threading
-import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -20,6 +15,8 @@ from emails.providers.ses import SesProvider
 from emails.providers.smtp import SmtpProvider
 from emails.providers.stub import StubProvider
 from settings import Settings
+from tests.emails.providers.ses_server import SesServer
+from tests.emails.providers.ses_server import running as running_ses
 from tests.smtp_server import SmtpServer, drop, hang, running
 
 if TYPE_CHECKING:
@@ -129,78 +126,39 @@ class Smtp:
             provider.close()
 
 
-class Ses(ThreadingHTTPServer):
-    """SendEmail of SES's API, version 2, and nothing else of it."""
-
-    daemon_threads = True
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        super().__init__(("127.0.0.1", 0), _SesRequest)
-        self.patch = patch
-        self.asked: list[bytes] = []
-        self.accepted: list[bytes] = []
-        self.answer: tuple[int, dict[str, str], dict[str, str]] | None = (200, {}, {})
-        self.answers = True
+class Ses:
+    def __init__(self, server: SesServer, patch: pytest.MonkeyPatch) -> None:
+        self._server = server
+        self._patch = patch
 
     def provider(self, port: int = 0) -> Provider:
-        url = HttpUrl(f"http://127.0.0.1:{port or self.server_port}")
+        url = HttpUrl(f"http://127.0.0.1:{port or self._server.server_port}")
         return SesProvider.from_settings(Settings(endpoint_url=url, provider_timeout=TIMEOUT))
 
     def fail_temporarily(self) -> float:
-        self._refuse(429, "TooManyRequestsException")
+        self._server.error = (429, "TooManyRequestsException", f"too many for {RECIPIENT}")
         return 1
 
     def fail_permanently(self) -> None:
-        self._refuse(400, "MessageRejected")
+        self._server.error = (400, "MessageRejected", f"none for {RECIPIENT}")
 
     def lose_the_answer(self) -> None:
-        self.answers = False
+        self._server.drops = True
 
     def received(self) -> Sequence[bytes]:
-        return self.accepted
+        return self._server.messages()
 
     def requests(self) -> int:
-        return len(self.asked)
+        return len(self._server.requests)
 
     def unreachable(self) -> Provider:
         return self.provider(port=9)
 
     def hang(self) -> None:
-        self.answer = None
+        self._server.hangs = True
 
     def take_at_most(self, size: int) -> None:
-        self.patch.setattr("emails.providers.ses.MAX_MESSAGE_BYTES", size)  # 40 MB take seconds to write
-
-    def _refuse(self, status: int, code: str) -> None:
-        self.answer = (status, {"x-amzn-ErrorType": code}, {"message": f"{code} for {RECIPIENT}"})
-
-
-class _SesRequest(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Ses
-
-    def do_POST(self) -> None:
-        content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        message = base64.b64decode(content["Content"]["Raw"]["Data"])
-        self.server.asked.append(message)
-        if self.server.answer is None:
-            time.sleep(2 * TIMEOUT)
-        status, headers, body = self.server.answer or (0, {}, {})
-        if status == 200:
-            self.server.accepted.append(message)
-            body = {"MessageId": f"0100-{len(self.server.accepted)}"}
-        if not status or not self.server.answers:
-            self.close_connection = True
-            return
-        text = json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(text)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self._patch.setattr("emails.providers.ses.MAX_MESSAGE_BYTES", size)  # 40 MB take seconds to write
 
 
 @contextmanager
@@ -218,12 +176,8 @@ def smtp(tmp_path: Path) -> Iterator[Server]:
 
 @contextmanager
 def ses(tmp_path: Path) -> Iterator[Server]:
-    with pytest.MonkeyPatch.context() as patch, Ses(patch) as server:
-        thread = threading.Thread(target=server.serve_forever, args=[0.01])
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    with pytest.MonkeyPatch.context() as patch, running_ses(SesServer()) as server:
+        yield Ses(server, patch)
 
 
 SERVERS = {"ses": ses, "smtp": smtp}

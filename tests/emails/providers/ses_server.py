@@ -1,4 +1,4 @@
-"""SES's API of version 2 over HTTP, told how to answer. What it is not told to do, the emulator does."""
+"""SES's API of version 2 over HTTP, told how to answer. What it is not told, an emulator says, where it has one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
+import uuid
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,11 @@ LONGEST_HANG_SECONDS = 30
 
 
 class SesServer(ThreadingHTTPServer):
-    """Passes on to the emulator what SES is asked, unless `error`, `drops` or `hangs` says otherwise; notes all."""
+    """Accepts what it is asked, or asks the emulator, unless `error`, `drops` or `hangs` says otherwise; notes all."""
 
     daemon_threads = True
 
-    def __init__(self, emulator: str) -> None:
+    def __init__(self, emulator: str = "") -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.emulator = emulator
         self.error: tuple[int, str, str] | None = None  # status, code, text
@@ -57,8 +58,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.server.error:
             status, code, text = self.server.error
             self._answer(status, json.dumps({"message": text}).encode(), {"x-amzn-ErrorType": code})
-        else:
+        elif self.server.emulator:
             self._pass_on(body)
+        else:
+            self._answer(200, json.dumps({"MessageId": str(uuid.uuid4())}).encode(), {})
 
     def _pass_on(self, body: bytes | None) -> None:
         headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
@@ -82,9 +85,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running(emulator: str) -> Iterator[SesServer]:
-    server = SesServer(emulator)
-    thread = threading.Thread(target=server.serve_forever)
+def running(server: SesServer) -> Iterator[SesServer]:
+    thread = threading.Thread(target=server.serve_forever, args=[0.01])
     thread.start()
     try:
         yield server

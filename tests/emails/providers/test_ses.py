@@ -30,7 +30,7 @@ def server(emulator: str) -> Iterator[SesServer]:
     ses = client("sesv2", settings, read_timeout=10, attempts=1)
     if "example.com" not in {found["IdentityName"] for found in ses.list_email_identities()["EmailIdentities"]}:
         ses.create_email_identity(EmailIdentity="example.com")
-    with running(emulator) as server:
+    with running(SesServer(emulator)) as server:
         yield server
 
 
