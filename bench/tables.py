@@ -58,9 +58,9 @@ class Table:
 
 ACTIONS: dict[str, Callable[[Table, Request], Result]] = {
     "DescribeTable": lambda table, _: {"Table": table.description},
-    # Nothing expires here; `provision` asks for it all the same.
-    "DescribeTimeToLive": lambda _, __: {"TimeToLiveDescription": {"TimeToLiveStatus": "DISABLED"}},
-    "UpdateTimeToLive": lambda _, request: {"TimeToLiveSpecification": request["TimeToLiveSpecification"]},
+    "DescribeTimeToLive": lambda _, __: {
+        "TimeToLiveDescription": {"TimeToLiveStatus": "ENABLED"}
+    },  # nothing lives long
     "GetItem": Table.get_item,
     "PutItem": Table.put_item,
     "UpdateItem": Table.update_item,
