@@ -35,6 +35,7 @@ class Room:
         self._changed = threading.Condition()
         self._limit = 0
         self._held = 0
+        self._asked_for = 0  # of what is held, by receives that are under way
         self._waiting: list[tuple[int, int]] = []
         self._tickets = count()
         self.sharers = 1
@@ -54,21 +55,28 @@ class Room:
         """Wait for room for a whole receive, and take it. Returns how much it is, or 0 once stopped.
 
         A receive is of 10 messages: less would make a busy consumer ask for one at a time. Where the limit is too small
-        for 10 a queue it is shared out, so that no queue's long poll starves another.
+        for 10 a queue it is shared out, so that no queue's long poll starves another; and while other receives are all
+        that takes room, as at the start, before every queue is known, what they leave is enough.
         """
         with self._changed:
             ticket = (-priority, next(self._tickets))
             self._waiting.append(ticket)
-            self._changed.wait_for(
-                lambda: stopped.is_set() or (min(self._waiting) == ticket and self._free() >= self._share())
-            )
+            self._changed.wait_for(lambda: stopped.is_set() or (min(self._waiting) == ticket and self._wanted() > 0))
             self._waiting.remove(ticket)
             self._changed.notify_all()
             if stopped.is_set():
                 return 0
-            share = self._share()
-            self._held += share
-            return share
+            wanted = self._wanted()
+            self._held += wanted
+            self._asked_for += wanted
+            return wanted
+
+    def received(self, wanted: int, count: int) -> None:
+        """Of the room that was taken, so much was needed."""
+        with self._changed:
+            self._asked_for -= wanted
+            self._held -= wanted - count
+            self._changed.notify_all()
 
     def add(self) -> None:
         """One more is held, whatever the limit."""
@@ -76,10 +84,10 @@ class Room:
             self._held += 1
 
     def give_back(self, count: int) -> None:
-        """So many are not held any more, or never came."""
+        """So many are not held any more."""
         with self._changed:
             self._held -= count
-            if self._free() >= self._share():
+            if self._wanted():
                 self._changed.notify_all()
 
     def wake(self) -> None:
@@ -87,11 +95,12 @@ class Room:
         with self._changed:
             self._changed.notify_all()
 
-    def _share(self) -> int:
-        return min(MAX_ENTRIES, max(1, self._limit // self.sharers)) if self._limit else MAX_ENTRIES
-
-    def _free(self) -> int:
-        return self._limit - self._held if self._limit else MAX_ENTRIES
+    def _wanted(self) -> int:
+        """How many messages a receive may ask for now."""
+        if not self._limit:
+            return MAX_ENTRIES
+        share, free = min(MAX_ENTRIES, max(1, self._limit // self.sharers)), self._limit - self._held
+        return share if free >= share else free if self._held == self._asked_for else 0
 
 
 class Pause:
@@ -169,7 +178,7 @@ class Poller:
             self._stopped.wait(pause.left())
             wanted = self._room.take(self._stopped, self._priority)
             if pause.left():  # it began while this waited for room
-                self._room.give_back(wanted)
+                self._room.received(wanted, 0)
                 continue
             if is_first:
                 self.parked = False
@@ -178,14 +187,14 @@ class Poller:
             try:
                 messages = self._receive(wanted, is_first)
             except Exception as error:  # noqa: BLE001 (a thread that ends receives nothing, and nobody would know)
-                self._room.give_back(wanted)
+                self._room.received(wanted, 0)
                 complain("cannot receive from %s, and keeps trying: %r", self.name, error)
                 failures += 1
                 self._stopped.wait(min(2.0 ** (failures - 1), LAST_BACKOFF_SECONDS))
                 continue
             failures = 0
             self.last_receive_at = time.time()
-            self._room.give_back(wanted - len(messages))
+            self._room.received(wanted, len(messages))
             if self._stopped.is_set():
                 self._room.give_back(len(messages))
                 self._give_back(messages)

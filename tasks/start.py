@@ -64,8 +64,8 @@ def stop_waiting(**_: Any) -> None:
 
 @worker_init.connect
 def prefetch_enough(sender: Any, **_: Any) -> None:
-    """Let a small pool prefetch a receive's messages of every queue: or one queue's poll would wait for another's."""
-    least = MESSAGES_A_RECEIVE * len(get_settings().queues)
+    """Let the pool be busy while every queue is polled: a poll holds room for what it may bring, and waits 20 s."""
+    least = sender.concurrency + MESSAGES_A_RECEIVE * len(get_settings().queues)
     sender.prefetch_multiplier = max(sender.prefetch_multiplier, math.ceil(least / sender.concurrency))
 
 

@@ -356,6 +356,7 @@ def flower(context: Path, **environment: str) -> dict[str, Any]:
     return in_image(context, SERVICES["flower"]["command"], SERVICES["flower"]["environment"] | environment)
 
 
+@pytest.mark.slow
 def test_flower_without_a_password_stops_and_says_what_to_set(context: Path) -> None:
     assert SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"] == "${FLOWER_BASIC_AUTH:-}"
     result = run(flower(context, FLOWER_BASIC_AUTH="", FLOWER_PORT=str(free_port())))
@@ -364,6 +365,7 @@ def test_flower_without_a_password_stops_and_says_what_to_set(context: Path) -> 
     assert "set FLOWER_BASIC_AUTH=user:password" in result.stderr
 
 
+@pytest.mark.slow
 def test_flower_is_healthy_and_asks_for_the_password(context: Path, wait_until: Callable[..., None]) -> None:
     port = free_port()
     options = flower(

@@ -109,6 +109,19 @@ def test_a_limit_below_ten_is_asked_for_whole(room: Room, start: Start, wait_unt
     wait_until(lambda: queue.asked == [4, 4])
 
 
+def test_a_queue_that_comes_later_is_not_starved_by_the_long_poll_of_the_first() -> None:
+    room, never = Room(), threading.Event()
+    room.limit = 16
+    assert room.take(never) == 10
+    room.sharers = 2
+    assert room.take(never) == 6, "nothing is held but what the other poll may bring"
+    room.received(10, 0)
+    assert room.take(never) == 8
+    room.received(6, 1)
+    room.add()
+    assert room._wanted() == 0, "messages are held: it waits for a whole share"
+
+
 def test_a_raised_limit_wakes_it(room: Room, start: Start, wait_until: Callable[..., None]) -> None:
     room.limit = 10
     queue = Queue(messages=100)

@@ -18,6 +18,8 @@ from tests.celery_sqs.conftest import Queues
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.slow
+
 CANNOT_RESIZE = "cannot grow or shrink"
 CANNOT_STOP = "cannot stop what runs"
 INSPECTIONS = ("ping", "active", "reserved", "scheduled", "stats", "registered", "active_queues", "conf")
@@ -33,7 +35,7 @@ class Cluster:
     def start(self, *names: str, pool: str = "threads", concurrency: int = 2, **environment: str) -> None:
         for name in names:
             self.queues.start(
-                "-n", f"{name}@test", "-P", pool, "-c", str(concurrency), "--prefetch-multiplier", "20", **environment
+                "-n", f"{name}@test", "-P", pool, "-c", str(concurrency), "--prefetch-multiplier", "40", **environment
             )
         wanted = {f"{name}@test" for name in names}
         deadline = time.monotonic() + 60
@@ -184,7 +186,6 @@ def test_a_task_that_waits_in_a_worker_can_be_revoked(cluster: Cluster, wait_unt
     assert cluster.queues.lines()["revoked"] == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["gevent", "prefork"])
 def test_pools_that_can_are_told(cluster: Cluster, pool: str, wait_until: Callable[..., None]) -> None:
     def size() -> int:
@@ -205,7 +206,6 @@ def test_pools_that_can_are_told(cluster: Cluster, pool: str, wait_until: Callab
     assert cluster.queues.lines()["end long"] == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["threads", "gevent"])
 def test_a_worker_that_is_told_to_shut_down_takes_its_queue_with_it(cluster: Cluster, pool: str) -> None:
     cluster.start("one", pool=pool)
@@ -216,7 +216,6 @@ def test_a_worker_that_is_told_to_shut_down_takes_its_queue_with_it(cluster: Clu
     assert cluster.control_queues("celery-pidbox") == []
 
 
-@pytest.mark.slow
 def test_what_a_killed_worker_leaves_is_reaped_after_its_lease(cluster: Cluster) -> None:
     cluster.start("one")
     (worker,) = cluster.queues.workers
@@ -249,7 +248,6 @@ def celery(cluster: Cluster, *arguments: str, folder: Path) -> subprocess.Popen[
     )
 
 
-@pytest.mark.slow
 def test_celery_status_names_the_workers(three: Cluster, tmp_path: Path) -> None:
     output, _ = celery(three, "status", "--timeout", "10", folder=tmp_path).communicate(timeout=120)
     assert "3 nodes online." in output, output
@@ -292,7 +290,6 @@ def test_one_option_turns_all_of_it_off_and_the_worker_says_so(
     wait_until(lambda: cluster.queues.lines()["works all the same"])
 
 
-@pytest.mark.slow
 def test_they_work_beside_predefined_queues_whose_credentials_nobody_sees(
     cluster: Cluster, wait_until: Callable[..., None]
 ) -> None:
