@@ -46,10 +46,10 @@ def record_callback(self: Task, body: str) -> str:
     except EmailUnknown:
         raise Reject(Reason("EmailNotFound", "the email that the callback is about has no row")) from None
     except StoreUnavailable as error:
-        delay = wait_for_store(self)
-        logger.info("waits %.1f s: %s", delay, error)
+        later = wait_for_store(self, error)
+        logger.info("waits %.1f s: %s", later.seconds, later.reason)
         # Celery would write the body, which has addresses, into the copy's repr, and so into events.
-        raise self.retry(countdown=delay, argsrepr=self.request.argsrepr) from None
+        raise self.retry(countdown=later.seconds, argsrepr=self.request.argsrepr) from None
     said = ", ".join(sorted({event.type for event in events}))
     logger.info("%s: %s", said, outcome)
     return f"{said}: {outcome}"

@@ -13,7 +13,7 @@ from structlog.contextvars import bind_contextvars
 
 from celery_sqs import Reason
 from celery_sqs.poller import pause
-from emails.backoff import full_jitter
+from emails import waits
 from emails.delivery import Delivery, EmailNotFound, Finished, Later
 from emails.message import InvalidMessage, parse_message
 from emails.store import StoreRefused, StoreUnavailable
@@ -31,8 +31,6 @@ logger = get_task_logger(__name__)
 
 Outcome = TypeVar("Outcome", bound="Ready | Finished")
 
-FIRST_WAIT_SECONDS = 1
-LONGEST_WAIT_SECONDS = 900
 PAUSE_SECONDS = 10
 
 
@@ -94,27 +92,21 @@ def _attempt(task: Task, email_id: str, missing_since: float | None, step: Calla
         outcome = step(email_id)
     except EmailNotFound:
         now_missing_since = missing_since or time.time()
-        outcome = _wait_for_row(time.time() - now_missing_since)
+        wait = waits.for_row(time.time() - now_missing_since, get_settings().missing_row_wait)
+        if isinstance(wait, Reason):
+            raise Reject(wait) from None
+        outcome = wait
     except StoreUnavailable as error:
-        outcome = Later(wait_for_store(task), str(error))
+        outcome = wait_for_store(task, error)
     if isinstance(outcome, Later):
         logger.info("waits %.1f s: %s", outcome.seconds, outcome.reason)
-        # A longer wait looks at the row every quarter of an hour: somebody may have changed it.
-        delay = min(outcome.seconds, LONGEST_WAIT_SECONDS)
-        raise task.retry((email_id, now_missing_since), countdown=delay)
+        raise task.retry((email_id, now_missing_since), countdown=min(outcome.seconds, waits.LONGEST_SECONDS))
     if isinstance(outcome, Finished):
         logger.info(outcome.outcome)
     return outcome
 
 
-def wait_for_store(task: Task) -> float:
-    """How long a task's copy waits while DynamoDB is away: for as long as that lasts, and counted nowhere."""
+def wait_for_store(task: Task, error: StoreUnavailable) -> Later:
+    """What a task does while DynamoDB is away."""
     pause.begin(PAUSE_SECONDS)  # others need not come to see the same
-    return full_jitter(task.request.retries + 1, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
-
-
-def _wait_for_row(waited: float) -> Later:
-    longest = get_settings().missing_row_wait
-    if waited >= longest:
-        raise Reject(Reason("EmailNotFound", f"no row came in {longest:g} seconds"))
-    return Later(min(max(waited, FIRST_WAIT_SECONDS), longest - waited), "it has no row yet")
+    return waits.for_store(task.request.retries + 1, str(error))

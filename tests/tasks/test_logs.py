@@ -15,6 +15,7 @@ from billiard.util import get_logger as get_multiprocessing_logger
 from celery.exceptions import Reject
 from celery.worker.consumer.consumer import INVALID_TASK_ERROR, MESSAGE_DECODE_ERROR, UNKNOWN_FORMAT, UNKNOWN_TASK_ERROR
 
+from emails.logs import QUOTES_EMAILS
 from settings import get_settings
 from tasks import logs
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     Lines = Callable[[], list[dict[str, Any]]]
 
-LOGGERS = [logging.root, *map(logging.getLogger, (*logs.TELL_TOO_MUCH_AT_DEBUG, *logs.TELL_WHAT_THE_OUTCOME_TELLS))]
+TELL_TOO_MUCH_AT_DEBUG = (QUOTES_EMAILS, logs.QUOTES_ARGUMENTS)
+LOGGERS = [logging.root, *map(logging.getLogger, (*TELL_TOO_MUCH_AT_DEBUG, *logs.TELL_WHAT_THE_OUTCOME_TELLS))]
 
 
 @pytest.fixture(autouse=True)
@@ -97,11 +99,11 @@ def test_the_level_of_the_command_line_is_kept(lines: Lines) -> None:
 
 def test_at_debug_celerys_own_lines_are_there_and_what_quotes_emails_is_not(tmp_path: Path) -> None:
     logs.set_up(logging.DEBUG, str(tmp_path / "log"))
-    for name in (*logs.TELL_WHAT_THE_OUTCOME_TELLS, *logs.TELL_TOO_MUCH_AT_DEBUG):
+    for name in (*logs.TELL_WHAT_THE_OUTCOME_TELLS, *TELL_TOO_MUCH_AT_DEBUG):
         logging.getLogger(name).debug("by %s", name)
     written = (tmp_path / "log").read_text()
     assert [f"by {name}" in written for name in logs.TELL_WHAT_THE_OUTCOME_TELLS] == [True, True]
-    assert [f"by {name}" in written for name in logs.TELL_TOO_MUCH_AT_DEBUG] == [False, False]
+    assert [f"by {name}" in written for name in TELL_TOO_MUCH_AT_DEBUG] == [False, False]
 
 
 def test_an_exception_is_its_frames_and_types_without_a_text(lines: Lines) -> None:

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+
+from celery_sqs import Reason
+from emails import waits
+from emails.delivery import Later
+
+
+@pytest.mark.parametrize(("waited", "seconds"), [(0, 1), (1, 1), (20, 20), (40, 20), (59.5, 0.5)])
+def test_a_row_is_waited_for_twice_as_long_each_time_and_no_longer_than_allowed(waited: float, seconds: float) -> None:
+    assert waits.for_row(waited, longest=60) == Later(seconds, "it has no row yet")
+
+
+def test_a_row_that_did_not_come_is_a_dead_letters_reason() -> None:
+    assert waits.for_row(60, longest=60) == Reason("EmailNotFound", "no row came in 60 seconds")
+
+
+def test_dynamodb_is_waited_for_at_most_a_quarter_of_an_hour_at_a_time() -> None:
+    delays = [waits.for_store(attempt=1000, why="away").seconds for _ in range(100)]
+    assert 450 < max(delays) <= 900
