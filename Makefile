@@ -1,10 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench chaos check format emulator provision worker flower enqueue put status lock clean
+.PHONY: help demo test test-slow bench chaos check format emulator provision worker flower enqueue put status email_lambda.zip invoke lock clean
 
 PYTHON ?= python3
 PORT ?= 4566
 EMAILS ?= 2000
 N ?= 1000
+ARCH ?= x86_64
+HANDLER ?= email_lambda.main.send_emails
 UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 RUN := $(UV) run --no-sync
@@ -14,7 +16,7 @@ export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z_.-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/installed ## Run the whole journey on the embedded emulator: make demo, or with an inbox SMTP=localhost:1025
 	@$(RUN) email-service demo $(if $(SMTP),--smtp $(SMTP))
@@ -63,6 +65,12 @@ put: .venv/installed ## Write an email's row: make put ROW=email.json
 
 status: .venv/installed ## Tell an email's story: make status EMAIL_ID=test-1
 	@$(RUN) email-service status $(EMAIL_ID)
+
+email_lambda.zip: .venv/installed ## Build the Lambda functions for this Python: make email_lambda.zip ARCH=arm64
+	@$(RUN) python -m infrastructure.email_lambda_zip --arch $(ARCH)
+
+invoke: .venv/installed ## Call the zip by Lambda's own client: echo '{"Records": []}' | make invoke
+	@$(RUN) python -m infrastructure.lambda_runtime $(HANDLER)
 
 lock: $(UV) ## Resolve the dependencies anew
 	@$(UV) lock

@@ -20,12 +20,19 @@ class Reason(NamedTuple):
 
 
 def with_reason(body: str, attributes: Mapping[str, Mapping[str, Any]], reason: Reason) -> dict[str, dict[str, Any]]:
-    """The message attributes `Reason` and `Detail`, and as many of the message's own as still fit beside the body.
+    """The message attributes `Reason` and `Detail`, and as many of the message's own as still fit beside the body."""
+    ours = {"Reason": string_attribute(reason.code), "Detail": string_attribute(reason.detail)}
+    return fitting(body, ours, attributes)
 
-    A message may have 10 attributes, and 1 MiB with them (SQS Developer Guide, "Amazon SQS message quotas"): what does
-    not fit is left out, the message's own attributes first.
+
+def fitting(
+    body: str, ours: Mapping[str, Mapping[str, Any]], attributes: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The message attributes that fit beside the body, ours first.
+
+    A message may have 10 attributes, and 1 MiB with them (SQS Developer Guide, "Amazon SQS message quotas").
     """
-    wanted = {"Reason": _string(reason.code), "Detail": _string(reason.detail)}
+    wanted = {name: dict(value) for name, value in ours.items()}
     wanted |= {name: dict(value) for name, value in attributes.items() if name not in wanted}
     kept: dict[str, dict[str, Any]] = {}
     room = MAX_MESSAGE_BYTES - len(body.encode())
@@ -49,5 +56,6 @@ def attribute_bytes(name: str, value: Mapping[str, Any]) -> int:
     return len(name.encode()) + len(value["DataType"].encode()) + len(content)
 
 
-def _string(text: str) -> dict[str, str]:
+def string_attribute(text: str) -> dict[str, str]:
+    """A message attribute of type String."""
     return {"DataType": "String", "StringValue": text}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from decimal import Decimal
@@ -118,8 +119,11 @@ class Delivery:
         """Judge the row: may it be sent? Settles what needs no send."""
         return self._follow(email_id, self._judge(self._get(email_id)))
 
-    def send(self, email_id: str) -> Later | Finished:
-        """Claim the email, send what the claim returned, record what became of it."""
+    def send(self, email_id: str, ends_at: float = math.inf) -> Later | Finished:
+        """Claim the email, send what the claim returned, record what became of it.
+
+        Gives the claim up where the process may end (`ends_at`, epoch seconds) before the provider has answered.
+        """
         if self._rate and not self._rate.wait():
             return Later(1, "the worker stopped before its turn came")
         try:
@@ -131,7 +135,7 @@ class Delivery:
             return ROW_CHANGED if isinstance(outcome, Ready) else outcome
         verdict = self._judge_content(claim.row)
         if isinstance(verdict, Ready):
-            return self._send(verdict.email, claim)
+            return self._send(verdict.email, claim, ends_at)
         if isinstance(verdict, Later):
             return self._give_back(claim, verdict.seconds, verdict.reason, counted=False)
         reason = verdict.reason
@@ -195,13 +199,14 @@ class Delivery:
             return f"SendVia: names none of the providers {', '.join(self._providers)}"
         return attachments.refusal(email, self._settings.attachment_prefixes)
 
-    def _send(self, email: Email, claim: Claim) -> Later | Finished:
+    def _send(self, email: Email, claim: Claim, ends_at: float) -> Later | Finished:
         bind_contextvars(sends=int(email.attempts))
         provider = self.provider(email)
+        ends_at = min(claim.expires_at, ends_at)
         try:
             if self._s3:
-                email = attachments.fetch(self._s3, email, claim.expires_at - max(S3_SECONDS, provider.longest_send))
-            if claim.expires_at - time.time() < provider.longest_send:
+                email = attachments.fetch(self._s3, email, ends_at - max(S3_SECONDS, provider.longest_send))
+            if ends_at - time.time() < provider.longest_send:
                 return self._give_back(claim, 0, "the claim took too long to reach the provider", counted=False)
             receipt = _send_by(provider, email)
         except TemporaryError as error:

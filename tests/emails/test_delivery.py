@@ -800,6 +800,19 @@ def test_a_claim_that_took_too_long_is_given_back_uncounted_before_the_first_byt
     assert stands(store, row)["Attempts"] == 1
 
 
+def test_a_process_that_may_end_before_the_provider_answers_gives_the_claim_back(
+    store: EmailStore, settings: Settings, clock: Clock, provider: Recorder, row: dict[str, Any]
+) -> None:
+    store.put(row)
+    delivery = Delivery(store, {"stub": provider}, settings)
+    outcome = delivery.send(row["EmailId"], ends_at=clock.time() + Recorder.longest_send - 0.1)
+    assert isinstance(outcome, Later)
+    assert provider.sent == []
+    assert (stands(store, row)["EmailStatus"], stands(store, row)["Attempts"]) == ("Pending", 0)
+    ends_at = clock.time() + Recorder.longest_send + 0.1
+    assert delivery.send(row["EmailId"], ends_at=ends_at) == Finished("Sent")
+
+
 # DynamoDB is throttled or away.
 
 

@@ -1,3 +1,4 @@
 from tests.celery_sqs.conftest import queues
+from tests.email_lambda.conftest import mapping
 
-__all__ = ["queues"]
+__all__ = ["mapping", "queues"]

@@ -1,0 +1,19 @@
+"""What AWS Lambda calls, made once for many events."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from email_lambda.batch import Batch
+from email_lambda.send_emails import SendEmail
+from emails.logs import formatter, write_by
+from settings import get_settings
+from settings.aws import client
+
+_settings = get_settings()
+write_by(logging.StreamHandler(sys.stdout), logging.INFO, formatter(_settings.log_format))
+
+send_emails = Batch(
+    SendEmail.from_settings(_settings), client("sqs", _settings), missing_row_wait=_settings.missing_row_wait
+)

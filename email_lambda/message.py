@@ -1,0 +1,95 @@
+"""A message as Lambda's event source mapping for SQS hands it over, and what its copies carry."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from celery_sqs.dead_letters import fitting, string_attribute
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from celery_sqs import Reason
+
+WAIT_ATTRIBUTE = "Wait"
+ONE_OF_OURS = ("Reason", "Detail", WAIT_ATTRIBUTE)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """How long an email has waited already. Its message's delayed copies carry it."""
+
+    message_id: str
+    """With which the email's journey began."""
+    attempt: int
+    """How often it was taken up, this time included."""
+    missing_since: float | None = None
+    """Since when it has no row, in epoch seconds."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """What a copy of ours carries, or None: whoever may send to the queue can write the attribute."""
+        try:
+            wait = cls(**json.loads(text))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        types = {"message_id": str, "attempt": int, "missing_since": int | float | None}
+        if not all(isinstance(getattr(wait, name), kind) for name, kind in types.items()):
+            return None
+        # Missing since tomorrow, it would be waited for until then.
+        return wait if wait.missing_since is None or wait.missing_since <= time.time() else None
+
+
+class Message:
+    """One record of an event.
+
+    Source of its form: AWS Lambda Developer Guide, "Using Lambda with Amazon SQS".
+    """
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self.body: str = record["body"]
+        self.receipt_handle: str = record["receiptHandle"]
+        self.queue: str = record["eventSourceARN"].rpartition(":")[2]
+        self._id: str = record["messageId"]
+        self._group: str | None = record["attributes"].get("MessageGroupId")  # of a fair queue's message, too
+        self._attributes = {name: _attribute(value) for name, value in record.get("messageAttributes", {}).items()}
+        if self.is_fifo:  # it waits without copies, and SQS counts
+            receives = int(record["attributes"]["ApproximateReceiveCount"])
+            first = int(record["attributes"]["ApproximateFirstReceiveTimestamp"]) / 1000
+            self.wait = Wait(self._id, receives, first)
+        else:
+            carried = self._attributes.get(WAIT_ATTRIBUTE, {}).get("StringValue", "")
+            self.wait = Wait.parse(carried) or Wait(self._id, 1)
+
+    @property
+    def is_fifo(self) -> bool:
+        return self.queue.endswith(".fifo")
+
+    def copy(self, wait: Wait) -> dict[str, Any] | None:
+        """The parameters of SendMessage for a copy that carries `wait`, or None where no room is left for it."""
+        parameters = self._copy({WAIT_ATTRIBUTE: string_attribute(json.dumps(asdict(wait)))})
+        return parameters if WAIT_ATTRIBUTE in parameters["MessageAttributes"] else None
+
+    def dead_letter(self, reason: Reason) -> dict[str, Any]:
+        """The parameters of SendMessage for the dead-letter queue."""
+        parameters = self._copy({"Reason": string_attribute(reason.code), "Detail": string_attribute(reason.detail)})
+        if self.is_fifo:
+            parameters["MessageDeduplicationId"] = self._id
+        return parameters
+
+    def _copy(self, ours: dict[str, Any]) -> dict[str, Any]:
+        # Without the wait: what is sent back from the dead letters begins anew.
+        producers = {name: value for name, value in self._attributes.items() if name not in ONE_OF_OURS}
+        parameters = {"MessageBody": self.body, "MessageAttributes": fitting(self.body, ours, producers)}
+        return parameters | ({"MessageGroupId": self._group} if self._group else {})
+
+
+def _attribute(value: Mapping[str, Any]) -> dict[str, Any]:
+    """As boto3 has it."""
+    if value.get("binaryValue") is not None:
+        return {"DataType": value["dataType"], "BinaryValue": base64.b64decode(value["binaryValue"])}
+    return {"DataType": value["dataType"], "StringValue": value.get("stringValue") or ""}

@@ -1,0 +1,39 @@
+"""What is done about a raw message: the email it names is judged, claimed, sent and recorded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from structlog.contextvars import bind_contextvars
+
+from emails.delivery import Delivery, Ready
+from emails.message import parse_message
+from emails.providers import load_providers
+from emails.store import EmailStore
+from settings.aws import client
+
+if TYPE_CHECKING:
+    from emails.delivery import Finished, Later
+    from settings import Settings
+
+
+class SendEmail:
+    """A step of a Batch."""
+
+    def __init__(self, delivery: Delivery, longest_send: float) -> None:
+        self._delivery = delivery
+        self.longest = longest_send
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        providers = load_providers(settings)
+        store = EmailStore(client("dynamodb", settings), settings.table)
+        longest = max(provider.longest_send for provider in providers.values())
+        return cls(Delivery(store, providers, settings), longest)
+
+    def __call__(self, body: str, ends_at: float) -> Later | Finished:
+        email_id = parse_message(body)
+        bind_contextvars(email_id=email_id)
+        # A read first: a row that is not to be sent now would cost a claim, and a write that takes the claim back.
+        verdict = self._delivery.load(email_id)
+        return self._delivery.send(email_id, ends_at) if isinstance(verdict, Ready) else verdict

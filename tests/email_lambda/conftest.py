@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import base64
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from settings.model import dead_letter_queue
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+    from settings import Settings
+
+
+def context(seconds: float = 60) -> Any:
+    """Lambda's, with so much time left."""
+    return SimpleNamespace(aws_request_id="request-1", get_remaining_time_in_millis=lambda: int(seconds * 1000))
+
+
+def record(message: dict[str, Any], queue: str) -> dict[str, Any]:
+    """A message as boto3 receives it → as Lambda's event source mapping hands it over."""
+    return {
+        "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
+        "body": message["Body"],
+        "attributes": message["Attributes"],
+        "messageAttributes": {
+            name: {
+                "stringValue": value.get("StringValue"),
+                "binaryValue": base64.b64encode(value["BinaryValue"]).decode() if "BinaryValue" in value else None,
+                "dataType": value["DataType"],
+            }
+            for name, value in message.get("MessageAttributes", {}).items()
+        },
+        "eventSource": "aws:sqs",
+        "eventSourceARN": f"arn:aws:sqs:us-east-1:000000000000:{queue}",
+    }
+
+
+class Mapping:
+    """Lambda's event source mapping of one queue, as far as one event goes."""
+
+    def __init__(self, sqs: SQSClient, queue: str) -> None:
+        self._sqs = sqs
+        self.queue = queue
+        self.url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+        self._kept: list[Any] = []
+
+    def send(self, *bodies: str, **parameters: Any) -> list[str]:
+        """Put bodies on the queue; gives their MessageIds."""
+        return [
+            self._sqs.send_message(QueueUrl=self.url, MessageBody=body, **parameters)["MessageId"] for body in bodies
+        ]
+
+    def receive(self) -> list[Any]:
+        answer = self._sqs.receive_message(
+            QueueUrl=self.url,
+            MaxNumberOfMessages=10,
+            MessageAttributeNames=["All"],
+            MessageSystemAttributeNames=["All"],
+        )
+        return [dict(message) for message in answer.get("Messages", [])]
+
+    def events(self) -> list[dict[str, Any]]:
+        """What is on the queue, as events of one message each."""
+        return [{"Records": [record(message, self.queue)]} for message in self.receive()]
+
+    def invoke(self, function: Any, seconds: float = 60) -> list[str]:
+        """Hand over what is on the queue, delete what the function settled. Gives the ids that come back."""
+        messages = self.receive()
+        answer = function({"Records": [record(message, self.queue) for message in messages]}, context(seconds))
+        back = [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+        for message in messages:
+            if message["MessageId"] in back:
+                self._kept.append(message)
+            else:
+                self._sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
+        return back
+
+    def come_back(self) -> None:
+        """Let the visibility time-out of what was not settled be over."""
+        for message in self._kept:
+            self._sqs.change_message_visibility(
+                QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+            )
+        self._kept.clear()
+
+    def dead_letters(self) -> list[Any]:
+        return Mapping(self._sqs, dead_letter_queue(self.queue)).receive()
+
+    def delayed(self) -> int:
+        """How many messages wait there."""
+        name: Any = "ApproximateNumberOfMessagesDelayed"
+        return int(self._sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=[name])["Attributes"][name])
+
+
+@pytest.fixture
+def mapping(sqs: SQSClient, settings: Settings) -> Mapping:
+    return Mapping(sqs, settings.queue)
+
+
+@pytest.fixture
+def fifo(sqs: SQSClient, settings: Settings) -> Mapping:
+    """Of a FIFO queue."""
+    for name in (f"{settings.queue}.fifo", f"{settings.queue}_dlq.fifo"):
+        sqs.create_queue(QueueName=name, Attributes={"FifoQueue": "true", "ContentBasedDeduplication": "true"})
+    return Mapping(sqs, f"{settings.queue}.fifo")

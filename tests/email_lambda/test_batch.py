@@ -1,0 +1,290 @@
+"""What becomes of each message of an event. The queues are real, what is done about a body is told by the test."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from email_lambda.batch import Batch, TimeoutTooShort
+from email_lambda.message import WAIT_ATTRIBUTE
+from emails.delivery import EmailNotFound, Finished, Later
+from emails.message import InvalidMessage
+from emails.store import StoreRefused, StoreUnavailable
+from tests.email_lambda.conftest import Mapping, context, record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mypy_boto3_sqs import SQSClient
+
+SECRET = "ada@example.com"
+
+
+class Step:
+    """Does about each body what it is told; a body that it knows nothing of is done."""
+
+    def __init__(self, longest: float = 5, **told: Any) -> None:
+        self.longest = longest
+        self.told = told
+        self.seen: list[str] = []
+
+    def __call__(self, body: str, ends_at: float) -> Later | Finished:
+        self.seen.append(body)
+        told = self.told.get(body, Finished("Sent"))
+        if isinstance(told, Exception):
+            raise told
+        if callable(told):
+            told()
+        return told if isinstance(told, Later | Finished) else Finished("Sent")
+
+
+@pytest.fixture
+def function(sqs: SQSClient) -> Callable[..., Batch]:
+    def make(step: Step, missing_row_wait: float = 60) -> Batch:
+        return Batch(step, sqs, missing_row_wait=missing_row_wait)
+
+    return make
+
+
+@pytest.fixture
+def sent(sqs: SQSClient, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The parameters of each SendMessage of the test's client."""
+    seen: list[dict[str, Any]] = []
+    send = sqs.send_message
+    monkeypatch.setattr(sqs, "send_message", lambda **parameters: (seen.append(parameters), send(**parameters))[1])
+    return seen
+
+
+def test_an_event_without_messages_is_answered(function: Callable[..., Batch]) -> None:
+    assert function(Step())({"Records": []}, context()) == {"batchItemFailures": []}
+
+
+def test_what_is_settled_is_done(function: Callable[..., Batch], mapping: Mapping) -> None:
+    mapping.send("a", "b")
+    step = Step()
+    assert mapping.invoke(function(step)) == []
+    assert sorted(step.seen) == ["a", "b"]
+
+
+def test_an_email_that_has_to_wait_waits_as_a_delayed_copy(
+    function: Callable[..., Batch], mapping: Mapping, sent: list[dict[str, Any]]
+) -> None:
+    mapping.send("later", MessageAttributes={"traceparent": {"DataType": "String", "StringValue": "00-1-2-01"}})
+    sent.clear()
+    assert mapping.invoke(function(Step(later=Later(7.2, "it is not due yet")))) == []
+    assert mapping.delayed() == 1
+    (copy,) = sent
+    assert (copy["MessageBody"], copy["DelaySeconds"]) == ("later", 8)
+    assert copy["MessageAttributes"]["traceparent"]["StringValue"] == "00-1-2-01"
+
+
+def test_a_long_wait_hops(function: Callable[..., Batch], mapping: Mapping, sent: list[dict[str, Any]]) -> None:
+    mapping.send("later")
+    sent.clear()
+    mapping.invoke(function(Step(later=Later(10**6, "it is not due yet"))))
+    assert [copy["DelaySeconds"] for copy in sent] == [900]
+
+
+def test_a_copy_that_sqs_does_not_confirm_leaves_the_message_where_it_is(
+    function: Callable[..., Batch], mapping: Mapping, sqs: SQSClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later, _ = mapping.send("later", "other")
+
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "ThrottlingException"}}, "SendMessage")
+
+    monkeypatch.setattr(sqs, "send_message", refuse)
+    assert mapping.invoke(function(Step(later=Later(1, "busy")))) == [later]
+
+
+def test_all_of_an_event_may_come_back(
+    function: Callable[..., Batch], mapping: Mapping, sqs: SQSClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = mapping.send("later")
+    monkeypatch.setattr(sqs, "send_message", lambda **_: 1 / 0)
+    assert mapping.invoke(function(Step(later=Later(1, "busy")))) == ids
+
+
+def test_a_body_that_is_not_understood_is_a_dead_letter_unchanged_with_its_reason(
+    function: Callable[..., Batch], mapping: Mapping
+) -> None:
+    mapping.send("bad", MessageAttributes={"mine": {"DataType": "Binary", "BinaryValue": b"\0\1"}})
+    assert mapping.invoke(function(Step(bad=InvalidMessage("NotJson", "the body is not JSON")))) == []
+    (letter,) = mapping.dead_letters()
+    assert letter["Body"] == "bad"
+    attributes = letter["MessageAttributes"]
+    assert attributes["Reason"]["StringValue"] == "NotJson"
+    assert attributes["Detail"]["StringValue"] == "the body is not JSON"
+    assert attributes["mine"]["BinaryValue"] == b"\0\1"
+
+
+@pytest.mark.parametrize("error", [KeyError(SECRET), StoreRefused("too large")])
+def test_what_nobody_foresaw_is_a_dead_letter_without_its_text(
+    function: Callable[..., Batch], mapping: Mapping, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    mapping.send("crash")
+    assert mapping.invoke(function(Step(crash=error))) == []
+    (letter,) = mapping.dead_letters()
+    reason = letter["MessageAttributes"]["Reason"]["StringValue"]
+    assert (reason, SECRET in str(letter["MessageAttributes"])) == (type(error).__name__, False)
+    assert SECRET not in caplog.messages[0]
+
+
+def test_a_row_that_does_not_come_is_waited_for_across_copies_and_then_a_dead_letter(
+    function: Callable[..., Batch],
+    mapping: Mapping,
+    sent: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, ahead = time.time(), 0.0
+    monkeypatch.setattr("email_lambda.batch.time.time", lambda: start + ahead)
+    batch = function(Step(none=EmailNotFound()))
+    mapping.send("none")
+    (message,) = mapping.receive()
+    delays: list[int] = []
+    while True:
+        assert batch({"Records": [record(message, mapping.queue)]}, context()) == {"batchItemFailures": []}
+        copy = sent[-1]
+        if "DelaySeconds" not in copy:
+            break
+        delays.append(copy["DelaySeconds"])
+        ahead += delays[-1]
+        message |= {"Body": copy["MessageBody"], "MessageAttributes": copy["MessageAttributes"]}
+    assert delays == [1, 1, 2, 4, 8, 16, 28]
+    (letter,) = mapping.dead_letters()
+    assert letter["MessageAttributes"]["Reason"]["StringValue"] == "EmailNotFound"
+    assert WAIT_ATTRIBUTE not in letter["MessageAttributes"], "sent back, it would be a dead letter at once"
+
+
+def test_who_writes_a_wait_into_a_message_does_not_make_it_wait_for_ever(
+    function: Callable[..., Batch], mapping: Mapping, sent: list[dict[str, Any]]
+) -> None:
+    carried = json.dumps({"message_id": "mine", "attempt": 1, "missing_since": 1e18})
+    mapping.send("none", MessageAttributes={WAIT_ATTRIBUTE: {"DataType": "String", "StringValue": carried}})
+    mapping.invoke(function(Step(none=EmailNotFound())))
+    assert json.loads(sent[-1]["MessageAttributes"][WAIT_ATTRIBUTE]["StringValue"])["missing_since"] <= time.time()
+
+
+def test_while_dynamodb_is_away_messages_wait_longer_each_time_and_are_no_dead_letters(
+    function: Callable[..., Batch], mapping: Mapping, sent: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emails.backoff.random.uniform", lambda _, most: most)
+    carried = json.dumps({"message_id": "first", "attempt": 1000, "missing_since": None})
+    mapping.send("away", MessageAttributes={WAIT_ATTRIBUTE: {"DataType": "String", "StringValue": carried}})
+    sent.clear()
+    assert mapping.invoke(function(Step(away=StoreUnavailable("away")))) == []
+    (copy,) = sent
+    assert copy["DelaySeconds"] == 900
+    assert json.loads(copy["MessageAttributes"][WAIT_ATTRIBUTE]["StringValue"])["attempt"] == 1001
+    assert mapping.dead_letters() == []
+
+
+def test_without_time_for_a_send_the_rest_comes_back_untouched(
+    function: Callable[..., Batch], mapping: Mapping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, ahead = time.time(), 0.0
+    monkeypatch.setattr("email_lambda.batch.time.time", lambda: start + ahead)
+
+    def take_long() -> None:
+        nonlocal ahead
+        ahead += 50.1
+
+    bodies = ["first", "second", "third"]
+    ids = mapping.send(*bodies)
+    step = Step(first=take_long, second=take_long, third=take_long)
+    back = mapping.invoke(function(step), seconds=60)
+    assert len(step.seen) == 1
+    assert back == [each for each, body in zip(ids, bodies, strict=True) if body not in step.seen]
+
+
+def test_a_function_whose_timeout_is_shorter_than_a_send_says_so(
+    function: Callable[..., Batch], mapping: Mapping
+) -> None:
+    mapping.send("a")
+    with pytest.raises(TimeoutTooShort, match="should be at least 65 seconds"):
+        mapping.invoke(function(Step(longest=60)), seconds=60)
+
+
+def test_a_message_too_large_to_carry_its_wait_stays_on_its_queue(
+    function: Callable[..., Batch], mapping: Mapping
+) -> None:
+    body = " " * 1_048_500
+    ids = mapping.send(body)
+    assert mapping.invoke(function(Step(**{body: EmailNotFound()}))) == ids
+
+
+# FIFO.
+
+
+def test_on_fifo_a_wait_holds_what_follows_in_its_group_and_nothing_else(
+    function: Callable[..., Batch], fifo: Mapping, sqs: SQSClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden: list[float] = []
+    change = sqs.change_message_visibility
+    monkeypatch.setattr(
+        sqs, "change_message_visibility", lambda **p: (hidden.append(p["VisibilityTimeout"]), change(**p))[1]
+    )
+    first, second = fifo.send("first", "second", MessageGroupId="one")
+    fifo.send("other", MessageGroupId="two")
+    step = Step(first=Later(20.5, "it is not due yet"))
+    assert fifo.invoke(function(step)) == [first, second]
+    assert sorted(step.seen) == ["first", "other"]
+    assert hidden == [21]
+
+
+def test_on_fifo_messages_come_again_in_their_order(function: Callable[..., Batch], fifo: Mapping) -> None:
+    fifo.send("first", "second", MessageGroupId="one")
+    step = Step(first=Later(0, "the row changed meanwhile"))
+    fifo.invoke(function(step))
+    del step.told["first"]
+    fifo.come_back()
+    assert fifo.invoke(function(step)) == []
+    assert step.seen == ["first", "first", "second"]
+
+
+def test_on_fifo_sqs_counts_how_long_a_row_is_missing(function: Callable[..., Batch], fifo: Mapping) -> None:
+    (message_id,) = fifo.send("none", MessageGroupId="one")
+    assert fifo.invoke(function(Step(none=EmailNotFound()))) == [message_id]
+    fifo.come_back()
+    assert fifo.invoke(function(Step(none=EmailNotFound()), missing_row_wait=0)) == []
+    (letter,) = fifo.dead_letters()
+    assert letter["MessageAttributes"]["Reason"]["StringValue"] == "EmailNotFound"
+    assert letter["Attributes"]["MessageGroupId"] == "one"
+
+
+# Logs.
+
+
+def test_each_line_says_whose_it_is_and_none_quotes_a_body(
+    function: Callable[..., Batch], mapping: Mapping, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    class Watch(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            from structlog.contextvars import get_contextvars  # noqa: PLC0415
+
+            seen.append({"event": record.getMessage(), **get_contextvars()})
+
+    caplog.set_level(logging.INFO)
+    (message_id,) = mapping.send(SECRET)
+    logger = logging.getLogger("email_lambda.batch")
+    watch = Watch()
+    logger.addHandler(watch)
+    try:
+        mapping.invoke(function(Step(**{SECRET: InvalidMessage("NotJson", "the body is not JSON")})))
+    finally:
+        logger.removeHandler(watch)
+    assert seen == [
+        {
+            "event": "dead letter: NotJson: the body is not JSON",
+            "request_id": "request-1",
+            "message_id": message_id,
+            "attempt": 1,
+        }
+    ]

@@ -1,0 +1,73 @@
+"""What a message's copies carry."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from celery_sqs import Reason
+from email_lambda.message import WAIT_ATTRIBUTE, Message, Wait
+from tests.email_lambda.conftest import record
+
+
+def message(queue: str = "emails", **attributes: dict[str, Any]) -> Message:
+    received = {
+        "MessageId": "id-1",
+        "ReceiptHandle": "handle",
+        "Body": "body",
+        "Attributes": {"ApproximateReceiveCount": "3", "ApproximateFirstReceiveTimestamp": "1700000000000"},
+        "MessageAttributes": attributes,
+    }
+    return Message(record(received, queue))
+
+
+def string(text: str) -> dict[str, str]:
+    return {"DataType": "String", "StringValue": text}
+
+
+def test_a_copy_tells_the_next_function_how_long_it_has_waited() -> None:
+    wait = Wait("id-1", 2, 1700000000.5)
+    copy = message().copy(wait)
+    assert copy
+    assert message(**copy["MessageAttributes"]).wait == wait
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no JSON",
+        "[]",
+        '"text"',
+        "{}",
+        '{"message_id": "a", "attempt": "1"}',
+        '{"message_id": 1, "attempt": 1}',
+        '{"message_id": "a", "attempt": 1, "missing_since": NaN}',
+        '{"message_id": "a", "attempt": 1, "missing_since": 1e18}',
+        '{"message_id": "a", "attempt": 1, "more": 1}',
+        "[" * 100_000,
+    ],
+)
+def test_what_no_copy_of_ours_carries_is_no_wait(text: str) -> None:
+    assert message(Wait=string(text)).wait == Wait("id-1", 1)
+
+
+def test_the_wait_comes_before_the_tenth_attribute_of_the_producer() -> None:
+    copy = message(**{f"mine{number}": string("x") for number in range(10)}).copy(Wait("id-1", 2))
+    assert copy
+    assert len(copy["MessageAttributes"]) == 10
+    assert json.loads(copy["MessageAttributes"][WAIT_ATTRIBUTE]["StringValue"])["attempt"] == 2
+
+
+def test_on_fifo_sqs_counts() -> None:
+    assert message("emails.fifo").wait == Wait("id-1", 3, 1700000000)
+
+
+def test_a_dead_letter_that_was_sent_back_has_its_new_reason() -> None:
+    letter = message(Reason=string("Old"), Detail=string("old")).dead_letter(Reason("New", "new"))
+    assert {name: value["StringValue"] for name, value in letter["MessageAttributes"].items()} == {
+        "Reason": "New",
+        "Detail": "new",
+    }
