@@ -1,22 +1,25 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench chaos check format emulator provision worker flower enqueue put status email_lambda.zip invoke lock clean
+.PHONY: help demo test test-slow bench chaos check format emulator provision worker flower enqueue put status cdk deploy-local test-infrastructure email_lambda.zip invoke lock clean
 
 PYTHON ?= python3
 PORT ?= 4566
 EMAILS ?= 2000
 N ?= 1000
 ARCH ?= x86_64
+STAGE ?= try
 HANDLER ?= email_lambda.main.send_emails
 UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 RUN := $(UV) run --no-sync
+CDK := cd infrastructure && ../$(RUN) node_modules/.bin/cdk
+LOCAL_AWS := export AWS_ENDPOINT_URL=http://localhost:$(PORT) AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test;
 
 # The Python that is here, never one that uv would fetch.
 export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z_.-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z_.-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/installed ## Run the whole journey on the embedded emulator: make demo, or with an inbox SMTP=localhost:1025
 	@$(RUN) email-service demo $(if $(SMTP),--smtp $(SMTP))
@@ -35,6 +38,7 @@ chaos: .venv/installed ## Send emails while everything breaks, and judge: make c
 
 check: .venv/installed ## Lint, check types, imports, formats and the lock
 	@$(UV) lock --check --quiet
+	@$(UV) lock --check --quiet --directory infrastructure
 	@$(RUN) ruff format --check --quiet
 	@$(RUN) ruff check --quiet
 	@$(RUN) mypy
@@ -66,6 +70,16 @@ put: .venv/installed ## Write an email's row: make put ROW=email.json
 status: .venv/installed ## Tell an email's story: make status EMAIL_ID=test-1
 	@$(RUN) email-service status $(EMAIL_ID)
 
+cdk: infrastructure/.venv/installed ## Run the CDK: make cdk ARGS="deploy ScalableEmailStaging"
+	@$(CDK) $(ARGS)
+
+deploy-local: email_lambda.zip infrastructure/.venv/installed ## Deploy a stage to the emulator of `make emulator`: make deploy-local STAGE=try
+	@$(LOCAL_AWS) $(CDK) bootstrap --quiet aws://000000000000/us-east-1
+	@$(LOCAL_AWS) $(CDK) deploy --all --require-approval never --context stages='{"$(STAGE)": {}}'
+
+test-infrastructure: email_lambda.zip infrastructure/.venv/installed ## Test the CDK app's templates, and lint them
+	@cd infrastructure && ../$(RUN) pytest
+
 email_lambda.zip: .venv/installed ## Build the Lambda functions for this Python: make email_lambda.zip ARCH=arm64
 	@$(RUN) python -m infrastructure.email_lambda_zip --arch $(ARCH)
 
@@ -74,12 +88,18 @@ invoke: .venv/installed ## Call the zip by Lambda's own client: echo '{"Records"
 
 lock: $(UV) ## Resolve the dependencies anew
 	@$(UV) lock
+	@$(UV) lock --directory infrastructure
 
 clean: ## Remove what make installed and what the tools cached
-	@rm -rf .tools .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache demo-outbox
+	@rm -rf .tools .venv infrastructure/.venv infrastructure/cdk.out infrastructure/node_modules .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache demo-outbox
 
 .venv/installed: $(UV) pyproject.toml uv.lock
 	@$(UV) sync --locked --quiet
+	@touch $@
+
+infrastructure/.venv/installed: $(UV) infrastructure/pyproject.toml infrastructure/uv.lock infrastructure/package-lock.json
+	@$(UV) sync --directory infrastructure --locked --quiet
+	@cd infrastructure && ../$(RUN) npm clean-install --silent
 	@touch $@
 
 $(UV):

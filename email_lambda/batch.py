@@ -57,8 +57,8 @@ class Step(Protocol):
 
     longest: float
 
-    def __call__(self, body: str, ends_at: float) -> Later | Finished:
-        """Do it before `ends_at` (epoch seconds), or Later."""
+    def __call__(self, body: str, ends_at: float) -> Later | Finished | Reason:
+        """Do it before `ends_at` (epoch seconds), or Later; the Reason is that of a dead letter."""
         ...
 
 

@@ -1,0 +1,88 @@
+"""A stage: its settings, and the names that follow from them."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from settings import Settings, SettingsError
+from settings.model import variable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+# The account and region say where a stage is, and the stage's name what it has there.
+NOT_FOR_A_STAGE = frozenset({"region", "endpoint_url", "stage", "queue_url", "table_name"})
+
+# Of the time for which SQS hides a message: before a function begins with it, and after it has sent the last email.
+SECONDS_BESIDE_A_SEND = 60
+
+
+class _Chosen(Settings):
+    """Settings of which the environment here says nothing: it is another's."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (the signature is not ours)
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What `cdk.json` has under `stages`: a name, and the settings that differ from their defaults, by their fields."""
+
+    settings: Settings
+    environment: dict[str, str]
+
+    @classmethod
+    def parse(cls, name: str, chosen: Mapping[str, Any]) -> Stage:
+        """Check it as a worker's start checks its environment.
+
+        Raises:
+            SettingsError
+        """
+        unknown = chosen.keys() - (Settings.model_fields.keys() - NOT_FOR_A_STAGE)
+        if unknown:
+            raise SettingsError(f"stages.{name}: there is no setting {', '.join(sorted(unknown))} for a stage")
+        try:
+            settings = _Chosen(**{"stage": name, "ses_configuration_set": f"emails_{name}", **chosen})
+        except ValidationError as error:
+            problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            raise SettingsError(f"stages.{name}: {'; '.join(problems)}") from None
+        if settings.visibility_timeout < settings.provider_timeout + SECONDS_BESIDE_A_SEND:
+            raise SettingsError(
+                f"stages.{name}: visibility_timeout is {settings.visibility_timeout}; should be at least "
+                f"provider_timeout + {SECONDS_BESIDE_A_SEND}, so that a function ends before its messages come again"
+            )
+        written = settings.model_dump(mode="json", include={"stage", "ses_configuration_set", *chosen})
+        environment = {variable(field): _text(value) for field, value in written.items()}
+        return cls(settings, environment | {variable("log_format"): "json"})
+
+    @property
+    def stack_name(self) -> str:
+        """ScalableEmail<Stage>."""
+        return "ScalableEmail" + "".join(part.capitalize() for part in re.split("[-_]", self.settings.stage))
+
+    @property
+    def is_production(self) -> bool:
+        """Whether what it holds outlives its stacks."""
+        return self.settings.stage.startswith("prod")
+
+
+def _text(value: Any) -> str:
+    """As the environment has it: JSON for a mapping, commas for a list."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return json.dumps(value) if isinstance(value, dict) else str(value)
