@@ -1,0 +1,67 @@
+"""The stacks, synthesized once: to import aws_cdk takes seconds."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aws_cdk as cdk
+import pytest
+
+from infrastructure import lambda_stack
+from infrastructure.app import build
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CONTEXT = json.loads((Path(__file__).parents[1] / "cdk.json").read_text())["context"]
+STAGES = {"staging": {"provider": "stub"}, "production": {"provider": "ses"}}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _zip_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One with the name alone from which runtime and architecture are told."""
+    path = tmp_path_factory.mktemp("zip") / "email_lambda.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("pydantic_core/_pydantic_core.cpython-313-aarch64-linux-gnu.so", b"")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lambda_stack, "ZIP", path)
+        yield
+
+
+@pytest.fixture(scope="session")
+def make_app(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., cdk.App]:
+    """The app with these stages, not synthesized yet."""
+
+    def make(stages: Any) -> cdk.App:
+        folder = tmp_path_factory.mktemp("cdk")
+        return build(cdk.App(context={**CONTEXT, "stages": stages}, outdir=str(folder)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def folder(make_app: Callable[..., cdk.App]) -> Path:
+    """Where the templates are."""
+    return Path(make_app(STAGES).synth().directory)
+
+
+@pytest.fixture(scope="session")
+def template(folder: Path) -> Callable[[str], dict[str, Any]]:
+    def read(stack: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((folder / f"{stack}.template.json").read_text())
+        return found
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def resources(template: Callable[[str], dict[str, Any]]) -> Callable[[str, str], list[dict[str, Any]]]:
+    """The resources of a type in a stack."""
+
+    def find(stack: str, kind: str) -> list[dict[str, Any]]:
+        return [each for each in template(stack)["Resources"].values() if each["Type"] == kind]
+
+    return find
