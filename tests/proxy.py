@@ -83,6 +83,8 @@ def running(proxy: Proxy) -> Iterator[Proxy]:
     with proxy:
         thread = threading.Thread(target=proxy.serve_forever)
         thread.start()
-        yield proxy
-        proxy.shutdown()
-        thread.join()
+        try:
+            yield proxy
+        finally:
+            proxy.shutdown()
+            thread.join()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from botocore.endpoint import Endpoint
 
 from email_lambda.batch import Batch
 from email_lambda.send_emails import SendEmail
@@ -116,3 +118,23 @@ def test_a_row_that_is_not_to_be_sent_now_costs_no_write(
     mapping.send(json.dumps({"email_id": row["EmailId"]}))
     mapping.invoke(function)
     assert "UpdatedAt" not in (store.get(row["EmailId"]) or {})
+
+
+def test_ten_emails_cost_the_requests_by_which_the_docs_reckon(
+    function: Batch, mapping: Mapping, store: EmailStore, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/deploy.md, "What it costs". What the event source mapping asks SQS is beside these."""
+    for number in range(10):
+        store.put({**row, "EmailId": f"email-{number}"})
+        mapping.send(json.dumps({"email_id": f"email-{number}"}))
+    asked: Counter[str] = Counter()
+    send = Endpoint.make_request
+
+    def count(endpoint: Endpoint, operation: Any, request: Any) -> Any:
+        asked[operation.name] += 1
+        return send(endpoint, operation, request)
+
+    monkeypatch.setattr(Endpoint, "make_request", count)
+    assert mapping.invoke(function) == []
+    del asked["ReceiveMessage"], asked["DeleteMessage"]
+    assert asked == {"GetItem": 10, "UpdateItem": 20}

@@ -109,7 +109,11 @@ def statements(policy: str) -> list[dict[str, Any]]:
 
 def held_against(policy: str, seen: set[Request]) -> dict[str, set[Any]]:
     """What the policy has too little, and too much."""
-    allowed = statements(policy)
+    return compare(statements(policy), seen, UNSEEN)
+
+
+def compare(allowed: list[dict[str, Any]], seen: set[Request], unseen: set[str]) -> dict[str, set[Any]]:
+    """What the statements have too little, and too much: beside what is not to be seen here."""
 
     def is_allowed(request: Request) -> bool:
         action, resource = request
@@ -121,7 +125,7 @@ def held_against(policy: str, seen: set[Request]) -> dict[str, set[Any]]:
     named = {action for each in allowed for action in each["Action"]}
     return {
         "missing": {request for request in seen if not is_allowed(request)},
-        "unseen": named - {action for action, _ in seen} - UNSEEN,
+        "unseen": named - {action for action, _ in seen} - unseen,
     }
 
 

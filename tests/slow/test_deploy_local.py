@@ -1,0 +1,213 @@
+"""`make deploy-local`: both stacks by the real CDK CLI on the emulator, which runs the functions from their zip."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import boto3
+import pytest
+
+from email_lambda.batch import Batch
+from email_lambda.record_callbacks import RecordCallback
+from email_lambda.send_emails import SendEmail
+from emails.dead_letters import dead_letters
+from emails.delivery import Delivery
+from emails.providers.contract import RefusedRecipient, RejectReason
+from emails.providers.stub import StubProvider
+from emails.queue import RawQueue
+from emails.resources import provision
+from emails.store import EmailStore
+from settings import Settings
+from settings.aws import client
+from tests.email_lambda.conftest import context, record
+from tests.emails.callbacks.notifications import event
+from tests.proxy import Proxy, running
+from tests.slow.test_iam import NOTHING, Recorder, compare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from email_lambda.batch import Step
+    from emails.model import Email
+    from emails.providers.contract import Receipt
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first installs the CDK
+
+ROOT = Path(__file__).parents[2]
+ACCOUNT = {"region_name": "us-east-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
+STAGES = ("one", "two")
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # What a make above this one told it is not for this one.
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "EMAIL_"))
+    }
+    return subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def deployed(emulator: str) -> str:
+    """The emulator with two stages on it."""
+    for stage in STAGES:
+        result = make("deploy-local", f"STAGE={stage}", f"PORT={urlsplit(emulator).port}")
+        assert result.returncode == 0, result.stdout + result.stderr
+    return emulator
+
+
+@pytest.fixture(params=STAGES)
+def settings(deployed: str, request: pytest.FixtureRequest) -> Settings:
+    """Of each stage."""
+    return Settings(endpoint_url=deployed, stage=request.param)
+
+
+def aws(service: str, emulator: str) -> Any:
+    return boto3.client(service, endpoint_url=emulator, **ACCOUNT)  # type: ignore[call-overload]  # the stubs have three
+
+
+def test_a_raw_message_becomes_sent_and_a_bad_one_a_dead_letter(
+    settings: Settings, store: EmailStore, row: dict[str, Any], wait_until: Callable[..., None]
+) -> None:
+    store.put(row)
+    sqs = client("sqs", settings)
+    RawQueue(sqs, settings).enqueue([row["EmailId"]], sent=lambda count: count)
+    sqs.send_message(QueueUrl=RawQueue(sqs, settings, bulk=True).url, MessageBody="no JSON")
+    wait_until(lambda: (store.get(row["EmailId"]) or {})["EmailStatus"] == "Sent")
+    found: list[Any] = []
+    wait_until(lambda: found.extend(dead_letters(sqs, settings)) or found)
+    assert [(letter.queue, letter.reason) for letter in found] == [(f"{settings.bulk_queue}_dlq", "NotJson")]
+
+
+def test_an_email_whose_row_comes_late_is_sent(
+    settings: Settings, store: EmailStore, row: dict[str, Any], wait_until: Callable[..., None]
+) -> None:
+    sqs = client("sqs", settings)
+    RawQueue(sqs, settings).enqueue([row["EmailId"]], sent=lambda count: count)
+    logs = aws("logs", settings.endpoint or "")
+
+    def said() -> str:
+        group = f"/aws/lambda/{settings.queue}_send_emails"
+        return str(logs.filter_log_events(logGroupName=group, filterPattern="")["events"])
+
+    wait_until(lambda: "it has no row yet" in said())
+    store.put(row)
+    wait_until(lambda: (store.get(row["EmailId"]) or {})["EmailStatus"] == "Sent")
+    assert row["RecipientsTo"][0] not in said()
+
+
+def test_a_callback_by_the_topic_moves_the_row(
+    settings: Settings, store: EmailStore, row: dict[str, Any], wait_until: Callable[..., None]
+) -> None:
+    store.put({**row, "EmailStatus": "Sent"})
+    topic = f"arn:aws:sns:us-east-1:000000000000:{settings.callbacks_queue}"
+    notification = json.dumps(event("Bounce", row["EmailId"]))
+    aws("sns", settings.endpoint or "").publish(TopicArn=topic, Message=notification)
+    wait_until(lambda: (store.get(row["EmailId"]) or {})["EmailStatus"] == "Bounced")
+
+
+def test_provision_finds_what_is_deployed_and_corrects_nothing(settings: Settings) -> None:
+    did = {line.partition(" ")[0] for line in provision(settings) if "ExpiresAt" not in line}
+    assert did == {"found"}, "the emulator ignores a template's TTL, and nothing else"
+
+
+def test_the_outputs_lead_to_the_function_its_queue_and_its_table(settings: Settings) -> None:
+    stack = f"ScalableEmail{settings.stage.capitalize()}"
+    (described,) = aws("cloudformation", settings.endpoint or "").describe_stacks(StackName=stack)["Stacks"]
+    outputs = {each["OutputKey"]: each["OutputValue"] for each in described["Outputs"]}
+    assert outputs["QueueUrl"].endswith(f"/{settings.queue}")
+    assert (outputs["DatabaseTable"], outputs["HandlerVersion"]) == (settings.table, "1")
+    answer = aws("lambda", settings.endpoint or "").invoke(
+        FunctionName=outputs["HandlerArn"], Payload=b'{"Records": []}'
+    )
+    assert json.load(answer["Payload"]) == {"batchItemFailures": []}
+
+
+def test_deployed_again_without_a_change_there_is_no_difference(deployed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    for name, value in {**environment, "AWS_ENDPOINT_URL": deployed.replace("127.0.0.1", "localhost")}.items():
+        monkeypatch.setenv(name, value)
+    stages = json.dumps({stage: {} for stage in STAGES})
+    result = make("cdk", f"ARGS=diff --all --fail --context stages='{stages}'")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Number of stacks with differences: 0" in result.stdout + result.stderr
+
+
+# What a function does not ask itself: its event source mapping, Lambda's logging and X-Ray do, by its role.
+LAMBDAS_OWN = {
+    "logs:CreateLogStream",
+    "logs:PutLogEvents",
+    "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
+    "sqs:ReceiveMessage",
+    "xray:PutTelemetryRecords",
+    "xray:PutTraceSegments",
+}
+
+
+def role_of(function: str, emulator: str) -> list[dict[str, Any]]:
+    """The statements that a deployed function's role has."""
+    configuration = aws("lambda", emulator).get_function_configuration(FunctionName=function)
+    name = configuration["Role"].rpartition("/")[2]
+    iam = aws("iam", emulator)
+    (policy,) = iam.list_role_policies(RoleName=name)["PolicyNames"]
+    found = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+    return [
+        {key: value if isinstance(value, list) else [value] for key, value in statement.items()}
+        for statement in json.loads(json.dumps(found).replace("000000000000", "123456789012"))["Statement"]
+    ]
+
+
+def arn(queue: str) -> str:
+    return f"arn:aws:sqs:us-east-1:123456789012:{queue}"
+
+
+def received(body: str, queue: str) -> dict[str, Any]:
+    return record({"MessageId": uuid4().hex, "ReceiptHandle": "none", "Body": body, "Attributes": {}}, queue)
+
+
+class Refusing(StubProvider):
+    """Refuses the first recipient, which goes into the history."""
+
+    def send(self, email: Email) -> Receipt:
+        refused = RefusedRecipient(email.recipients[0].addr_spec, RejectReason.INVALID)
+        return replace(super().send(email), refused=(refused,))
+
+
+def test_a_role_allows_what_its_function_asks_for_and_no_more(deployed: str, row: dict[str, Any]) -> None:
+    """The steps run here, behind a proxy: what the deployed functions ask nobody else hears."""
+    store = EmailStore(client("dynamodb", Settings(endpoint_url=deployed, stage=STAGES[0])), f"emails_{STAGES[0]}")
+    store.put({**row, "EmailId": "iam"})
+    recorder = Recorder()
+    with running(Proxy(deployed, recorder)) as proxy:
+        settings = Settings(endpoint_url=proxy.url, stage=STAGES[0])
+        watched = EmailStore(client("dynamodb", settings), settings.table)
+        sending = SendEmail(Delivery(watched, {"stub": Refusing()}, settings), 1)
+        recording = RecordCallback.from_settings(settings)
+        bounced, unheard_of = event("Bounce", "iam"), {**event("Open", "iam"), "eventType": "Novelty"}
+        steps: list[tuple[str, str, Step, list[str]]] = [
+            ("send_emails", settings.queue, sending, ['{"email_id": "iam"}', '{"email_id": "none"}', "no JSON"]),
+            (
+                "record_callbacks",
+                settings.callbacks_queue,
+                recording,
+                [json.dumps(bounced), json.dumps(unheard_of), "no JSON"],
+            ),
+        ]
+        for function, queue, step, bodies in steps:
+            recorder.seen.clear()
+            batch = Batch(step, client("sqs", settings), missing_row_wait=60)
+            assert batch({"Records": [received(body, queue) for body in bodies]}, context()) == {
+                "batchItemFailures": []
+            }
+            if function == "record_callbacks":
+                # A callback waits where DynamoDB is away, which the proxy does not play here.
+                recorder.seen |= {("sqs:SendMessage", arn(queue)), ("sqs:GetQueueUrl", arn(queue))}
+            allowed = role_of(f"{settings.queue}_{function}", deployed)
+            assert compare(allowed, recorder.seen, LAMBDAS_OWN) == NOTHING, function
