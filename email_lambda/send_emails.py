@@ -11,6 +11,7 @@ from emails.message import parse_message
 from emails.providers import load_providers
 from emails.store import EmailStore
 from settings.aws import client
+from settings.model import S3_SECONDS
 
 if TYPE_CHECKING:
     from emails.delivery import Finished, Later
@@ -20,16 +21,17 @@ if TYPE_CHECKING:
 class SendEmail:
     """A step of a Batch."""
 
-    def __init__(self, delivery: Delivery, longest_send: float) -> None:
+    def __init__(self, delivery: Delivery, longest: float) -> None:
         self._delivery = delivery
-        self.longest = longest_send
+        self.longest = longest
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         providers = load_providers(settings)
         store = EmailStore(client("dynamodb", settings), settings.table)
-        longest = max(provider.longest_send for provider in providers.values())
-        return cls(Delivery(store, providers, settings), longest)
+        longest_send = max(provider.longest_send for provider in providers.values())
+        longest_fetch = S3_SECONDS if settings.attachment_prefixes else 0
+        return cls(Delivery(store, providers, settings), longest_fetch + longest_send)
 
     def __call__(self, body: str, ends_at: float) -> Later | Finished:
         email_id = parse_message(body)

@@ -112,6 +112,9 @@ class LambdaStack(cdk.Stack):
             acknowledge(
                 role, f"IAM5[Resource::{everyone}]", "each row names its sender, of all that the account verified"
             )
+        for uri in self._stage.settings.attachment_prefixes:
+            objects = f"arn:<AWS::Partition>:s3:::{uri.removeprefix('s3://')}*"
+            acknowledge(role, f"IAM5[Resource::{objects}]", "a row may name any object below a prefix of the stage's")
         return role.without_policy_updates()
 
     def _may_consume(self, queues: Sequence[str]) -> list[iam.PolicyStatement]:
@@ -128,15 +131,23 @@ class LambdaStack(cdk.Stack):
 
     def _may_send(self) -> list[iam.PolicyStatement]:
         settings = self._stage.settings
-        if "ses" not in (settings.provider, *settings.send_via):
-            return []
-        # A raw message asks for the right of API version 1, too (Amazon SES Developer Guide, "Controlling access").
-        actions = ["ses:SendEmail", "ses:SendRawEmail"]
-        resources = [
-            self.format_arn(service="ses", resource="identity", resource_name="*"),
-            self.format_arn(service="ses", resource="configuration-set", resource_name=settings.ses_configuration_set),
-        ]
-        return [allow("Send", actions, resources)]
+        statements = []
+        if "ses" in (settings.provider, *settings.send_via):
+            # Both, since the message is ours to the last byte, as in docs/iam/worker.json.
+            actions = ["ses:SendEmail", "ses:SendRawEmail"]
+            resources = [
+                self.format_arn(service="ses", resource="identity", resource_name="*"),
+                self.format_arn(
+                    service="ses", resource="configuration-set", resource_name=settings.ses_configuration_set
+                ),
+            ]
+            statements.append(allow("Send", actions, resources))
+        if settings.attachment_prefixes:
+            objects = [
+                f"arn:{self.partition}:s3:::{uri.removeprefix('s3://')}*" for uri in settings.attachment_prefixes
+            ]
+            statements.append(allow("Attachments", ["s3:GetObject"], objects))
+        return statements
 
     def _table_arn(self, table: str) -> str:
         return str(self.format_arn(service="dynamodb", resource="table", resource_name=table))

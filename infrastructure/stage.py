@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from settings import Settings, SettingsError
-from settings.model import variable
+from settings.model import S3_SECONDS, variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NOT_FOR_A_STAGE = frozenset({"region", "endpoint_url", "stage", "queue_url", "table_name"})
 
 # Of the time for which SQS hides a message: before a function begins with it, and after it has sent the last email.
-SECONDS_BESIDE_A_SEND = 60
+SECONDS_BESIDE_A_SEND = 40
 
 
 class _Chosen(Settings):
@@ -61,10 +61,12 @@ class Stage:
         except ValidationError as error:
             problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
             raise SettingsError(f"stages.{name}: {'; '.join(problems)}") from None
-        if settings.visibility_timeout < settings.provider_timeout + SECONDS_BESIDE_A_SEND:
+        longest_fetch = S3_SECONDS if settings.attachment_prefixes else 0
+        least = settings.provider_timeout + longest_fetch + SECONDS_BESIDE_A_SEND
+        if settings.visibility_timeout < least:
             raise SettingsError(
-                f"stages.{name}: visibility_timeout is {settings.visibility_timeout}; should be at least "
-                f"provider_timeout + {SECONDS_BESIDE_A_SEND}, so that a function ends before its messages come again"
+                f"stages.{name}: visibility_timeout is {settings.visibility_timeout}; should be at least {least:g}, "
+                "so that a function that sends ends before its messages come again"
             )
         written = settings.model_dump(mode="json", include={"stage", "ses_configuration_set", *chosen})
         environment = {variable(field): _text(value) for field, value in written.items()}

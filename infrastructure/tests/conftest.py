@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CONTEXT = json.loads((Path(__file__).parents[1] / "cdk.json").read_text())["context"]
-STAGES = {"staging": {"provider": "stub"}, "production": {"provider": "ses"}}
+STAGES = {
+    "staging": {"provider": "stub"},
+    "production": {"provider": "ses", "attachment_prefixes": ["s3://mail/files/"]},
+}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -195,6 +195,7 @@ def test_a_function_runs_on_what_its_zip_was_built_for_and_ends_before_its_messa
             "EMAIL_STAGE": "production",
             "EMAIL_PROVIDER": "ses",
             "EMAIL_SES_CONFIGURATION_SET": "emails_production",
+            "EMAIL_ATTACHMENT_PREFIXES": "s3://mail/files/",
             "EMAIL_LOG_FORMAT": "json",
         }
 
@@ -207,7 +208,16 @@ def test_no_role_has_an_action_or_a_resource_by_a_wildcard_that_has_no_reason(re
         (policy,) = role["Properties"]["Policies"]
         for statement in policy["PolicyDocument"]["Statement"]:
             assert "*" not in str(statement["Action"])
-            assert ("*" in str(statement["Resource"])) == (statement["Sid"] in ("Send", "Trace"))
+            assert ("*" in str(statement["Resource"])) == (statement["Sid"] in ("Attachments", "Send", "Trace"))
+
+
+def test_only_a_stage_with_attachment_prefixes_may_read_s3_and_no_more_than_below_them(resources: Resources) -> None:
+    assert "s3:" not in str(resources("ScalableEmailStaging", "AWS::IAM::Role"))
+    roles = resources("ScalableEmailProduction", "AWS::IAM::Role")
+    statements = [each for role in roles for each in role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]]
+    (attachments,) = [each for each in statements if each["Sid"] == "Attachments"]
+    assert attachments["Action"] == "s3:GetObject"
+    assert attachments["Resource"]["Fn::Join"][1][-1] == ":s3:::mail/files/*"
 
 
 def test_only_a_stage_that_sends_by_ses_may(resources: Resources) -> None:
@@ -224,7 +234,8 @@ def test_only_a_stage_that_sends_by_ses_may(resources: Resources) -> None:
         ({"provder": "ses"}, "there is no setting provder"),
         ({"region": "eu-central-1"}, "there is no setting region"),
         ({"max_attempts": 0}, "max_attempts: Input should be greater than or equal to 1"),
-        ({"visibility_timeout": 60}, "visibility_timeout is 60; should be at least"),
+        ({"visibility_timeout": 60}, "visibility_timeout is 60; should be at least 70"),
+        ({"visibility_timeout": 100, "attachment_prefixes": ["s3://mail/"]}, "should be at least 110"),
     ],
 )
 def test_a_wrong_setting_stops_the_synthesis_and_says_which(chosen: dict[str, Any], says: str) -> None:

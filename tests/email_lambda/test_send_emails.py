@@ -13,6 +13,7 @@ from botocore.endpoint import Endpoint
 
 from email_lambda.batch import Batch
 from email_lambda.send_emails import SendEmail
+from settings.model import S3_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,3 +139,8 @@ def test_ten_emails_cost_the_requests_by_which_the_docs_reckon(
     assert mapping.invoke(function) == []
     del asked["ReceiveMessage"], asked["DeleteMessage"]
     assert asked == {"GetItem": 10, "UpdateItem": 20}
+
+
+def test_a_function_that_fetches_files_leaves_itself_the_time_for_it(settings: Settings) -> None:
+    told = settings.model_copy(update={"attachment_prefixes": ("s3://mail/",)})
+    assert SendEmail.from_settings(told).longest == SendEmail.from_settings(settings).longest + S3_SECONDS
