@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # The account and region say where a stage is, and the stage's name what it has there.
 NOT_FOR_A_STAGE = frozenset({"region", "endpoint_url", "stage", "queue_url", "table_name"})
 
+SECRETS = frozenset(name for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation))
+
 # Of the time for which SQS hides a message: before a function begins with it, and after it has sent the last email.
 SECONDS_BESIDE_A_SEND = 40
 
@@ -53,6 +55,8 @@ class Stage:
         Raises:
             SettingsError
         """
+        if secrets := chosen.keys() & SECRETS:
+            raise SettingsError(f"stages.{name}: whoever may read the stack would read {', '.join(sorted(secrets))}")
         unknown = chosen.keys() - (Settings.model_fields.keys() - NOT_FOR_A_STAGE)
         if unknown:
             raise SettingsError(f"stages.{name}: there is no setting {', '.join(sorted(unknown))} for a stage")

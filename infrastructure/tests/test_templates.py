@@ -233,6 +233,7 @@ def test_only_a_stage_that_sends_by_ses_may(resources: Resources) -> None:
     [
         ({"provder": "ses"}, "there is no setting provder"),
         ({"region": "eu-central-1"}, "there is no setting region"),
+        ({"smtp_password": "hush"}, "whoever may read the stack would read smtp_password"),
         ({"max_attempts": 0}, "max_attempts: Input should be greater than or equal to 1"),
         ({"visibility_timeout": 60}, "visibility_timeout is 60; should be at least 70"),
         ({"visibility_timeout": 100, "attachment_prefixes": ["s3://mail/"]}, "should be at least 110"),
