@@ -153,7 +153,7 @@ class Batch:
 
     def _bury(self, message: Message, reason: Reason) -> None:
         self._sqs.send_message(QueueUrl=self._url(dead_letter_queue(message.queue)), **message.dead_letter(reason))
-        logger.info("dead letter: %s: %s", *reason)
+        logger.warning("dead letter: %s: %s", *reason)
 
     def _url(self, queue: str) -> str:
         if queue not in self._urls:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from celery_sqs import Reason
 
 WAIT_ATTRIBUTE = "Wait"
+MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")  # SQS Developer Guide, "Message ID": at most 100 characters
 ONE_OF_OURS = ("Reason", "Detail", WAIT_ATTRIBUTE)
 
 
@@ -39,6 +41,8 @@ class Wait:
             return None
         types = {"message_id": str, "attempt": int, "missing_since": int | float | None}
         if not all(isinstance(getattr(wait, name), kind) for name, kind in types.items()):
+            return None
+        if not MESSAGE_ID.fullmatch(wait.message_id):  # it goes into the log
             return None
         # Missing since tomorrow, it would be waited for until then.
         return wait if wait.missing_since is None or wait.missing_since <= time.time() else None
