@@ -129,10 +129,15 @@ def test_the_outputs_lead_to_the_function_its_queue_and_its_table(settings: Sett
     assert json.load(answer["Payload"]) == {"batchItemFailures": []}
 
 
-def test_deployed_again_without_a_change_there_is_no_difference(deployed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def as_an_account(deployed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the CDK finds in the environment."""
     environment = {"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     for name, value in {**environment, "AWS_ENDPOINT_URL": deployed.replace("127.0.0.1", "localhost")}.items():
         monkeypatch.setenv(name, value)
+
+
+def test_deployed_again_without_a_change_there_is_no_difference(as_an_account: None) -> None:
     stages = json.dumps({stage: {} for stage in STAGES})
     result = make("cdk", f"ARGS=diff --all --fail --context stages='{stages}'")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -211,3 +216,16 @@ def test_a_role_allows_what_its_function_asks_for_and_no_more(deployed: str, row
                 recorder.seen |= {("sqs:SendMessage", arn(queue)), ("sqs:GetQueueUrl", arn(queue))}
             allowed = role_of(f"{settings.queue}_{function}", deployed)
             assert compare(allowed, recorder.seen, LAMBDAS_OWN) == NOTHING, function
+
+
+def test_destroyed_a_stage_leaves_nothing_and_the_other_alone(deployed: str, as_an_account: None) -> None:
+    result = make("cdk", f"ARGS=destroy --all --force --context stages='{json.dumps({STAGES[1]: {}})}'")
+    assert result.returncode == 0, result.stdout + result.stderr
+    names = [
+        *aws("sqs", deployed).list_queues(QueueNamePrefix="emails_").get("QueueUrls", []),
+        *aws("dynamodb", deployed).list_tables()["TableNames"],
+        *(each["FunctionName"] for each in aws("lambda", deployed).list_functions()["Functions"]),
+        *(each["logGroupName"] for each in aws("logs", deployed).describe_log_groups()["logGroups"]),
+    ]
+    assert [name for name in names if STAGES[1] in name.split("_")] == []
+    assert [name for name in names if STAGES[0] in name.split("_")] != []
