@@ -51,14 +51,14 @@ class ComesBack(Exception):
 class Step(Protocol):
     """What is done about a message's body.
 
-    It may raise InvalidMessage and whatever Delivery raises, and is not called where less than `longest` seconds are
-    left.
+    It may raise InvalidMessage and whatever Delivery and Tracking raise, and is not called where less than `longest`
+    seconds are left.
     """
 
     longest: float
 
-    def __call__(self, body: str, ends_at: float) -> Later | Finished | Reason:
-        """Do it before `ends_at` (epoch seconds), or Later; the Reason is that of a dead letter."""
+    def __call__(self, body: str, ends_at: float) -> Later | Finished:
+        """Do it before `ends_at` (epoch seconds), or Later."""
         ...
 
 

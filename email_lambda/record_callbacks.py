@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from structlog.contextvars import bind_contextvars
-
-from celery_sqs import Reason
-from emails.callbacks import parse_callback
 from emails.delivery import Finished
-from emails.tracking import EmailUnknown, Tracking
+from emails.tracking import Tracking
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -27,14 +23,5 @@ class RecordCallback:
     def from_settings(cls, settings: Settings) -> Self:
         return cls(Tracking.from_settings(settings))
 
-    def __call__(self, body: str, ends_at: float) -> Finished | Reason:
-        events = parse_callback(body)
-        if not events:
-            return Finished("a provider tried whether its topic reaches us")
-        bind_contextvars(email_id=events[0].email_id)
-        try:
-            outcome = self._tracking.record(events)
-        except EmailUnknown:
-            return Reason("EmailNotFound", "the email that the callback is about has no row")
-        said = ", ".join(sorted({event.type for event in events}))
-        return Finished(f"{said}: {outcome}")
+    def __call__(self, body: str, ends_at: float) -> Finished:
+        return Finished(self._tracking.take(body))

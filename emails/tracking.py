@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from structlog.contextvars import bind_contextvars
+
+from emails.callbacks import parse_callback
+from emails.message import InvalidMessage
 from emails.model import RANKED, TRACK, status_of
 from emails.store import Conflict, EmailStore, EventStore
 from settings.aws import client
@@ -30,6 +34,22 @@ class Tracking:
     def from_settings(cls, settings: Settings) -> Self:
         dynamodb = client("dynamodb", settings)
         return cls(EmailStore(dynamodb, settings.table), EventStore(dynamodb, settings.events_table))
+
+    def take(self, body: str) -> str:
+        """Record a body of the callbacks' queue, whatever it is; says for a log what it was, and what its row is then.
+
+        Raises:
+            InvalidMessage: it is no callback that we know, or about an email that has no row.
+        """
+        events = parse_callback(body)
+        if not events:
+            return "a provider tried whether its topic reaches us"
+        bind_contextvars(email_id=events[0].email_id)
+        try:
+            outcome = self.record(events)
+        except EmailUnknown:
+            raise InvalidMessage("EmailNotFound", "the email that the callback is about has no row") from None
+        return f"{', '.join(sorted({event.type for event in events}))}: {outcome}"
 
     def record(self, events: Sequence[DeliveryEvent]) -> str:
         """Keep the events, which are of one email; says what its row is then. Twice is as good as once.

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 from celery.exceptions import Reject
 from celery.utils.log import get_task_logger
-from structlog.contextvars import bind_contextvars
 
 from celery_sqs import Reason
-from emails.callbacks import parse_callback
 from emails.message import InvalidMessage
 from emails.store import StoreUnavailable
-from emails.tracking import EmailUnknown, Tracking
+from emails.tracking import Tracking
 from settings import get_settings
 from tasks.app import app
 from tasks.pipeline import wait_for_store
@@ -34,22 +32,13 @@ def tracking() -> Tracking:
 def record_callback(self: Task, body: str) -> str:
     """A body of the callbacks' queue, whatever it is: into the email's history and, by rank, its row."""
     try:
-        events = parse_callback(body)
+        outcome = tracking().take(body)
     except InvalidMessage as error:
         raise Reject(Reason(error.reason, error.detail)) from None
-    if not events:
-        logger.info("a provider tried whether its topic reaches us")
-        return "a test"
-    bind_contextvars(email_id=events[0].email_id)
-    try:
-        outcome = tracking().record(events)
-    except EmailUnknown:
-        raise Reject(Reason("EmailNotFound", "the email that the callback is about has no row")) from None
     except StoreUnavailable as error:
         later = wait_for_store(self, error)
         logger.info("waits %.1f s: %s", later.seconds, later.reason)
         # Celery would write the body, which has addresses, into the copy's repr, and so into events.
         raise self.retry(countdown=later.seconds, argsrepr=self.request.argsrepr) from None
-    said = ", ".join(sorted({event.type for event in events}))
-    logger.info("%s: %s", said, outcome)
-    return f"{said}: {outcome}"
+    logger.info(outcome)
+    return outcome
