@@ -539,7 +539,7 @@ def test_the_broker_tab_shows_each_queue(start_service: StartService, open_page:
     service.report_age(settings.queue, 190)
     service.wait_until_ready()
     for scheme in BOTH:
-        page = open_page(f"{url}/broker", scheme)
+        page = open_page(f"{url}/broker", scheme, height=400)
         assert cells(page, "#queue-table") == [
             ["emails_production", "8", "4", "3", "2", "3m 10s"],
             ["emails_production_bulk", "0", "0", "0", "0", "—"],
