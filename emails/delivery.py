@@ -223,7 +223,7 @@ class Delivery:
             if receipt.refused:
                 self._tracking.record(refusals(claim.email_id, receipt.provider, receipt.message_id, receipt.refused))
 
-        refused = f", {len(receipt.refused)} recipients refused" if receipt.refused else ""
+        refused = f": {len(receipt.refused)} recipients refused" if receipt.refused else ""
         return self._settle(claim, write, Finished(f"Sent{refused}"))
 
     def _fail(self, claim: Claim, provider: str, error: PermanentError) -> Later | Finished:

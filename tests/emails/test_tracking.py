@@ -205,7 +205,7 @@ def test_recipients_that_the_provider_refuses_are_in_the_history_and_show_in_the
 ) -> None:
     email_id = put(RecipientsTo=[ADA, BOB])
     outcome = Delivery(store, {"stub": Provider(lambda: None, REFUSED)}, settings).send(email_id)
-    assert outcome == Finished("Sent, 1 recipients refused")
+    assert outcome == Finished("Sent: 1 recipients refused"), "what is counted ends at the colon"
     row = store.get(email_id) or {}
     assert (row["EmailStatus"], row["ProviderMessageId"]) == ("Bounced", f"of {email_id}")
     assert BOB not in row["FailureReason"]
