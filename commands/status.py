@@ -79,6 +79,6 @@ def _event(item: Row) -> dict[str, object]:
 
 def _sentence(event: dict[str, object]) -> str:
     what = str(event["EventType"]) + ("" if event["Permanent"] else " for now")
-    words = [event.get("Recipient", "a recipient"), what, event.get("RejectReason"), event.get("Description")]
+    words = [event.get("Recipient", "no recipient named"), what, event.get("RejectReason"), event.get("Description")]
     sentence = "  ".join(str(word) for word in words if word)
     return f"{sentence}  {event['Diagnostic']}" if "Diagnostic" in event else sentence

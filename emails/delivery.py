@@ -17,7 +17,13 @@ from emails.backoff import full_jitter
 from emails.events import refusals
 from emails.model import ABANDON, DISCARD, Email, EmailStatus, InvalidRow, status_of
 from emails.providers import load_providers
-from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
+from emails.providers.contract import (
+    NoTellingError,
+    PermanentError,
+    RefusedRecipient,
+    RejectReason,
+    TemporaryError,
+)
 from emails.send_rate import SendRate
 from emails.store import Claim, Conflict, EmailStore, StoreUnavailable
 from emails.tracking import Tracking
@@ -227,11 +233,14 @@ class Delivery:
         return self._settle(claim, write, Finished(f"Sent{refused}"))
 
     def _fail(self, claim: Claim, provider: str, error: PermanentError) -> Later | Finished:
-        reason = str(error)
+        reason, refused = str(error), error.refused
+        if not refused and error.reject_reason != RejectReason.OTHER:
+            refused = (RefusedRecipient("", error.reject_reason),)  # the email as a whole
 
         def write() -> None:
             self._store.fail(claim, reason)
-            self._tracking.keep(refusals(claim.email_id, provider, "", error.refused))
+            if refused:
+                self._tracking.keep(refusals(claim.email_id, provider, "", refused))
 
         return self._settle(claim, write, Finished(f"Failed: {reason}"))
 

@@ -27,7 +27,7 @@ class RejectReason(StrEnum):
 class RefusedRecipient:
     """One recipient to whom the provider will not send. Goes into the email's history, never into a log."""
 
-    address: str = field(repr=False)  # as the provider was given it
+    address: str = field(repr=False)  # as the provider was given it; nothing where the whole email is refused
     reason: RejectReason
     response: str = field(default="", repr=False)  # the provider's own words
 

@@ -227,6 +227,19 @@ def test_where_every_recipient_is_refused_the_row_is_failed_and_the_history_has_
     assert [item["EventType"] for item in events.of(email_id)] == ["rejected"]
 
 
+def test_why_a_whole_email_is_refused_is_in_the_history_where_the_provider_says_it(
+    store: EmailStore, events: EventStore, settings: Settings, put: Callable[..., str]
+) -> None:
+    def refuse() -> None:
+        raise PermanentError("the account is suspended", RejectReason.BLOCKED)
+
+    email_id = put()
+    Delivery(store, {"stub": Provider(refuse)}, settings).send(email_id)
+    (item,) = events.of(email_id)
+    assert (item["EventType"], item["RejectReason"], item.get("Recipient")) == ("rejected", "blocked", None)
+    assert status(store, email_id) == "Failed"
+
+
 @hypothesis_settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(recipient=st.text(max_size=400), text=st.text(max_size=1200), moment=st.datetimes(timezones=st.just(UTC)))
 def test_any_text_can_be_kept(events: EventStore, recipient: str, text: str, moment: datetime) -> None:
