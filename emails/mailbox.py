@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from email.headerregistry import Address
+from functools import lru_cache
 
 import idna
 
@@ -48,12 +49,17 @@ def parse_mailbox(text: str) -> Address:
         msg = f"is longer than {MAX_LOCAL_PART_BYTES} bytes before the @, or {MAX_ADDRESS_BYTES} in all"
         raise ValueError(msg)
     try:
-        # IDNA 2008: the standard library's codec is that of 2003, which sends mail for faß.de to fass.de.
-        domain = idna.encode(match["domain"], uts46=True).decode()
+        domain = _to_ascii(match["domain"])
     except idna.IDNAError:
         msg = "has a domain that no DNS can hold (IDNA 2008)"
         raise ValueError(msg) from None
     return Address(_unquoted(named["name"].strip()) if named else "", local, domain)
+
+
+@lru_cache(maxsize=1000)  # most mail goes to few domains, and each email is read twice: to judge it, and to send it
+def _to_ascii(domain: str) -> str:
+    # IDNA 2008: the standard library's codec is that of 2003, which sends mail for faß.de to fass.de.
+    return idna.encode(domain, uts46=True).decode()
 
 
 def _unquoted(text: str) -> str:
