@@ -4,7 +4,7 @@
 PYTHON ?= python3
 PORT ?= 4566
 EMAILS ?= 2000
-N ?= 1000
+N ?= 250
 ARCH ?= x86_64
 STAGE ?= try
 HANDLER ?= email_lambda.main.send_emails
@@ -30,7 +30,7 @@ test: .venv/installed ## Run the fast tests
 test-slow: .venv/installed ## Run the tests that take minutes
 	@$(RUN) pytest -m slow
 
-bench: .venv/installed ## Compare with stock Celery, dramatiq and bare boto3: make bench N=1000
+bench: .venv/installed ## Compare with stock Celery, dramatiq and bare boto3: make bench N=250
 	@$(RUN) python -m bench --emails $(N)
 
 chaos: .venv/installed ## Send emails while everything breaks, and judge: make chaos SEED=7 EMAILS=2000

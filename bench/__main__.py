@@ -1,12 +1,14 @@
 """The bench: `make bench N=1000`. Stands the contenders side by side on the stand-in, and writes down what they took.
 
-They take turns, so that what else the machine does strikes all alike. Each run has a stand-in and processes of its own.
+They take short turns, while the others stand still, so that what else the machine does strikes all alike. Each has a
+stand-in and processes of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
@@ -19,6 +21,8 @@ from bench.contenders import CHAIN, CONTENDERS, STOCK
 from bench.stage import ROOT, Stuck, staged
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bench.stage import Measured
 
 SMALL_BYTES, LARGE_BYTES = 2 * 1024, 100 * 1024
@@ -35,8 +39,8 @@ console.width = max(console.width, LEAST_WIDTH)
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--emails", type=int, default=1000, help="emails a run (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each contender (default: %(default)s)")
+    parser.add_argument("--emails", type=int, default=250, help="emails a turn (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=9, help="turns of each contender (default: %(default)s)")
     parser.add_argument("--drain", type=int, default=5000, help="emails to drain, 0 for none (default: %(default)s)")
     options = parser.parse_args()
     start = time.monotonic()
@@ -62,32 +66,44 @@ def main() -> None:
 
 def _measure(emails: int, repeats: int, drain: int) -> dict[str, Any]:
     result: dict[str, Any] = {"machine": figures.machine(), "versions": figures.versions(), "repeats": repeats}
-    console.print(f"{figures.conditions(result)}; {emails} emails a run")
-    runs: dict[str, list[Measured]] = {name: [] for name in CONTENDERS}
-    for _ in range(repeats):
-        for name, measured in runs.items():
-            measured.append(_run(name, SMALL_BYTES, emails))
-    large = {name: [_run(name, LARGE_BYTES, max(1, emails // LARGE_SHARE))] for name in CONTENDERS}
+    console.print(f"{figures.conditions(result)}; {emails} emails a turn")
+    runs = _by_turns(SMALL_BYTES, emails, repeats)
+    large = _by_turns(LARGE_BYTES, max(1, emails // LARGE_SHARE), repeats)
     waits, idle = _one_at_a_time()
-    drained = {name: _run(name, SMALL_BYTES, drain) for name in (CHAIN, STOCK) if drain}
+    drains = _by_turns(SMALL_BYTES, drain, 1, (CHAIN, STOCK)) if drain else {}
     return result | {
         **_summaries(runs),
         "large_rows": _summaries(large),
         "latency": waits,
         "idle": idle,
-        "drain": {name: {"seconds": round(one.seconds, 1), **figures.summary([one])} for name, one in drained.items()},
+        "drain": {
+            name: {"seconds": round(one.seconds, 1), **figures.summary([one])} for name, (one,) in drains.items()
+        },
     }
 
 
-def _run(name: str, row_bytes: int, emails: int) -> Measured:
-    with staged(name, row_bytes) as stage:
-        measured = stage.measure(emails)
-    requests, cpu_ms = sum(measured.sqs.values()) / emails, measured.cpu_seconds / emails * 1000
+def _by_turns(
+    row_bytes: int, emails: int, repeats: int, names: Iterable[str] = CONTENDERS
+) -> dict[str, list[Measured]]:
+    measured: dict[str, list[Measured]] = {name: [] for name in names}
+    with ExitStack() as stack:
+        stages = {}
+        for name in measured:
+            stages[name] = stack.enter_context(staged(name, row_bytes))
+            stages[name].stand_still()
+        for _ in range(repeats):
+            for name, stage in stages.items():
+                measured[name].append(stage.measure(emails))
+                _say(name, row_bytes, measured[name][-1])
+    return measured
+
+
+def _say(name: str, row_bytes: int, one: Measured) -> None:
+    requests, cpu_ms = sum(one.sqs.values()) / one.emails, one.cpu_seconds / one.emails * 1000
     console.print(
-        f"{name:<14} {row_bytes // 1024:>3} KB {emails:>5} emails {emails / measured.seconds:>5.0f}/s"
+        f"{name:<14} {row_bytes // 1024:>3} KB {one.emails:>5} emails {one.emails / one.seconds:>5.0f}/s"
         f" {cpu_ms:>5.1f} ms CPU {requests:>5.2f} SQS requests"
     )
-    return measured
 
 
 def _summaries(runs: dict[str, list[Measured]]) -> dict[str, Any]:

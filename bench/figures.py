@@ -24,10 +24,10 @@ PACKAGES = ("celery", "kombu", "boto3", "dramatiq", "dramatiq-sqs")
 KINDS = {"receive": "Receive", "send": "Send", "delete": "Delete"}  # how SQS's actions begin
 
 HOW = """\
-Each run starts a worker (and, where it needs one, its polling bridge) against an in-memory stand-in for SQS and
-DynamoDB, lets it send 100 emails to warm up, stops it (SIGSTOP) while the queue fills, and counts from SIGCONT until
-every row is Sent and every queue is empty. The provider is the stub, and each has 16 emails in work at once. The
-contenders take turns; numbers are medians, with the least and the most of the repeats in parentheses. CPU is user and
+Each contender is a worker (and, where it needs one, its polling bridge) on an in-memory stand-in for SQS and DynamoDB
+of its own. It sends 100 emails to warm up, and then stands still (SIGSTOP) but for its turns: its queue fills, and
+counting goes from SIGCONT until every row is Sent and every queue is empty. The provider is the stub, and each has 16
+emails in work at once. Numbers are medians of the turns, with the least and the most in parentheses. CPU is user and
 system time of all of a contender's processes, the server's left out; memory is the sum of their peaks, in which what
 forked processes share counts in each.
 
@@ -150,7 +150,7 @@ def conditions(result: dict[str, Any]) -> str:
     here = result["machine"]
     where = f"{here['cores']} cores of {here['model']}, Python {here['python']}, {here['platform']}"
     what = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    return f"{where}; {what}; {result['repeats']} repeats"
+    return f"{where}; {what}; {result['repeats']} turns each"
 
 
 def as_document(result: dict[str, Any], met: list[Target]) -> str:

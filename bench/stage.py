@@ -111,16 +111,19 @@ class Stage:
         self.wait_drained(WARM_UP_EMAILS)
 
     def measure(self, emails: int) -> Measured:
-        """Send so many emails at once, and wait until all are Sent and every queue is empty."""
+        """Let it send so many emails at once, until all are Sent and every queue is empty; it stands still after that.
+
+        And while the queue fills: the producer is no part of what is measured.
+        """
         ids = self._write_rows(emails)
-        # It stands still while the queue fills: the producer is no part of what is measured.
-        self._signal(signal.SIGSTOP)
+        self.stand_still()
         self._raw_queue.enqueue(ids, lambda _: None)
         self.standin.look("/reset-counts")
         before, start = self._cost(), time.monotonic()
         self._signal(signal.SIGCONT)
         self.wait_drained(emails)
         seconds, after, counts = time.monotonic() - start, self._cost(), self.standin.look("/counts")
+        self.stand_still()
         unsent = [email_id for email_id in ids if (self._store.get(email_id) or {}).get("EmailStatus") != "Sent"]
         if unsent:
             raise self._stuck(f"{len(unsent)} of {emails} emails are not Sent")
@@ -133,6 +136,10 @@ class Stage:
             after.cpu_seconds - before.cpu_seconds,
             after.peak_rss_bytes,
         )
+
+    def stand_still(self) -> None:
+        """Until the next `measure`."""
+        self._signal(signal.SIGSTOP)
 
     def latency(self) -> float:
         """Seconds from the raw message of one email until its row is Sent."""
