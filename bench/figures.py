@@ -56,6 +56,7 @@ class Target:
     value: float
     limit: float
     at_least: bool = False
+    at_best: float | None = None  # the same of each contender's best turn, which the machine disturbed least
 
     @property
     def is_met(self) -> bool:
@@ -63,7 +64,8 @@ class Target:
 
     def __str__(self) -> str:
         sign = "≥" if self.at_least else "≤"
-        return f"{'met' if self.is_met else 'MISSED'}: {self.what} {self.value:.2f} {sign} {self.limit:.2f}"
+        best = "" if self.at_best is None else f" (of each one's best turn: {self.at_best:.2f})"
+        return f"{'met' if self.is_met else 'MISSED'}: {self.what} {self.value:.2f} {sign} {self.limit:.2f}{best}"
 
 
 def machine() -> dict[str, Any]:
@@ -109,8 +111,10 @@ def latency(seconds: list[float]) -> Summary:
 def targets(runs: dict[str, Summary], waits: dict[str, Summary], idle: dict[str, float]) -> Iterable[Target]:
     stock, chain = runs[STOCK], runs[CHAIN]
     yield Target("SQS requests an email", chain["sqs_requests"], 0.85)
-    yield Target("CPU as a share of stock's", chain["cpu_ms"] / stock["cpu_ms"], 0.5)
-    yield Target("emails/s as a multiple of stock's", chain["emails_per_s"] / stock["emails_per_s"], 3, at_least=True)
+    cpu, best_cpu = (chain[name] / stock[name] for name in ("cpu_ms", "cpu_ms_min"))
+    yield Target("CPU as a share of stock's", cpu, 0.5, at_best=best_cpu)
+    rate, best_rate = (chain[name] / stock[name] for name in ("emails_per_s", "emails_per_s_max"))
+    yield Target("emails/s as a multiple of stock's", rate, 3, at_least=True, at_best=best_rate)
     yield Target("SQS requests a minute when idle", idle[CHAIN], 12)
     yield Target("p50 of a single email, ms", waits[CHAIN]["p50_ms"], waits[STOCK]["p50_ms"] + 30)
 
