@@ -26,7 +26,7 @@ from emails.providers.contract import (
 )
 from emails.send_rate import SendRate
 from emails.store import Claim, Conflict, EmailStore, StoreUnavailable
-from emails.tracking import Tracking
+from emails.tracking import EmailUnknown, Tracking
 from emails.unforeseen import place
 from settings.aws import client
 from settings.model import S3_SECONDS
@@ -276,6 +276,9 @@ class Delivery:
                 status = status_of(conflict.row or {})
                 logger.warning("the claim was lost to another's; the row says %s", status)
                 return Finished(f"already {status}")
+            except EmailUnknown:
+                logger.warning("the row was deleted after the send: its history is without what was refused")
+                return outcome
             except StoreUnavailable:
                 if time.time() > claim.expires_at:
                     raise

@@ -15,14 +15,16 @@ from emails.delivery import Delivery, Finished
 from emails.events import DeliveryEvent, EventType
 from emails.model import RANKED, EmailStatus
 from emails.providers.contract import PermanentError, Receipt, RefusedRecipient, RejectReason
+from emails.store import EmailStore
 from emails.store.events import MAX_TEXT
 from emails.tracking import EmailUnknown, Tracking
+from settings.aws import client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from emails.model import Email
-    from emails.store import EmailStore, EventStore
+    from emails.store import Claim, EventStore
     from settings import Settings
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -212,6 +214,22 @@ def test_recipients_that_the_provider_refuses_are_in_the_history_and_show_in_the
     (item,) = events.of(email_id)
     assert (item["EventType"], item["Recipient"], item["RejectReason"]) == ("rejected", BOB, "bounced")
     assert item["Diagnostic"] == REFUSED[0].response
+
+
+def test_a_row_that_is_deleted_after_the_send_makes_no_dead_letter_of_an_email_that_was_sent(
+    store: EmailStore, events: EventStore, settings: Settings, put: Callable[..., str]
+) -> None:
+    dynamodb = client("dynamodb", settings)
+
+    class Deleting(EmailStore):
+        def record(self, claim: Claim, receipt: Receipt) -> None:
+            super().record(claim, receipt)
+            dynamodb.delete_item(TableName=self.table, Key={"EmailId": {"S": claim.email_id}})
+
+    email_id = put(RecipientsTo=[ADA, BOB])
+    delivery = Delivery(Deleting(dynamodb, store.table), {"stub": Provider(lambda: None, REFUSED)}, settings)
+    assert delivery.send(email_id) == Finished("Sent: 1 recipients refused")
+    assert not events.of(email_id)
 
 
 def test_where_every_recipient_is_refused_the_row_is_failed_and_the_history_has_each(
