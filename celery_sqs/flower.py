@@ -41,12 +41,6 @@ CLIENT_CONFIG = {
     "retries": {"mode": "standard", "total_max_attempts": 1},
 }
 
-COUNTS = {
-    "messages_ready": "ApproximateNumberOfMessages",
-    "messages_unacknowledged": "ApproximateNumberOfMessagesNotVisible",
-    "messages_delayed": "ApproximateNumberOfMessagesDelayed",
-}
-
 
 def install() -> None:
     """Call it where the Celery app is made: `celery flower` imports that before it reads any option.
@@ -132,10 +126,15 @@ class Broker:
         try:
             self._channel._resolve_queue_url(name)  # raises where `_queue` would create the queue
             queue: Queue = self._channel._queue(name)
-            figures |= _counts(queue)
-            figures["messages"] = sum(figures[key] for key in COUNTS)
+            depths = queue.depths()
+            figures |= {
+                "messages": sum(depths),
+                "messages_ready": depths.ready,
+                "messages_unacknowledged": depths.in_flight,
+                "messages_delayed": depths.delayed,
+            }
             if dead_letters := queue.dead_letters():
-                figures["dead_letters"] = _counts(dead_letters)["messages_ready"]
+                figures["dead_letters"] = dead_letters.depths().ready
         except (BotoCoreError, ClientError, DoesNotExistQueueException, UndefinedQueueException) as error:
             figures["error"] = str(error)
         return figures
@@ -150,11 +149,6 @@ class Broker:
             return {}
         ages = ages_of_oldest_messages(cloudwatch, list(queues))
         return {queues[queue]: age for queue, age in ages.items()}
-
-
-def _counts(queue: Queue) -> dict[str, int]:
-    attributes = queue.attributes(*COUNTS.values())
-    return {name: int(attributes[attribute]) for name, attribute in COUNTS.items()}
 
 
 @cache

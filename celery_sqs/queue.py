@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,14 @@ STALE_HANDLE = frozenset(
 REDRIVE_POLICY_SECONDS = 300
 
 ReceivedMessage = dict[str, Any]  # as boto3's receive_message has it
+
+
+class Depths(NamedTuple):
+    """How many messages a queue has, as approximate as SQS's figures."""
+
+    ready: int
+    in_flight: int
+    delayed: int
 
 
 class Queue:
@@ -81,6 +89,12 @@ class Queue:
         answer = self._client().get_queue_attributes(QueueUrl=self.url, AttributeNames=list(names))
         attributes: dict[str, str] = answer.get("Attributes", {})
         return attributes
+
+    def depths(self) -> Depths:
+        """How many messages wait, are with somebody, or wait for a time of their own."""
+        names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
+        found = self.attributes(*names)
+        return Depths(*(int(found[name]) for name in names))
 
     def dead_letters(self) -> Queue | None:
         """The queue's dead-letter queue, or None where it has no redrive policy; remembered for five minutes."""

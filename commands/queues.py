@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import click
 
-from celery_sqs.queue import Queue
+from celery_sqs.queue import Depths, Queue
 from emails.resources import check_resources, queue_url
 from settings import get_settings
 from settings.aws import client
 from settings.model import dead_letter_queue
-
-COUNTS = {
-    "ready": "ApproximateNumberOfMessages",
-    "in flight": "ApproximateNumberOfMessagesNotVisible",
-    "delayed": "ApproximateNumberOfMessagesDelayed",
-}
 
 
 @click.command()
@@ -27,10 +21,10 @@ def queues() -> None:
     check_resources(settings)
     sqs = client("sqs", settings)
 
-    def attributes(name: str) -> dict[str, str]:
-        return Queue(name, queue_url(sqs, name) or "", lambda: sqs).attributes(*COUNTS.values())
+    def depths(name: str) -> Depths:
+        return Queue(name, queue_url(sqs, name) or "", lambda: sqs).depths()
 
     for name in settings.queues:
-        found, dead = attributes(name), attributes(dead_letter_queue(name))
-        counts = [f"{found[attribute]} {what}" for what, attribute in COUNTS.items()]
-        click.echo(f"{name}: {', '.join(counts)}, {dead[COUNTS['ready']]} dead")
+        ready, in_flight, delayed = depths(name)
+        dead = depths(dead_letter_queue(name)).ready
+        click.echo(f"{name}: {ready} ready, {in_flight} in flight, {delayed} delayed, {dead} dead")

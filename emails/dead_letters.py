@@ -137,8 +137,8 @@ class DeadLetterQueue:
 
     def count(self) -> int:
         """About how many there are, by SQS's own count, with those that others hold."""
-        names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
-        return sum(map(int, self._queue.attributes(*names).values()))
+        depths = self._queue.depths()
+        return depths.ready + depths.in_flight
 
     def read(self, message_id: str = "", reason: str = "") -> Iterator[list[DeadLetter]]:
         """All, or those of the id or the reason, each once, as SQS gives them: up to ten at a time."""
