@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,16 +13,10 @@ from emails.resources import check_resources, queue_url
 from settings import get_settings
 from settings.aws import client
 from settings.model import dead_letter_queue
+from settings.telemetry import is_exported, resource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
-STATES = {
-    "ready": "ApproximateNumberOfMessages",
-    "unacknowledged": "ApproximateNumberOfMessagesNotVisible",
-    "delayed": "ApproximateNumberOfMessagesDelayed",
-}
+    from collections.abc import Iterator
 
 
 @click.command()
@@ -35,8 +27,11 @@ def metrics() -> None:
     CloudWatch, which alone knows the ages; an export is every minute unless OTEL_METRIC_EXPORT_INTERVAL (milliseconds)
     says otherwise. OTEL_EXPORTER_OTLP_ENDPOINT names the collector.
     """
-    if not any(map(os.environ.get, ENDPOINTS)):
-        raise click.ClickException("OTEL_EXPORTER_OTLP_ENDPOINT names no collector (http://localhost:4318).")
+    if not is_exported("METRICS"):
+        raise click.ClickException(
+            "OTEL_EXPORTER_OTLP_ENDPOINT names no collector (http://localhost:4318), or another OTEL_* variable turns "
+            "metrics off."
+        )
     try:
         from opentelemetry.metrics import Observation  # noqa: PLC0415 (an extra)
     except ModuleNotFoundError:
@@ -48,8 +43,10 @@ def metrics() -> None:
     queues = [Queue(name, queue_url(sqs, name) or "", lambda: sqs) for name in names]
 
     def observe(_options: object) -> Iterator[Observation]:
-        for name, state, count in _depths(queues):
-            yield Observation(count, {"email.queue": name, "email.state": state})
+        for queue in queues:
+            ready, in_flight, delayed = queue.depths()
+            for state, count in {"ready": ready, "unacknowledged": in_flight, "delayed": delayed}.items():
+                yield Observation(count, {"email.queue": queue.name, "email.state": state})
 
     def observe_ages(_options: object) -> Iterator[Observation]:
         for name, seconds in ages_of_oldest_messages(cloudwatch, names).items():
@@ -74,19 +71,9 @@ def metrics() -> None:
     provider.shutdown()
 
 
-def _depths(queues: Iterable[Queue]) -> Iterator[tuple[str, str, int]]:
-    for queue in queues:
-        attributes = queue.attributes(*STATES.values())
-        for state, attribute in STATES.items():
-            yield queue.name, state, int(attributes[attribute])
-
-
 def _meter_provider() -> Any:
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415 (an extra)
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 (an extra)
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415 (an extra)
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 (an extra)
 
-    name = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "email-service")}
-    resource = Resource.create({**name, "service.instance.id": str(uuid.uuid4())})
-    return MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())], resource=resource)
+    return MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())], resource=resource())

@@ -16,17 +16,13 @@ from emails.providers import load_providers
 from emails.resources import ResourcesMissing, check_resources
 from settings import SettingsError, get_settings
 from settings.model import variable
+from settings.telemetry import is_exported
 from tasks.pipeline import delivery
 
 logger = get_task_logger(__name__)
 
 MESSAGES_A_RECEIVE = 10  # the most that SQS hands out at a time
 HEARTBEAT_SECONDS = 30
-OTLP_ENDPOINTS = (
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-)
 
 
 @celeryd_init.connect
@@ -79,7 +75,7 @@ def observe(sender: Any, **_: Any) -> None:
 @worker_process_init.connect
 def observe_process(**_: Any) -> None:
     """Start OpenTelemetry where its own environment names a collector; elsewhere it is not even imported."""
-    if not any(map(os.environ.get, OTLP_ENDPOINTS)) or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    if not (is_exported("TRACES") or is_exported("METRICS")):
         return
     try:
         from tasks import telemetry  # noqa: PLC0415 (an extra, and not free)

@@ -5,9 +5,7 @@ No address and no content is in any of it: ids, names, statuses and durations ar
 
 from __future__ import annotations
 
-import os
 import time
-import uuid
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -20,13 +18,13 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from emails.model import EmailStatus
 from emails.providers.contract import PermanentError, TemporaryError
+from settings.telemetry import is_exported, resource
 from tasks.pipeline import delivery, load_email, send_email
 
 if TYPE_CHECKING:
@@ -100,15 +98,13 @@ def _outcome_of(error: Exception) -> str:
 @cache
 def start() -> None:
     """Export what this process does from now on, as the standard OTEL_* environment says, by OTLP over HTTP."""
-    # Two processes' metrics are two series: without an id of its own each would overwrite the other's.
-    name = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "email-service")}
-    resource = Resource.create({**name, "service.instance.id": str(uuid.uuid4())})
+    here = resource()
     # A span's events are what the instrumentation records of exceptions: texts and tracebacks that may quote an email.
-    tracers = TracerProvider(resource=resource, span_limits=SpanLimits(max_events=0))
-    if _exported("TRACES"):
+    tracers = TracerProvider(resource=here, span_limits=SpanLimits(max_events=0))
+    if is_exported("TRACES"):
         tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    readers = [PeriodicExportingMetricReader(OTLPMetricExporter())] if _exported("METRICS") else []
-    meters = MeterProvider(readers, resource=resource)
+    readers = [PeriodicExportingMetricReader(OTLPMetricExporter())] if is_exported("METRICS") else []
+    meters = MeterProvider(readers, resource=here)
     trace.set_tracer_provider(tracers)
     metrics.set_meter_provider(meters)
     CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]  # it ships some types only
@@ -138,8 +134,3 @@ def start() -> None:
         meters.shutdown()
 
     delivery().watch(WatchedProvider)
-
-
-def _exported(signal: str) -> bool:
-    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
-    return any(map(os.environ.get, endpoints)) and os.environ.get(f"OTEL_{signal}_EXPORTER") != "none"
