@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import tracemalloc
 from email import message_from_bytes
 from email.header import decode_header, make_header
 from email.policy import compat32, default
@@ -433,6 +434,20 @@ def test_a_file_name_is_read_as_it_was_written(row: dict[str, Any], name: str) -
 def test_a_content_type_is_the_row_s(row: dict[str, Any], content_type: str) -> None:
     content = check(Email.from_row({**row, "Attachments": [{**PDF, "content_type": content_type}]}))
     assert f"\r\nContent-Type: {content_type}\r\n".encode() in content
+
+
+def test_a_message_takes_seven_times_its_files_of_memory_at_most(row: dict[str, Any]) -> None:
+    """docs/rows.md says so to who sizes a worker."""
+    size = 3 * 2**20
+    file = {"name": "f.pdf", "content_type": "application/pdf", "body": base64.b64encode(b"x" * size).decode()}
+    email = Email.from_row({**row, "Attachments": [file]})
+    tracemalloc.start()
+    try:
+        to_mime(email).as_bytes()
+        peak = size + tracemalloc.get_traced_memory()[1]  # the email has the file already
+    finally:
+        tracemalloc.stop()
+    assert 6 * size < peak < 7 * size
 
 
 @pytest.mark.parametrize("content_type", ["message/rfc822", "Message/delivery-status", "message/external-body"])
