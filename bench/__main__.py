@@ -1,4 +1,4 @@
-"""The bench: `make bench N=1000`. Stands the contenders side by side on the stand-in, and writes down what they took.
+"""The bench: `make bench N=250`. Stands the contenders side by side on the stand-in, and writes down what they took.
 
 They take short turns, while the others stand still, so that what else the machine does strikes all alike. Each has a
 stand-in and processes of its own.
