@@ -11,6 +11,7 @@ EMAILS = 400
 TRIES = 3
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_an_email_takes_less_than_one_sqs_request() -> None:
     with staged(CHAIN, row_bytes=2048) as stage:
