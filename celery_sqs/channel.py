@@ -29,7 +29,13 @@ from celery_sqs.clients import CLIENT_CONFIG, IMPATIENT, one_a_process
 from celery_sqs.control_queues import ControlQueue, is_for_replies
 from celery_sqs.dead_letters import Reason, message_bytes
 from celery_sqs.deliveries import FINAL_FOR_SEND, get_deliveries, make_visible
-from celery_sqs.exceptions import ChannelClosed, DelayRefused, MessageTooLarge, PublishRefused
+from celery_sqs.exceptions import (
+    ChannelClosed,
+    DelayRefused,
+    MessageTooLarge,
+    PublishRefused,
+    transient_errors_translated,
+)
 from celery_sqs.monitoring import monitoring_of
 from celery_sqs.poller import Poller, Room
 from celery_sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage
@@ -300,6 +306,7 @@ class Channel(SQS.Channel):
     def supports_fanout(self) -> bool:
         return self.monitoring is not None
 
+    @transient_errors_translated()
     def queue_declare(self, queue: str = "", passive: bool = False, **kwargs: Any) -> Any:
         """Declare a queue; one that goes with its consumer is made where it is bound, since its exchange names it."""
         if self.monitoring and kwargs.get("auto_delete"):
@@ -326,7 +333,7 @@ class Channel(SQS.Channel):
             self.monitoring.events.add(message)
         elif self.monitoring and is_for_replies(exchange):
             self._inplace_augment_message(message, exchange, routing_key)
-            self.monitoring.queues.reply(exchange, routing_key, self._encode(message))
+            self.monitoring.replies.add(exchange, routing_key, self._encode(message))
         else:
             super().basic_publish(message, exchange, routing_key, **kwargs)
 
@@ -363,6 +370,7 @@ class Channel(SQS.Channel):
 
     # Sending
 
+    @transient_errors_translated()
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         """Send a message: because of the task that runs here, or else at once."""
         if self.closed:

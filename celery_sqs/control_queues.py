@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from kombu.exceptions import InconsistencyError
+from kombu.exceptions import OperationalError
 from kombu.log import get_logger
 
 from celery_sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage
@@ -45,8 +45,11 @@ RENEW_EVERY_SECONDS = 600
 # A remote command that is older than its sender waits for is not carried out. Clocks differ, and SQS takes its time.
 COMMAND_GRACE_SECONDS = 5
 REMEMBERED = 1000  # messages, by which a second delivery is known
+REPLY_URLS = 100  # callers whose queue URL is kept; `celery inspect` is a new caller each time
 
 SENDERS = 10  # threads, by which a command is sent to as many workers at once
+SEND_ATTEMPTS = 3  # a command that one worker misses, such as a revoke, is worth more than one
+SEND_AGAIN_SECONDS = 0.2
 
 # A long poll that nobody waits for any more must not take the next call's replies.
 REPLY_WAIT_SECONDS = 2
@@ -160,27 +163,35 @@ class ControlQueues:
         ]
 
     def broadcast(self, exchange: str, body: str) -> None:
-        """Send to every queue that is bound to the exchange, and wait for SQS's confirmations."""
-        with ThreadPoolExecutor(SENDERS, "broadcast") as senders:
-            for sent in [senders.submit(self._send, queue, body) for queue in self.bound_to(exchange)]:
-                sent.result()
+        """Send to every queue that is bound to the exchange, and wait for SQS's confirmations.
 
-    def reply(self, exchange: str, routing_key: str, body: str) -> None:
-        """Send to the queue whose owner waits for a reply.
+        A queue that does not take the message is logged, and costs the others nothing.
 
         Raises:
-            InconsistencyError: its owner is gone. kombu's mailbox takes it as "nobody waits for the reply".
+            OperationalError: SQS does not list the queues, or none of them took the message. kombu's mailbox, which
+                publishes commands with no limit to its retries, does not retry for this error.
         """
+        try:
+            queues = self.bound_to(exchange)
+        except (BotoCoreError, ClientError) as error:
+            raise OperationalError(f"cannot find the queues of {exchange}: {error}") from error
+        with ThreadPoolExecutor(SENDERS, "broadcast") as senders:
+            problems = [problem for problem in senders.map(partial(self._try_to_send, body), queues) if problem]
+        if problems and len(problems) == len(queues):
+            raise OperationalError(f"no queue of {exchange} takes messages: {problems[0]}")
+
+    def reply(self, exchange: str, routing_key: str, body: str) -> None:
+        """Send to the queue whose owner waits for a reply, if it is there: it is never created here."""
         name = self._name(exchange, routing_key)
         try:
             if name not in self._reply_urls:
+                if len(self._reply_urls) >= REPLY_URLS:
+                    self._reply_urls.clear()
                 self._reply_urls[name] = self._client().get_queue_url(QueueName=name)["QueueUrl"]
             self._client().send_message(QueueUrl=self._reply_urls[name], MessageBody=body)
-        except ClientError as error:
-            if _code(error) not in NO_SUCH_QUEUE:
-                raise
+        except ClientError:
             self._reply_urls.pop(name, None)
-            raise InconsistencyError(f"there is no queue {name} any more") from None
+            raise
 
     def renew(self) -> None:
         """Renew the leases, and make anew what somebody has deleted."""
@@ -206,12 +217,21 @@ class ControlQueues:
                 self._delete(own)
             self._own.clear()
 
-    def _send(self, queue: Queue, body: str) -> None:
-        try:
-            queue.send({"MessageBody": body})
-        except ClientError as error:
-            if _code(error) not in NO_SUCH_QUEUE:  # its owner has just gone
-                raise
+    def _try_to_send(self, body: str, queue: Queue) -> str:
+        """Send the message, and return what went wrong."""
+        for attempt in range(1, SEND_ATTEMPTS + 1):
+            try:
+                queue.send({"MessageBody": body})
+            except (BotoCoreError, ClientError) as error:
+                if _code(error) in NO_SUCH_QUEUE:  # its owner has just gone
+                    return ""
+                problem = str(error)
+                if attempt < SEND_ATTEMPTS:
+                    threading.Event().wait(SEND_AGAIN_SECONDS * attempt)
+            else:
+                return ""
+        complain("%s does not take a remote command: %s", queue.name, problem)
+        return problem
 
     def _name(self, exchange: str, nonce: str) -> str:
         digest = hashlib.sha256(nonce.encode()).hexdigest()[:_NONCE_LENGTH]

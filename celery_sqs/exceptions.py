@@ -1,4 +1,18 @@
-"""What a publish may raise."""
+"""What the transport raises, and which of SQS's errors pass by themselves."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# SQS API Reference, "Common Errors" and "SendMessage". Every 5xx is one of these, too.
+THROTTLED = frozenset({"KmsThrottled", "OverLimit", "RequestThrottled", "Throttling", "ThrottlingException"})
 
 
 class MessageTooLarge(ValueError):
@@ -15,3 +29,19 @@ class PublishRefused(ValueError):
 
 class ChannelClosed(ConnectionError):
     """The connection was lost."""
+
+
+class SqsUnavailable(ConnectionError):
+    """SQS throttles the request, or cannot answer it now."""
+
+
+@contextmanager
+def transient_errors_translated() -> Iterator[None]:
+    """Raise SqsUnavailable for an answer that another try may change, and leave every other error as it is."""
+    try:
+        yield
+    except ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or error.response["Error"]["Code"] in THROTTLED:
+            raise SqsUnavailable(str(error)) from error
+        raise

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from celery_sqs.clients import one_a_process
 from celery_sqs.control_queues import ControlQueues
 from celery_sqs.events import WINDOW_SECONDS, EventPublisher
+from celery_sqs.replies import ReplySender
 
 if TYPE_CHECKING:
     from celery_sqs.channel import Channel
@@ -17,6 +18,7 @@ class Monitoring(NamedTuple):
 
     queues: ControlQueues
     events: EventPublisher
+    replies: ReplySender
 
 
 def monitoring_of(channel: Channel) -> Monitoring | None:
@@ -35,6 +37,6 @@ def monitoring_of(channel: Channel) -> Monitoring | None:
         attributes, tags = options.get("sqs-creation-attributes") or {}, options.get("queue_tags") or {}
         queues = ControlQueues(full_prefix, lambda: impatient, lambda: sqs, attributes, tags)
         window, types = options.get("events_window", WINDOW_SECONDS), options.get("event_types", ())
-        return Monitoring(queues, EventPublisher(queues, window, types))
+        return Monitoring(queues, EventPublisher(queues, window, types), ReplySender(queues))
 
     return one_a_process((channel.endpoint_url, channel.region, full_prefix), make)

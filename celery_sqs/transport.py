@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, CredentialRetrievalError, HTTPClientError
+from botocore.exceptions import ConnectionError as BotocoreConnectionError
 from kombu.transport import SQS
 
 from celery_sqs.channel import Channel
+from celery_sqs.exceptions import ChannelClosed, SqsUnavailable
 from celery_sqs.inbox import Inbox
 from celery_sqs.liveness import LivenessFile
 from celery_sqs.remote_control import keep_reply_queues
@@ -24,11 +26,21 @@ class Transport(SQS.Transport):
 
     Channel = Channel
 
-    # kombu tries a publish again for these, and then calls them OperationalError, for which `Request` gives up nothing.
-    # Without ClientError a throttled publish would fail its task.
+    # A worker that meets one of these connects again (celery.worker.consumer). ClientError is among them, so that a
+    # worker waits, and logs, until a person has fixed a policy or made a queue.
     connection_errors = (*SQS.Transport.connection_errors, ClientError)
-    # Without these kombu tries a publish once more, whatever its `max_retries` says (Connection.ensure).
-    recoverable_connection_errors = connection_errors
+
+    # For these kombu repeats a publish or a declaration as often as `max_retries` says (Connection.ensure): three times
+    # for a task (task_publish_retry_policy), and without end for a command or a reply of remote control, which is why
+    # neither of the two raises one of them (ControlQueues.broadcast, ReplySender). After the last try kombu raises
+    # OperationalError, for which `Request` keeps the message of the task that published.
+    recoverable_connection_errors = (
+        ChannelClosed,  # the consumer has closed the channel, and kombu makes another
+        SqsUnavailable,  # SQS throttles, or answers 5xx
+        HTTPClientError,  # botocore: a time-out, or a connection that was closed
+        BotocoreConnectionError,  # botocore: refused, or no such host
+        CredentialRetrievalError,  # the instance's metadata service did not answer
+    )
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         use_our_request()

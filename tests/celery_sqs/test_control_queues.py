@@ -9,10 +9,11 @@ import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
-from kombu.exceptions import InconsistencyError
+from kombu.exceptions import OperationalError
 
 from celery_sqs import control_queues
 from celery_sqs.control_queues import LEASE_TAG, MAX_NAME_LENGTH, ControlQueue, ControlQueues, reap
+from celery_sqs.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,16 +81,73 @@ def test_a_reply_reaches_the_queue_of_its_routing_key(make: Callable[..., Contro
     assert [m["Body"] for m in queue.receive(10, 0, 30)] == ["pong"]
 
 
-def test_a_reply_to_who_is_gone_says_so_and_makes_no_queue(make: Callable[..., ControlQueues], queues: Queues) -> None:
+def test_a_reply_to_a_caller_who_has_gone_makes_no_queue(make: Callable[..., ControlQueues], queues: Queues) -> None:
     caller, worker = make(), make()
     caller.open("replies", REPLIES, "key-1")
     worker.reply(REPLIES, "key-1", "pong")
     caller.exit()
-    with pytest.raises(InconsistencyError):
-        worker.reply(REPLIES, "key-1", "pong")
-    with pytest.raises(InconsistencyError):
-        worker.reply(REPLIES, "key-2", "pong")
+    for key in ("key-1", "key-1", "key-2"):
+        with pytest.raises(ClientError):
+            worker.reply(REPLIES, key, "pong")
     assert names(queues) == []
+
+
+def test_the_urls_of_callers_who_have_gone_are_forgotten(
+    make: Callable[..., ControlQueues], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_queues, "REPLY_URLS", 3)
+    caller, worker = make(), make()
+    for number in range(10):
+        caller.open(f"replies {number}", REPLIES, f"key-{number}")
+        worker.reply(REPLIES, f"key-{number}", "pong")
+    assert len(worker._reply_urls) <= 3
+
+
+def test_a_command_that_one_queue_does_not_take_reaches_the_others(
+    make: Callable[..., ControlQueues], queues: Queues
+) -> None:
+    """A full destination, or one with a policy of its own."""
+    refuser, other = make(), make()
+    refuser.open("refuser", COMMANDS, "")
+    other.open("other", COMMANDS, "")
+    refusing, taking = refuser.get("refuser"), other.get("other")
+    assert refusing
+    assert taking
+    client = Refusing(queues.sqs, refusing.url)
+    make(client=lambda: client).broadcast(COMMANDS, "hello")
+    assert [m["Body"] for m in taking.receive(10, 0, 30)] == ["hello"]
+    assert client.refused == control_queues.SEND_ATTEMPTS
+
+
+def test_a_command_that_no_queue_takes_is_an_error_that_kombu_does_not_retry(
+    make: Callable[..., ControlQueues], queues: Queues
+) -> None:
+    refuser = make()
+    refuser.open("refuser", COMMANDS, "")
+    refusing = refuser.get("refuser")
+    assert refusing
+    client = Refusing(queues.sqs, refusing.url)
+    with pytest.raises(OperationalError, match="AccessDenied"):
+        make(client=lambda: client).broadcast(COMMANDS, "hello")
+    assert not issubclass(OperationalError, Transport.recoverable_connection_errors)
+
+
+class Refusing:
+    """A client that may not send to one queue."""
+
+    def __init__(self, client: Any, url: str) -> None:
+        self._client = client
+        self._url = url
+        self.refused = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def send_message(self, **parameters: Any) -> Any:
+        if parameters["QueueUrl"] == self._url:
+            self.refused += 1
+            raise ClientError({"Error": {"Code": "AccessDenied"}}, "SendMessage")
+        return self._client.send_message(**parameters)
 
 
 def test_a_process_takes_its_queues_with_it(make: Callable[..., ControlQueues], queues: Queues) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import uuid
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from celery_sqs.control_queues import LEASE_TAG, reap
+from celery_sqs.control_queues import LEASE_TAG, ControlQueues, reap
 from tests.celery_sqs.conftest import Queues
+from tests.proxy import Away, Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -204,6 +208,87 @@ def test_pools_that_can_are_told(cluster: Cluster, pool: str, wait_until: Callab
     wait_until(lambda: not cluster.ask("active", limit=1)["one@test"])
     wait_until(lambda: cluster.queues.counts() == (0, 0, 0))
     assert cluster.queues.lines()["end long"] == 0
+
+
+def ask_and_vanish(cluster: Cluster, when: str) -> None:
+    """What a caller does who goes before the command is read, before it is answered, or before it reads the answer."""
+    caller = ControlQueues(
+        f"{cluster.queues.prefix}celery-control-", lambda: cluster.queues.sqs, lambda: cluster.queues.sqs, {}, {}
+    )
+    if when != "before":
+        caller.open("replies", "reply.celery.pidbox", "caller")
+    reply_to = {"exchange": "reply.celery.pidbox", "routing_key": "caller" if when != "before" else uuid.uuid4().hex}
+    body = {"method": "ping", "arguments": {}, "destination": None, "ticket": "t", "reply_to": reply_to}
+    caller.broadcast(
+        "celery.pidbox",
+        json.dumps(
+            {
+                "body": json.dumps(body),
+                "content-type": "application/json",
+                "content-encoding": "utf-8",
+                "headers": {"clock": uuid.uuid4().int % 10**9, "expires": time.time() + 1},
+                "properties": {
+                    "body_encoding": "utf-8",
+                    "delivery_tag": uuid.uuid4().hex,
+                    "delivery_info": {"exchange": "celery.pidbox", "routing_key": ""},
+                },
+            }
+        ),
+    )
+    replies = caller.get("replies")
+    if when == "after" and replies:
+        assert replies.receive(10, 10, 30)
+    caller.exit()
+
+
+@pytest.mark.parametrize("pool", ["threads", "gevent", "prefork"])
+def test_a_caller_who_has_gone_costs_the_worker_nothing(
+    cluster: Cluster, pool: str, wait_until: Callable[..., None]
+) -> None:
+    asked: Counter[str] = Counter()
+
+    def count(_: str, action: str, body: bytes) -> str:
+        asked[action] += b"reply" in body
+        return ""
+
+    with running(Proxy(cluster.queues.endpoint, count)) as proxy:
+        cluster.start("one", pool=pool, BROKER_URL=cluster.queues.broker_url(proxy.url))
+        asked.clear()
+        for when in ("before", "between", "after") * 5:
+            ask_and_vanish(cluster, when)
+        cluster.queues.send("note", "works on")
+        wait_until(lambda: cluster.queues.lines()["works on"])
+        assert cluster.ask("ping", limit=1).keys() == {"one@test"}
+        assert asked["GetQueueUrl"] + asked["SendMessage"] <= 2 * 16, "each reply is tried once"
+        cluster.queues.stop()
+    assert "Traceback" not in cluster.queues.log()
+
+
+@pytest.mark.parametrize("pool", ["threads", "gevent", "prefork"])
+@pytest.mark.parametrize("answer", ["AccessDenied", "RequestThrottled", "nothing"])
+def test_replies_that_sqs_does_not_take_cost_the_worker_nothing(
+    cluster: Cluster, pool: str, answer: str, wait_until: Callable[..., None]
+) -> None:
+    tried: list[str] = []
+
+    def refuse(_: str, action: str, body: bytes) -> str:
+        if action not in {"SendMessage", "GetQueueUrl"} or b"reply-celery-pidbox" not in body:
+            return ""
+        tried.append(action)
+        if answer == "nothing":
+            raise Away
+        return answer
+
+    with running(Proxy(cluster.queues.endpoint, refuse)) as proxy:
+        cluster.queues.start("-n", "one@test", "-P", pool, "-c", "2", BROKER_URL=cluster.queues.broker_url(proxy.url))
+        wait_until(lambda: "ready." in cluster.queues.log() and cluster.control_queues("celery-pidbox"))
+        for _ in range(5):
+            assert not cluster.ask("ping", timeout=0.2)
+        wait_until(lambda: len(tried) == 5)
+        cluster.queues.send("note", "works on")
+        wait_until(lambda: cluster.queues.lines()["works on"])
+        cluster.queues.stop()
+    assert len(tried) == 5, "no reply is tried again"
 
 
 @pytest.mark.parametrize("pool", ["threads", "gevent"])
