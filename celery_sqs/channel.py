@@ -208,10 +208,21 @@ class Channel(SQS.Channel):
             _stopped.add(poller)
             self._release(queue)
 
-    def _release(self, queue: str) -> None:
+    def _release(self, queue: str) -> list[Delivery]:
         held = get_deliveries()
         source = self._queue(queue)
-        held.release([delivery for delivery in held.held() if delivery.queue is source])
+        released = held.release([delivery for delivery in held.held() if delivery.queue is source])
+        for delivery in released:
+            self.qos.ack(delivery.tag)  # if the consumer has it already; `deliver` drops what is still in the inbox
+        return released
+
+    def give_back(self) -> int:
+        """Give back every message on which no work has begun, while the consumer's loop is stalled.
+
+        Returns how many they were. The queues stay consumed.
+        """
+        queues = [queue for queue in list(self._pollers) if not isinstance(self._queue(queue), ControlQueue)]
+        return sum(len(self._release(queue)) for queue in queues)
 
     def _accept(self, queue: str, source: Queue, messages: list[ReceivedMessage]) -> None:
         """Hand each message to the consumer, or settle it here where it is not to reach the consumer."""
@@ -285,6 +296,7 @@ class Channel(SQS.Channel):
         if delivery is None:  # the consumer was cancelled since, and the message given back
             self.qos.room.give_back(1)
             return
+        delivery.in_inbox = False
         no_ack = queue in self._noack_queues
         try:
             self.connection._deliver(payload, queue)

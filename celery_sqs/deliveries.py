@@ -53,6 +53,7 @@ class Delivery:
         self.message = message
         self.visibility_timeout = visibility_timeout
         self.received_at = self.extended_at = time.monotonic()
+        self.in_inbox = True  # the consumer has not looked at it yet
         self.lost = False  # its handle is stale: SQS has given the message to somebody else
         self._deliveries = deliveries
         self._lock = threading.Lock()
@@ -101,6 +102,16 @@ class Delivery:
     def leave(self) -> None:
         """Somebody else has said when it is to be received again."""
         self._finish(self._settled_as_it_is)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether work on it began and has not ended."""
+        return self._started and not self._settle
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether work on it began, or is not to begin any more."""
+        return bool(self._started or self._released or self._settle)
 
     @property
     def is_open(self) -> bool:
@@ -245,20 +256,21 @@ class Deliveries:
         if idle:
             self.sends.hurry()
 
-    def release(self, deliveries: Iterable[Delivery]) -> None:
-        """Let those be received again on which no work began."""
+    def release(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
+        """Let those be received again on which no work began. Returns them."""
         released = [delivery for delivery in deliveries if delivery.try_release()]
         for delivery in released:
             self.remove(delivery)
             self.at_work(-1)
         _make_all_visible(released)
+        return released
 
-    def exit(self) -> None:
+    def exit(self, flush_seconds: float = EXIT_FLUSH_SECONDS) -> None:
         """Confirm what is finished, and let the rest be received again: nothing of ours waits for a time-out."""
         if os.getpid() != self._pid:  # a fork that exits as Python does
             return
-        unsent = self.sends.flush(EXIT_FLUSH_SECONDS)
-        undeleted = self.deletes.flush(EXIT_FLUSH_SECONDS)
+        unsent = self.sends.flush(flush_seconds)
+        undeleted = self.deletes.flush(flush_seconds)
         if unsent or undeleted:
             logger.error(
                 "exit: SQS confirmed neither %d messages sent nor %d deleted; those will be received again",

@@ -21,7 +21,7 @@ from kombu.log import get_logger
 from celery_sqs.quiet import OnceAMinute
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from celery_sqs.poller import Poller
 
@@ -32,10 +32,14 @@ MAX_AGE_SECONDS = 60  # four of the longest polls
 
 
 class LivenessFile:
-    """Written every five seconds, whole or not at all, while something is polled."""
+    """Written every five seconds, whole or not at all, while something is polled.
 
-    def __init__(self, path: str) -> None:
+    `stalled` says why the worker's consumer is stalled, if it is.
+    """
+
+    def __init__(self, path: str, stalled: Callable[[], str]) -> None:
         self._path = Path(path)
+        self._stalled = stalled
         self._pollers: dict[str, Poller] = {}
         self._ended = threading.Event()
         threading.Thread(target=self._run, name="liveness", daemon=True).start()
@@ -58,7 +62,7 @@ class LivenessFile:
             }
             try:
                 new = self._path.with_suffix(".new")
-                new.write_text(json.dumps({"written_at": time.time(), "queues": queues}))
+                new.write_text(json.dumps({"written_at": time.time(), "stalled": self._stalled(), "queues": queues}))
                 new.replace(self._path)
             except OSError as error:
                 complain("cannot write the liveness file: %s", error)
@@ -69,6 +73,8 @@ def what_is_wrong(state: dict[str, Any], now: float, max_age: float) -> str:
     """Why the worker that wrote this is not alive, or nothing."""
     if now - state["written_at"] > max_age:
         return f"the worker wrote its liveness file {now - state['written_at']:.0f} seconds ago"
+    if stalled := state.get("stalled"):
+        return f"stalled: {stalled}"
     if not state["queues"]:
         return "the worker consumes no queue"
     for queue, poll in state["queues"].items():

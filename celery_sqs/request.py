@@ -13,6 +13,7 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import Reject
 from celery.signals import worker_ready
 from celery.worker.request import Request as CeleryRequest
+from celery.worker.state import task_ready
 from kombu.exceptions import OperationalError
 
 from celery_sqs.dead_letters import Reason
@@ -52,7 +53,10 @@ class Request(CeleryRequest):
         if "sqs_queue" not in self.message.delivery_info:  # by another transport
             return True
         delivery = get_deliveries().get(self.message.delivery_tag)
-        return delivery is not None and delivery.start()
+        if delivery is not None and delivery.start():
+            return True
+        task_ready(self)  # `inspect reserved` would show it for ever
+        return False
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """What `celery inspect` shows: of a raw queue's body its repr, which has no content."""

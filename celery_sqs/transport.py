@@ -6,6 +6,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError, CredentialRetrievalError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotocoreConnectionError
+from celery.signals import worker_ready
 from kombu.transport import SQS
 
 from celery_sqs.channel import Channel
@@ -14,8 +15,12 @@ from celery_sqs.inbox import Inbox
 from celery_sqs.liveness import LivenessFile
 from celery_sqs.remote_control import keep_reply_queues
 from celery_sqs.request import use_our_request
+from celery_sqs.watchdog import watch
+
+worker_ready.connect(watch)
 
 CONTROL_QUEUE_PREFIX = "celery-control-"
+BEAT_EVERY_SECONDS = 5
 
 
 class Transport(SQS.Transport):
@@ -50,6 +55,8 @@ class Transport(SQS.Transport):
         self.raw_queues: dict[str, str] = client.transport_options.get("raw_queues") or {}
         self._liveness_path = client.transport_options.get("liveness_file")
         self._liveness: LivenessFile | None = None
+        self.beats = 0  # how often the consumer's loop came round, for Watchdog
+        self.stalled = ""  # what Watchdog finds wrong with the consumer
         self.control_queue_prefix = client.transport_options.get("control_queue_prefix", CONTROL_QUEUE_PREFIX)
         if self.control_queue_prefix:
             self.implements = self.implements.extend(exchange_type=frozenset({"direct", "topic", "fanout"}))
@@ -58,14 +65,20 @@ class Transport(SQS.Transport):
     def liveness(self) -> LivenessFile | None:
         """The file that says that this process receives, where the option `liveness_file` names one."""
         if self._liveness_path and self._liveness is None:
-            self._liveness = LivenessFile(self._liveness_path)
+            self._liveness = LivenessFile(self._liveness_path, lambda: self.stalled)
         return self._liveness
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Called for every new connection: a lost one leaves the hub empty (kombu's `Hub.reset`)."""
         loop.add_reader(self.inbox, self._on_readable)
+        loop.call_repeatedly(BEAT_EVERY_SECONDS, self.beat)
+
+    def beat(self) -> None:
+        """The consumer's loop is running."""
+        self.beats += 1
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+        self.beat()  # a worker without an event loop comes here every two seconds (celery.worker.loops.synloop)
         delivery = self.inbox.get(timeout)
         if delivery is None:
             raise TimeoutError

@@ -12,7 +12,10 @@ import threading
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from celery.bootsteps import RUN
 from celery.signals import worker_ready
+
+from celery_sqs.forced_exit import ForcedExit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,9 +63,49 @@ def patient(handler: Callable[..., Any]) -> Callable[..., Any]:
     return handle
 
 
+class StopSignals:
+    """Celery's handlers of the signals that stop a worker, each of which waits for what is not to be disturbed.
+
+    A worker that a signal cannot stop ends all the same (ForcedExit).
+    """
+
+    NUMBERS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+
+    def __init__(self, forced_exit: ForcedExit) -> None:
+        self._forced_exit = forced_exit
+        self._ours: dict[int, Callable[..., Any]] = {}
+
+    def install(self) -> None:
+        """Wrap the handlers that are installed now. Celery's replace each other when they run."""
+        for number in self.NUMBERS:
+            handler = signal.getsignal(number)
+            if callable(handler) and handler is not self._ours.get(number):
+                self._ours[number] = self._wrap(handler)
+                signal.signal(number, self._ours[number])
+
+    def _wrap(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> None:
+            with self._forced_exit.handling():
+                handler(*args)
+
+        patient_run = patient(run)
+
+        def handle(number: int, frame: Any) -> None:
+            self._forced_exit.signalled(number)
+            patient_run(number, frame)
+            self.install()
+
+        return handle
+
+
 @worker_ready.connect
-def make_handlers_patient(**_: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
-        handler = signal.getsignal(number)
-        if callable(handler):
-            signal.signal(number, patient(handler))
+def make_handlers_patient(sender: Any, **_: Any) -> None:
+    """The signal's sender is the worker's consumer."""
+    if threading.current_thread() is not threading.main_thread():  # Celery has installed no handlers there
+        return
+
+    def is_stalled() -> bool:
+        connection = sender.connection
+        return bool(connection and connection.transport.stalled)
+
+    StopSignals(ForcedExit(lambda: sender.controller.blueprint.state == RUN, is_stalled)).install()

@@ -1,0 +1,4 @@
+class _Process:
+    pid: int
+
+def active_children() -> list[_Process]: ...

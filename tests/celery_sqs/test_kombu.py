@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
+import billiard
 import celery
 import kombu
 import pytest
-from celery import _state
+from celery import _state, bootsteps, platforms
 from celery.app.task import Task
 from celery.concurrency.base import BasePool
 from celery.events.event import EVENT_EXCHANGE_NAME
 from celery.events.receiver import EventReceiver
+from celery.worker import state as worker_state
 from celery.worker.control import Panel
 from celery.worker.request import Request
+from kombu.asynchronous.hub import Hub
 from kombu.pidbox import Mailbox
 from kombu.transport import SQS, virtual
 
-PRIVATE = {
+PRIVATE: dict[Any, list[str]] = {
     SQS.Channel: [
         "_decode_python_message_body",
         "_delete",
@@ -53,6 +57,11 @@ PRIVATE = {
         "queue_delete",
     ],
     virtual.Transport: ["_deliver", "close_channel", "close_connection"],
+    worker_state: ["active_requests", "reserved_requests", "should_stop", "should_terminate", "task_ready"],
+    bootsteps: ["RUN"],
+    platforms: ["EX_FAILURE"],
+    billiard: ["active_children"],
+    Hub: ["call_repeatedly"],
     Task: ["Request"],
     Request: ["cancel", "info", "on_accepted", "on_failure", "reject", "revoked"],
     BasePool: ["terminate_job", "uses_semaphore"],
@@ -61,8 +70,8 @@ PRIVATE = {
 }
 
 
-@pytest.mark.parametrize(("owner", "names"), PRIVATE.items(), ids=[f"{o.__module__}.{o.__name__}" for o in PRIVATE])
-def test_what_is_used_is_there(owner: type, names: list[str]) -> None:
+@pytest.mark.parametrize(("owner", "names"), PRIVATE.items(), ids=[owner.__name__ for owner in PRIVATE])
+def test_what_is_used_is_there(owner: object, names: list[str]) -> None:
     assert [name for name in names if not hasattr(owner, name)] == []
 
 

@@ -19,8 +19,9 @@ def state(*, written: float = 100, received: float = 100, parked: bool = False) 
         (state(received=20), "the last receive from tasks was 90 seconds ago"),
         (state(written=20, parked=True), "the worker wrote its liveness file 90 seconds ago"),
         ({"written_at": 100, "queues": {}}, "the worker consumes no queue"),
+        (state() | {"stalled": "its loop stands still"}, "stalled: its loop stands still"),
     ],
-    ids=["receiving", "parked", "receives nothing", "dead", "consumes nothing"],
+    ids=["receiving", "parked", "receives nothing", "dead", "consumes nothing", "stalled"],
 )
 def test_a_worker_is_alive_while_it_receives_or_holds_all_it_may(found: dict[str, Any], wrong: str) -> None:
     assert what_is_wrong(found, now=110, max_age=60) == wrong

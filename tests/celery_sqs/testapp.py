@@ -10,8 +10,9 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import Reject
 from celery.signals import worker_ready, worker_shutdown
+from celery.worker.control import Panel
 
-from celery_sqs import Reason, delays
+from celery_sqs import Reason, delays, transport, watchdog
 
 JOURNAL = Path(os.environ["JOURNAL"])
 PREFIX = os.environ["QUEUE_PREFIX"]
@@ -47,6 +48,9 @@ if "PREDEFINED" in os.environ:
     }
 if most := os.environ.get("MAX_DELAY_SECONDS"):
     delays.MAX_DELAY_SECONDS = int(most)
+if stalled := os.environ.get("STALLED_SECONDS"):
+    watchdog.STALLED_SECONDS, watchdog.TICK_SECONDS = float(stalled), 0.2
+    transport.BEAT_EVERY_SECONDS = 0.2
 
 
 def journal(line: str) -> None:
@@ -97,6 +101,11 @@ def again(self: Any, name: str, countdown: float) -> None:
         raise self.retry(countdown=countdown)
 
 
+@app.task(name="seldom", rate_limit="20/m")
+def seldom(text: str) -> None:
+    journal(text)
+
+
 @app.task(name="refuse")
 def refuse() -> None:
     raise Reject(Reason("NotWanted", "this task refuses everything"))
@@ -110,6 +119,33 @@ def boom() -> None:
 @app.task(name="oversize")
 def oversize() -> None:
     note.delay("x" * 2_000_000)
+
+
+@Panel.register
+def stall(_: object, until: str) -> None:
+    """Keep whoever runs remote commands busy, by code of Python's, until there is a file of that name."""
+    journal("stalled")
+    while not Path(until).exists():
+        time.sleep(0.02)
+
+
+@worker_ready.connect
+def stall_the_loop(sender: Any, **_: object) -> None:
+    """Stand still in the consumer's loop while there is a file of that name."""
+    if file := os.environ.get("STALL_LOOP"):
+
+        def stand_still() -> None:
+            if Path(file).exists():
+                journal("stalled")
+                while Path(file).exists():
+                    time.sleep(0.02)
+
+        if sender.hub:
+            sender.hub.call_repeatedly(0.05, stand_still)
+        else:  # gevent's loop comes round here
+            transport = sender.connection.transport
+            drain = transport.drain_events
+            transport.drain_events = lambda *args, **options: (stand_still(), drain(*args, **options))
 
 
 @worker_shutdown.connect

@@ -43,6 +43,7 @@ class Channel(virtual.Channel):
 
 class Transport:
     connection_errors: tuple[type[BaseException], ...]
+    channels: list[Any]
     client: Any
     implements: Any
     Channel: type[Any]

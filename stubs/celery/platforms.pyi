@@ -1,0 +1,1 @@
+EX_FAILURE: int

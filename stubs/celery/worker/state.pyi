@@ -1,0 +1,10 @@
+from collections.abc import MutableSet
+
+from celery.worker.request import Request
+
+active_requests: MutableSet[Request]
+reserved_requests: MutableSet[Request]
+should_stop: int | None
+should_terminate: int | None
+
+def task_ready(request: Request, successful: bool = ...) -> None: ...
