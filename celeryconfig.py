@@ -32,6 +32,8 @@ broker_transport_options = {
     # Our messages are JSON already: base64 around it, twice by default, costs a third of every message.
     "sqs_base64_encoding": False,
     "body_encoding": "utf-8",
+    # Our messages hold an id, so nothing of ours is worth compressing, and what comes compressed is not ours.
+    "accept_compression": False,
 }
 broker_connection_retry_on_startup = True  # a broker that is away for a moment is no reason to exit
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import atexit
-import json
 import threading
 import time
 from functools import partial
@@ -21,11 +20,13 @@ from kombu.log import get_logger
 from kombu.transport import SQS, virtual
 from kombu.transport.SQS.exceptions import DoesNotExistQueueException
 from kombu.transport.virtual.base import queue_declare_ok_t
+from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 
 from celery_sqs import delays, raw_queues
 from celery_sqs.batches import MAX_MESSAGE_BYTES
 from celery_sqs.clients import CLIENT_CONFIG, IMPATIENT, one_a_process
+from celery_sqs.compression import REFUSED, CannotDecompress, decompress
 from celery_sqs.control_queues import ControlQueue, is_for_replies
 from celery_sqs.dead_letters import Reason, message_bytes
 from celery_sqs.deliveries import FINAL_FOR_SEND, get_deliveries, make_visible
@@ -36,6 +37,7 @@ from celery_sqs.exceptions import (
     PublishRefused,
     transient_errors_translated,
 )
+from celery_sqs.message import NOT_A_MESSAGE, Message
 from celery_sqs.monitoring import monitoring_of
 from celery_sqs.poller import Poller, Room
 from celery_sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage
@@ -48,9 +50,6 @@ if TYPE_CHECKING:
     from celery_sqs.transport import Transport
 
 logger = get_logger(__name__)
-
-REJECTED = Reason("Rejected", "the worker rejected the message: its log has the message id and the cause")
-NOT_A_MESSAGE = Reason("NotAMessage", "the body is no message of kombu's")
 
 # An idle long poll has nothing to give back; one that swallowed a message answers at once.
 JOIN_SECONDS = 0.5
@@ -78,12 +77,6 @@ class QoS(SQS.QoS):
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Nothing to do: `Deliveries` keeps what runs, and gives back what does not."""
-
-
-class Message(virtual.Message):
-    """A message that knows, once rejected, why."""
-
-    reject_reason: Reason = REJECTED
 
 
 class Channel(SQS.Channel):
@@ -236,9 +229,9 @@ class Channel(SQS.Channel):
 
     def _admit(self, queue: str, source: Queue, message: ReceivedMessage) -> dict[str, Any] | None:
         delivery = get_deliveries().add(source, message, self.visibility_timeout)
-        payload = self._to_payload(queue, message)
-        if payload is None:
-            delivery.reject(NOT_A_MESSAGE)
+        payload = self._to_payload(queue, source, message)
+        if isinstance(payload, Reason):
+            delivery.reject(payload)
             return None
         if isinstance(source, ControlQueue):
             if self.monitoring and source.is_for_commands:
@@ -250,10 +243,6 @@ class Channel(SQS.Channel):
             delivery.delay(delays.delay_seconds(payload["headers"]))
             return None
         payload["headers"].pop("eta", None)  # it is due: Celery's worker would set a timer for it
-        payload["properties"]["delivery_tag"] = delivery.tag
-        # kombu's names. Without the body: prefork pickles it all for its processes.
-        known = {name: value for name, value in message.items() if name != "Body"}
-        payload["properties"]["delivery_info"] |= {"sqs_message": known, "sqs_queue": source.url}
         return payload
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
@@ -273,20 +262,29 @@ class Channel(SQS.Channel):
                 return payload
         raise Empty
 
-    def _to_payload(self, queue: str, message: ReceivedMessage) -> dict[str, Any] | None:
-        """The message as kombu's virtual transports have it, or None where its body is none of kombu's."""
+    def _to_payload(self, queue: str, source: Queue, message: ReceivedMessage) -> dict[str, Any] | Reason:
+        """The message as kombu's virtual transports have it in memory, or why kombu cannot read it."""
+        # Without the body: prefork pickles it all for its processes.
+        known = {name: value for name, value in message.items() if name != "Body"}
         if task := self._transport.raw_queues.get(queue):
-            return raw_queues.to_task_message(message, task)
+            return self._envelope_payload(raw_queues.to_task_message(message, task), "", known, source.url)
         try:
-            payload: dict[str, Any] = json.loads(self._decode_python_message_body(message["Body"]))
-            properties, headers = payload["properties"], payload["headers"]
-            body = self.decode_body(payload["body"], properties.get("body_encoding"))
-            if not isinstance(headers, dict) or not isinstance(properties["delivery_info"], dict):
-                return None
-            if payload.get("content-type") == "application/json":
-                json.loads(body)  # Celery acknowledges what it cannot decode
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            return None
+            text = bytes_to_str(self._decode_python_message_body(message["Body"]))
+            payload = self._envelope_payload(self._prepare_json_payload(text), text, known, source.url)
+            properties = payload["properties"]
+            headers = payload["headers"] = {**(payload.get("headers") or {})}
+            # kombu decodes it again when it hands it to the consumer, and an error would name no reason there.
+            if body := payload.get("body"):
+                body = self.decode_body(body, properties.get("body_encoding"))
+            if method := headers.pop("compression", None):
+                if not self._transport.accept_compression:
+                    return REFUSED
+                payload["body"] = decompress(body, method, self._transport.max_decompressed_bytes)
+                properties["body_encoding"] = None
+        except CannotDecompress as error:
+            return error.reason
+        except Exception:  # noqa: BLE001 (kombu expects other types in many places, and an app's JSON decoders raise what they like)
+            return NOT_A_MESSAGE
         return payload
 
     @undisturbed

@@ -10,9 +10,11 @@ from celery.signals import worker_ready
 from kombu.transport import SQS
 
 from celery_sqs.channel import Channel
+from celery_sqs.compression import MAX_DECOMPRESSED_BYTES
 from celery_sqs.exceptions import ChannelClosed, SqsUnavailable
 from celery_sqs.inbox import Inbox
 from celery_sqs.liveness import LivenessFile
+from celery_sqs.message import keep_what_celery_cannot_read
 from celery_sqs.remote_control import keep_reply_queues
 from celery_sqs.request import use_our_request
 from celery_sqs.watchdog import watch
@@ -50,9 +52,14 @@ class Transport(SQS.Transport):
     def __init__(self, client: Any, **kwargs: Any) -> None:
         use_our_request()
         keep_reply_queues()
+        keep_what_celery_cannot_read()
         super().__init__(client, **kwargs)
         self.inbox = Inbox()
         self.raw_queues: dict[str, str] = client.transport_options.get("raw_queues") or {}
+        self.accept_compression: bool = client.transport_options.get("accept_compression", True)
+        self.max_decompressed_bytes: int = client.transport_options.get(
+            "max_decompressed_bytes", MAX_DECOMPRESSED_BYTES
+        )
         self._liveness_path = client.transport_options.get("liveness_file")
         self._liveness: LivenessFile | None = None
         self.beats = 0  # how often the consumer's loop came round, for Watchdog

@@ -8,6 +8,7 @@ class Signal:
     def connect(self, receiver: _Receiver) -> _Receiver: ...
     @overload
     def connect(self, *, weak: bool) -> Callable[[_Receiver], _Receiver]: ...
+    def send(self, sender: object, **named: object) -> object: ...
 
 celeryd_after_setup: Signal
 celeryd_init: Signal
@@ -15,6 +16,7 @@ setup_logging: Signal
 task_failure: Signal
 task_postrun: Signal
 task_prerun: Signal
+task_rejected: Signal
 task_revoked: Signal
 task_success: Signal
 worker_init: Signal

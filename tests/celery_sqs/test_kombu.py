@@ -15,21 +15,27 @@ from celery.concurrency.base import BasePool
 from celery.events.event import EVENT_EXCHANGE_NAME
 from celery.events.receiver import EventReceiver
 from celery.worker import state as worker_state
+from celery.worker.consumer.consumer import Consumer
 from celery.worker.control import Panel
 from celery.worker.request import Request
+from kombu import compression as kombus_compression
 from kombu.asynchronous.hub import Hub
 from kombu.pidbox import Mailbox
 from kombu.transport import SQS, virtual
+
+from celery_sqs import compression, message
 
 PRIVATE: dict[Any, list[str]] = {
     SQS.Channel: [
         "_decode_python_message_body",
         "_delete",
+        "_envelope_payload",
         "_handle_sts_session",
         "_new_boto_client",
         "_new_queue",
         "_put_fanout",
         "_noack_queues",
+        "_prepare_json_payload",
         "_queue_cache",
         "_resolve_delay_seconds",
         "_resolve_queue_url",
@@ -63,6 +69,7 @@ PRIVATE: dict[Any, list[str]] = {
     billiard: ["active_children"],
     Hub: ["call_repeatedly"],
     Task: ["Request"],
+    Consumer: ["on_decode_error", "on_unknown_message"],
     Request: ["cancel", "info", "on_accepted", "on_failure", "reject", "revoked"],
     BasePool: ["terminate_job", "uses_semaphore"],
     Mailbox: ["oid", "reply_exchange_fmt"],
@@ -81,10 +88,18 @@ def test_the_signatures_that_are_overridden_are_as_they_were() -> None:
         SQS.Channel._put: "(self, queue, message, **kwargs)",
         SQS.Channel._update_queue_cache: "(self, queue_name_prefix)",
         SQS.Channel._resolve_queue_url: "(self, queue)",
+        SQS.Channel._envelope_payload: "(self, payload, raw_text, message, q_url)",
+        SQS.Channel._prepare_json_payload: "(self, text)",
+        message._celerys_on_decode_error: "(self, message, exc)",
+        message._celerys_on_unknown_message: "(self, body, message)",
         Request.on_accepted: "(self, pid, time_accepted)",
         Request.on_failure: "(self, exc_info, send_failed_event=True, return_ok=False)",
     }
     assert {method: str(inspect.signature(method)) for method in signatures} == signatures
+
+
+def test_every_method_of_kombus_is_one_that_we_bound() -> None:
+    assert set(kombus_compression._decoders.values()) == set(compression._BOUNDED)
 
 
 def test_the_commands_that_are_answered_otherwise_are_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -35,6 +36,9 @@ app.conf.update(
     task_acks_on_failure_or_timeout=False,
 )
 app.conf.worker_send_task_events = "SEND_EVENTS" in os.environ
+app.conf.task_compression = os.environ.get("TASK_COMPRESSION")
+app.conf.accept_content = os.environ.get("ACCEPT_CONTENT", "json").split(",")
+app.conf.broker_transport_options |= json.loads(os.environ.get("TRANSPORT_OPTIONS", "{}"))
 if (prefix := os.environ.get("CONTROL_QUEUE_PREFIX")) is not None:
     app.conf.broker_transport_options["control_queue_prefix"] = prefix
 if "PREDEFINED" in os.environ:

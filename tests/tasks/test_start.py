@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import celeryconfig
+from tasks.app import app
 from tasks.start import prefetch_enough
 
 
@@ -25,3 +26,8 @@ def test_what_runs_and_ten_messages_a_queue_are_prefetched(concurrency: int, mul
     worker = SimpleNamespace(prefetch_multiplier=multiplier, concurrency=concurrency)
     prefetch_enough(worker)
     assert worker.prefetch_multiplier * concurrency == prefetch
+
+
+def test_our_workers_take_no_compressed_messages() -> None:
+    with app.connection_for_read() as connection:
+        assert connection.transport.accept_compression is False

@@ -4,6 +4,7 @@ class Message:
     delivery_info: dict[str, Any]
     headers: dict[str, Any]
     properties: dict[str, Any]
+    def reject_log_error(self, logger: Any, errors: Any, requeue: bool = ...) -> None: ...
 
 class QoS:
     _delivered: dict[str, Any]

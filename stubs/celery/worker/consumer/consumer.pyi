@@ -1,0 +1,8 @@
+from collections.abc import Callable
+from typing import Any
+
+class Consumer:
+    connection_errors: tuple[type[BaseException], ...]
+    on_decode_error: Callable[..., None]
+    on_unknown_message: Callable[..., None]
+    pool: Any
