@@ -22,6 +22,7 @@ from kombu.transport.SQS.exceptions import DoesNotExistQueueException
 from kombu.transport.virtual.base import queue_declare_ok_t
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
+from kombu.utils.uuid import uuid
 
 from celery_sqs import delays, raw_queues
 from celery_sqs.batches import MAX_MESSAGE_BYTES
@@ -236,7 +237,7 @@ class Channel(SQS.Channel):
         if isinstance(source, ControlQueue):
             if self.monitoring and source.is_for_commands:
                 self.monitoring.events.look_again()
-            if not source.is_timely(payload["body"], payload["headers"]):
+            if not source.is_timely(payload):
                 delivery.ack()
                 return None
         if delays.is_early(payload["headers"]):
@@ -349,6 +350,8 @@ class Channel(SQS.Channel):
 
     def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **kwargs: Any) -> None:
         if self.monitoring:
+            # kombu publishes it again with the same properties if one of the queues did not take it.
+            message["properties"].setdefault("message_id", uuid())
             self.monitoring.queues.broadcast(exchange, self._encode(message))
 
     def _is_broadcast_or_reply(self, exchange: str) -> bool:

@@ -70,15 +70,18 @@ class ControlQueue(Queue):
     def is_for_commands(self) -> bool:
         return self.exchange.endswith(".pidbox") and not is_for_replies(self.exchange)
 
-    def is_timely(self, body: str, headers: dict[str, Any]) -> bool:
+    def is_timely(self, payload: dict[str, Any]) -> bool:
         """Whether the message is neither delivered before, nor a command past its `expires`, which kombu ignores."""
-        expires = headers.get("expires") or 0
-        late = time.time() - expires
-        if self.is_for_commands and expires and late > COMMAND_GRACE_SECONDS:
-            logger.warning("ignored a remote command that came %.0f s after it expired", late)
+        headers = payload["headers"]
+        expires = headers.get("expires")
+        is_late = isinstance(expires, int | float) and expires + COMMAND_GRACE_SECONDS < time.time()
+        if self.is_for_commands and expires and is_late:
+            logger.warning("ignored a remote command that came after it had expired")
             return False
-        # kombu sends a command again, by another delivery tag, where one of many queues did not take it.
-        message = hash((body, headers.get("clock"), expires))
+        # kombu sends a command again, by another delivery tag, if one of many queues did not take it. Senders before
+        # this version give no message id.
+        content = (str(payload.get("body")), str(headers.get("clock")), str(expires))
+        message = hash(str(payload["properties"].get("message_id") or content))
         is_new = message not in self._seen
         self._seen[message] = None
         if len(self._seen) > REMEMBERED:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
+from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
+import kombu
 import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 from kombu.exceptions import OperationalError
+from kombu.pidbox import Mailbox
 
 from celery_sqs import control_queues
 from celery_sqs.control_queues import LEASE_TAG, MAX_NAME_LENGTH, ControlQueue, ControlQueues, reap
 from celery_sqs.transport import Transport
+from tests.proxy import Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -279,22 +284,81 @@ def test_long_beginnings_that_differ_at_the_end_differ_still() -> None:
     assert len({control_queues._shortened("x" * 100 + end) for end in "abc"}) == 3
 
 
-def command(**headers: Any) -> tuple[str, dict[str, Any]]:
-    return '{"method": "pool_grow"}', {"clock": 1, **headers}
+def command(message_id: Any = None, body: Any = '{"method": "pool_grow"}', **headers: Any) -> dict[str, Any]:
+    return {"body": body, "headers": {"clock": 1, **headers}, "properties": {"message_id": message_id}}
 
 
-def test_a_command_is_taken_once_and_not_past_its_expires() -> None:
-    queue = ControlQueue(lambda: None, COMMANDS, lambda: ("q", "http://sqs/q"))
+@pytest.fixture
+def commands() -> ControlQueue:
+    return ControlQueue(lambda: None, COMMANDS, lambda: ("q", "http://sqs/q"))
+
+
+def test_a_command_is_taken_once_and_not_past_its_expires(commands: ControlQueue) -> None:
     now = time.time()
-    assert queue.is_timely(*command(expires=now + 1))
-    assert not queue.is_timely(*command(expires=now + 1))
-    assert queue.is_timely(*command(expires=now - 1)), "clocks differ, and SQS takes its time"
-    assert not queue.is_timely(*command(expires=now - 60))
-    assert queue.is_timely(*command(expires=0)), "0 is no expires"
+    assert commands.is_timely(command("a", expires=now + 1))
+    assert not commands.is_timely(command("a", expires=now + 1))
+    assert commands.is_timely(command("b", expires=now - 1)), "clocks differ, and SQS takes its time"
+    assert not commands.is_timely(command("c", expires=now - 60))
+    assert commands.is_timely(command("d", expires=0)), "0 is no expires"
 
 
-def test_what_it_remembers_is_bounded() -> None:
-    queue = ControlQueue(lambda: None, COMMANDS, lambda: ("q", "http://sqs/q"))
+def test_a_command_of_a_sender_that_names_no_message_is_known_by_its_content(commands: ControlQueue) -> None:
+    assert commands.is_timely(command())
+    assert not commands.is_timely(command())
+    assert commands.is_timely(command(clock=2))
+
+
+@pytest.mark.parametrize("value", ["soon", [1], {"a": 1}, None, True, 10**400, -(10**400), float("nan"), float("inf")])
+def test_a_command_of_any_content_is_judged(commands: ControlQueue, value: Any) -> None:
+    """What it raises would end the thread that receives the commands."""
+    for message in (command(value, clock=0), command("a", expires=value), command(clock=value), command(body=value)):
+        commands.is_timely(message)
+
+
+def test_what_it_remembers_is_bounded(commands: ControlQueue) -> None:
     for clock in range(control_queues.REMEMBERED + 50):
-        queue.is_timely(*command(clock=clock))
-    assert len(queue._seen) == control_queues.REMEMBERED
+        commands.is_timely(command(clock=clock))
+    assert len(commands._seen) == control_queues.REMEMBERED
+
+
+def broadcast(queues: Queues, endpoint: str) -> None:
+    """Tell the workers something, as a new process does: its Lamport clock begins anew."""
+    options = queues.app.conf.broker_transport_options | {"control_queue_prefix": "control-"}
+    url, transport = queues.broker_url(endpoint), "celery_sqs.transport:Transport"
+    with kombu.Connection(url, transport=transport, transport_options=options) as connection:
+        Mailbox("celery", type="fanout")(connection).abcast("pool_restart")
+
+
+def ids(queue: ControlQueue | None) -> list[str]:
+    """Of the messages that a queue has."""
+    assert queue
+    bodies = [b64decode(message["Body"]) for message in queue.receive(10, 0, 30)]
+    return [json.loads(body)["properties"]["message_id"] for body in bodies]
+
+
+def test_two_processes_may_say_the_same(make: Callable[..., ControlQueues], queues: Queues) -> None:
+    worker = make()
+    worker.open("commands", COMMANDS, "")
+    broadcast(queues, queues.endpoint)
+    broadcast(queues, queues.endpoint)
+    assert len(set(ids(worker.get("commands")))) == 2
+
+
+def test_a_command_that_is_sent_again_because_one_queue_did_not_take_it_is_the_same(
+    make: Callable[..., ControlQueues], queues: Queues
+) -> None:
+    workers = [make(), make()]
+    for worker in workers:
+        worker.open("commands", COMMANDS, "")
+    refusing = workers[0].get("commands")
+    assert refusing
+    failures = ["InternalError"]
+
+    def refuse_one(_: str, action: str, body: bytes) -> str:
+        return failures.pop() if refusing.name.encode() in body and action == "SendMessage" and failures else ""
+
+    with running(Proxy(queues.endpoint, refuse_one)) as proxy:
+        broadcast(queues, proxy.url)
+    found = [ids(worker.get("commands")) for worker in workers]
+    assert list(map(len, found)) == [1, 2]
+    assert len({each for one in found for each in one}) == 1

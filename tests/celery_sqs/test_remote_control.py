@@ -168,6 +168,7 @@ def test_a_command_past_its_expires_or_delivered_twice_is_ignored(
                     declare=[mailbox.exchange],
                     headers={"clock": 5, "expires": expires},
                     serializer="json",
+                    message_id=task,
                 )
     wait_until(lambda: three.queues.log().count("Tasks flagged as revoked: timely") >= 3)
     three.ask("ping", limit=3)
