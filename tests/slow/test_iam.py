@@ -9,8 +9,10 @@ import subprocess
 import sys
 import urllib.request
 from base64 import b64encode
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -205,12 +207,46 @@ def test_a_worker(
     wait_until(lambda: kept in recorder.seen)
     asked = celery("inspect", "ping", "--timeout", "5")
     assert asked.wait(120) == 0
+    left = crashed(sqs, direct)
+    reaped = ("sqs:DeleteQueue", f"arn:aws:sqs:us-east-1:123456789012:{left}")
+    with beat():
+        wait_until(lambda: reaped in recorder.seen)
     for number in range(100):  # more than it finishes, so that it gives some back
         sqs.send_message(QueueUrl=raw, MessageBody=json.dumps({"email_id": f"no-row-{number}"}))
     wait_until(lambda: int(count(sqs, raw)) < 100)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
     assert held_against("worker", recorder.seen) == NOTHING
+
+
+def crashed(sqs: SQSClient, settings: Settings) -> str:
+    """A control queue whose process has crashed and whose lease is over."""
+    control = ControlQueues(settings.control_queue_prefix, lambda: sqs, lambda: sqs, {}, {})
+    control.open("commands", "celery.pidbox", "")
+    queue = control.get("commands")
+    assert queue
+    sqs.tag_queue(QueueUrl=queue.url, Tags={LEASE_TAG: "1"})
+    return queue.name
+
+
+BEAT = """
+import sys
+from tasks.app import app
+app.conf.beat_schedule = {"reap": {"task": "tasks.reap", "schedule": 1.0}}
+app.start(["beat", "--schedule", sys.argv[1], "--pidfile", ""])
+"""
+
+
+@contextmanager
+def beat() -> Iterator[None]:
+    """Beat, which asks for nothing that its workers are not allowed."""
+    with TemporaryDirectory() as folder:
+        process = subprocess.Popen([sys.executable, "-c", BEAT, f"{folder}/schedule"], env=os.environ)
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
 
 
 def count(sqs: SQSClient, url: str) -> str:
@@ -257,11 +293,7 @@ def test_a_producer_and_an_operator(stage: Settings, recorder: Recorder, tmp_pat
     assert held_against("producer", recorder.seen) == NOTHING
     recorder.seen.clear()
     sqs = client("sqs", stage)
-    crashed = ControlQueues(stage.control_queue_prefix, lambda: sqs, lambda: sqs, {}, {})
-    crashed.open("commands", "celery.pidbox", "")
-    queue = crashed.get("commands")
-    assert queue
-    sqs.tag_queue(QueueUrl=queue.url, Tags={LEASE_TAG: "1"})
+    crashed(sqs, stage)
     recorder.seen.clear()
     sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=f"{stage.queue}_dlq")["QueueUrl"])
     for table in (stage.table, stage.events_table):
