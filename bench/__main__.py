@@ -17,7 +17,7 @@ from rich.table import Table as RichTable
 
 from bench import figures
 from bench.chart import chart
-from bench.contenders import CHAIN, CONTENDERS, STOCK
+from bench.contenders import CHAIN, CONTENDERS, STOCK, WORKER
 from bench.stage import ROOT, Stuck, staged
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SMALL_BYTES, LARGE_BYTES = 2 * 1024, 100 * 1024
 LARGE_SHARE = 5  # a fifth of the emails are enough where each takes so much longer
 SINGLE_EMAILS = 30
 SETTLE_SECONDS = 20  # longer than the longest poll that anybody has under way
-IDLE_SECONDS = 60
+IDLE_SECONDS = 180  # each queue is asked three times a minute, so one minute would be off by a third
 
 LEAST_WIDTH = 110  # of the widest table
 
@@ -69,7 +69,7 @@ def _measure(emails: int, repeats: int, drain: int) -> dict[str, Any]:
     console.print(f"{figures.conditions(result)}; {emails} emails a turn")
     runs = _by_turns(SMALL_BYTES, emails, repeats)
     large = _by_turns(LARGE_BYTES, max(1, emails // LARGE_SHARE), repeats)
-    waits, idle = _one_at_a_time()
+    waits, idle = _one_at_a_time(), _idle()
     drains = _by_turns(SMALL_BYTES, drain, 1, (CHAIN, STOCK)) if drain else {}
     return result | {
         **_summaries(runs),
@@ -113,21 +113,27 @@ def _summaries(runs: dict[str, list[Measured]]) -> dict[str, Any]:
     }
 
 
-def _one_at_a_time() -> tuple[dict[str, Any], dict[str, float]]:
-    """Single emails, by turns to two workers, and then what the two ask for when there is nothing to do."""
+def _one_at_a_time() -> dict[str, Any]:
+    """Single emails, by turns to two workers."""
     with staged(STOCK, SMALL_BYTES) as stock, staged(CHAIN, SMALL_BYTES) as chain:
         stages = {STOCK: stock, CHAIN: chain}
         seconds: dict[str, list[float]] = {name: [] for name in stages}
         for _ in range(SINGLE_EMAILS):
             for name, stage in stages.items():
                 seconds[name].append(stage.latency())
+    return {name: figures.latency(of_one) for name, of_one in seconds.items()}
+
+
+def _idle() -> dict[str, float]:
+    """What workers ask SQS for in a minute if there is nothing to do."""
+    with ExitStack() as stack:
+        stages = {name: stack.enter_context(staged(name, SMALL_BYTES)) for name in (STOCK, CHAIN, WORKER)}
         time.sleep(SETTLE_SECONDS)
         for stage in stages.values():
             stage.standin.look("/reset-counts")
         time.sleep(IDLE_SECONDS)
         counts = {name: stage.standin.look("/counts")["sqs"] for name, stage in stages.items()}
-    idle = {name: sum(actions.values()) * 60 / IDLE_SECONDS for name, actions in counts.items()}
-    return {name: figures.latency(of_one) for name, of_one in seconds.items()}, idle
+    return {name: sum(actions.values()) * 60 / IDLE_SECONDS for name, actions in counts.items()}
 
 
 def _print(table: figures.Table) -> None:

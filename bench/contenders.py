@@ -7,10 +7,13 @@ STAGE = "bench"
 
 STOCK, CHAIN, FLOOR = "stock-threads", "chain-threads", "floor-boto3"
 
+WORKER = "worker"
+
 # The queues by which these emails travel, as the others consume theirs alone: each costs three receives a minute when
 # idle, and so does the one for commands.
 _QUEUES = f"emails_{STAGE},emails_{STAGE}_tasks"
-_OURS = f"celery -A tasks worker --loglevel WARNING --queues {_QUEUES} --concurrency {CONCURRENCY} --pool"
+_WORKER = f"celery -A tasks worker --loglevel WARNING --concurrency {CONCURRENCY}"
+_OURS = f"{_WORKER} --queues {_QUEUES} --pool"
 
 CONTENDERS = {
     STOCK: ("celery -A bench.stock_app worker --loglevel WARNING", "bench.stock_app"),
@@ -20,3 +23,6 @@ CONTENDERS = {
     "dramatiq": (f"dramatiq bench.dramatiq_app --processes 1 --threads {CONCURRENCY}", "bench.dramatiq_app"),
     FLOOR: ("bench.floor",),
 }
+
+# Beside them, for the idle figure alone: the worker that people run, with all its queues.
+COMMANDS = CONTENDERS | {WORKER: (_WORKER,)}

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import HttpUrl
 
-from bench.contenders import CONCURRENCY, CONTENDERS, STAGE
+from bench.contenders import COMMANDS, CONCURRENCY, STAGE
 from bench.sessions import Cost, cost, members
 from emails.queue import RawQueue
 from emails.resources import provision
@@ -254,5 +254,5 @@ def staged(contender: str, row_bytes: int) -> Iterator[Stage]:
             "EMAIL_CONCURRENCY": str(CONCURRENCY),
         }
         stage = Stage(contender, standin, settings, row_bytes, log)
-        stage.warm_up([start(command, log) for command in CONTENDERS[contender]])
+        stage.warm_up([start(command, log) for command in COMMANDS[contender]])
         yield stage

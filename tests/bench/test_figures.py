@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from bench.chart import chart
-from bench.contenders import CONTENDERS
+from bench.contenders import COMMANDS, CONTENDERS, WORKER
 from bench.figures import Target, as_document, as_json, billed, latency, machine, summary, tables, targets, versions
 from bench.stage import Measured
 
@@ -37,7 +37,7 @@ def result() -> dict[str, object]:
         "billed": units,
         "large_rows": {"runs": runs, "billed": units},
         "latency": dict.fromkeys(("stock-threads", "chain-threads"), single),
-        "idle": {"stock-threads": 20.0, "chain-threads": 8.0},
+        "idle": {"stock-threads": 20.0, "chain-threads": 8.0, "worker": 11.0},
         "drain": {"chain-threads": {"seconds": 40.0, **runs["chain-threads"]}},
     }
 
@@ -92,9 +92,16 @@ def test_the_targets_compare_with_stock_in_the_same_run() -> None:
         "chain-threads": summary([measured(1, 70), measured(2, 70), measured(2, 70)]),
     }
     waits = {"stock-threads": {"p50_ms": 100.0}, "chain-threads": {"p50_ms": 131.0}}
-    found = list(targets(runs, waits, {"chain-threads": 8}))
+    found = list(targets(runs, waits, {"worker": 8}))
     assert [target.is_met for target in found] == [False, False, False, True, False]
     assert str(found[2]).endswith("2.00 ≥ 3.00 (of each one's best turn: 4.00)")
+
+
+def test_the_idle_figure_is_of_the_worker_that_people_run(result: dict[str, object]) -> None:
+    (command,) = COMMANDS[WORKER]
+    assert command.startswith("celery -A tasks worker ")
+    assert "--queues" not in command
+    assert "| worker | 11.0 |" in as_document(result, [])
 
 
 def test_what_is_written_names_every_contender(result: dict[str, object]) -> None:
