@@ -350,7 +350,7 @@ class Channel(SQS.Channel):
 
     def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **kwargs: Any) -> None:
         if self.monitoring:
-            # kombu publishes it again with the same properties if one of the queues did not take it.
+            # A queue gets the command again if the answer to the first request was lost.
             message["properties"].setdefault("message_id", uuid())
             self.monitoring.queues.broadcast(exchange, self._encode(message))
 
