@@ -14,10 +14,22 @@ RESERVED_HEADERS = frozenset(
     ("bcc", "cc", "date", "dkim-signature", "from", "message-id", "mime-version", "orig-date", "received", "reply-to")
 ) | {"return-path", "sender", "subject", "to", "x-email-id"}
 
-# Amazon SES obeys these and cuts them off, by whichever way the message comes (SES developer guide, "Specify your
-# configuration set when you send email" and "Using sending authorization"): whoever writes rows would choose the
-# configuration set, and so who hears of bounces, the tags that bring the id back, and the identity that sends.
-SES_PREFIX = "x-ses-"
+# A relay obeys these and cuts them off, however the message reaches it. A row that sets one would choose what the
+# deployment chooses: with Amazon SES the configuration set, the tags that bring the id back and the identity that sends
+# (SES Developer Guide, "Specify your configuration set when you send email" and "Using sending authorization"); with
+# SendGrid even the recipients (SendGrid docs, "Using the SMTP API"). A name in the table is a prefix.
+RELAY_HEADERS = {
+    "x-ses-": "Amazon SES",
+    "x-smtpapi": "SendGrid",
+    "x-mc-": "Mailchimp Transactional",
+    "x-mailgun-": "Mailgun",
+    "x-pm-": "Postmark",
+    "x-msys-api": "SparkPost",
+}
+# RFC 5322, section 3.6.6: what somebody adds who sends a message again. A relay may take its recipients from them.
+RESENT_PREFIX = "resent-"
+
+MAX_SHOWN_NAME = 8  # characters of a header's or tag's name in a reason
 
 ONE_CLICK = "List-Unsubscribe=One-Click"  # RFC 8058, section 3.1
 # RFC 2369, section 2, less the comments. A line of 998 has room for the header's name and each of these.
@@ -25,18 +37,31 @@ _BRACKETED_URLS = re.compile(r" *<[!-;=?-~]{1,900}>(, *<[!-;=?-~]{1,900}>)* *")
 
 
 def check_header_name(name: str) -> str:
-    """The name, where a row may set it.
+    """The name, if a row may set it.
 
     Raises:
         ValueError
     """
-    if name.lower() in RESERVED_HEADERS or name.lower().startswith("content-"):
-        msg = "is written by the service"
+    lower = name.lower()
+    if lower in RESERVED_HEADERS or lower.startswith("content-"):
+        msg = f"{lower if lower in RESERVED_HEADERS else 'content-*'} is written by the service"
         raise ValueError(msg)
-    if name.lower().startswith(SES_PREFIX):
-        msg = "is an instruction to Amazon SES, which the deployment gives"
+    if lower.startswith(RESENT_PREFIX):
+        msg = "resent-* says that somebody sends the message again, which the service does not do"
         raise ValueError(msg)
+    for prefix, relay in RELAY_HEADERS.items():
+        if lower.startswith(prefix):
+            msg = f"{prefix}{'*' * prefix.endswith('-')} is an instruction to {relay}, which the deployment gives"
+            raise ValueError(msg)
     return name
+
+
+def shortened(name: str) -> str:
+    """Enough of a header's or tag's name for whoever wrote the row to recognise it.
+
+    Never the whole name, because a producer may have put an address or a secret there by mistake.
+    """
+    return f"{name[: min(MAX_SHOWN_NAME, len(name) // 2)]}…"
 
 
 def check_headers(headers: dict[str, str]) -> dict[str, str]:
@@ -48,7 +73,7 @@ def check_headers(headers: dict[str, str]) -> dict[str, str]:
     values = {name.lower(): value for name, value in headers.items()}
     if len(values) < len(headers):
         twice, _ = Counter(name.lower() for name in headers).most_common(1)[0]
-        msg = f"has {twice} twice: a header's name is the same in any case"
+        msg = f"has {shortened(twice)} twice: a header's name is the same in any case"
         raise ValueError(msg)
     if "list-unsubscribe-post" in values:
         _check_one_click(values)

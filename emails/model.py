@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from emails.headers import check_header_name, check_headers
+from emails.headers import check_header_name, check_headers, shortened
 from emails.mailbox import CONTROL_CHARACTERS, parse_mailbox
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 MAX_FILE_NAME_BYTES = 255  # file systems take no longer one; percent-encoded (RFC 2231) it still fits a line
 MAX_S3_KEY_BYTES = 1024  # S3 user guide, "Naming Amazon S3 objects"
 MAX_CONTENT_ID = 200  # characters; a line has room for five times as many
+PRODUCERS_NAMES = frozenset({"Headers", "Tags"})  # maps whose keys the producer chooses
 
 # RFC 2045, section 7, makes a content id a msg-id, whose usual form this is (RFC 5322, sections 3.2.3 and 3.6.4).
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
@@ -340,9 +341,11 @@ def _explanation(problem: ErrorDetails) -> str:
     if problem["type"] == "missing":
         text = "is missing"
     attribute, *path = problem["loc"] or ("",)
-    keys = (part for part in path if part != "[key]")  # pydantic's mark for what is wrong with a key itself
+    keys = [part for part in path if part != "[key]"]  # pydantic's mark for what is wrong with a key itself
     if field := Email.model_fields.get(str(attribute)):  # a default was validated: pydantic names the field
         attribute = field.alias or attribute
+    if attribute in PRODUCERS_NAMES:
+        keys = [shortened(str(key)) for key in keys]
     where = str(attribute) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in keys)
-    where = re.sub(CONTROL_CHARACTERS, "?", where)[:200]
+    where = re.sub(CONTROL_CHARACTERS, "?", where)
     return f"{where}: {text}" if where else text
