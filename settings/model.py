@@ -70,6 +70,7 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         populate_by_name=True,
+        hide_input_in_errors=True,  # a traceback would show a password
     )
 
     @classmethod
@@ -176,6 +177,15 @@ class Settings(BaseSettings):
     liveness_file: Path | None = Field(
         default=None, description="where a worker says that it receives, for `python -m celery_sqs.liveness FILE`"
     )
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _has_no_user_info(cls, url: HttpUrl | None) -> HttpUrl | None:
+        # AWS requests are signed, so nothing would use them; logs, errors and Flower show the endpoint.
+        if url and (url.username is not None or url.password is not None):
+            msg = "should have no user name and password: credentials come from the environment or the machine's role"
+            raise ValueError(msg)
+        return url
 
     # `info.data` has the fields above that are valid: what is wrong with the others is said there.
     @field_validator("queue_url")
@@ -330,12 +340,20 @@ def _explanations(error: ValidationError) -> list[str]:
             name = " or ".join(map(str, info.validation_alias.choices))  # pydantic does not say by which it came
         else:
             name = variable(name)
-        where = f"[{']['.join(path)}]" if path else ""
+        value = ""
+        if info.repr:  # the others may be private
+            name += f"[{']['.join(path)}]" if path else ""
+            value = f"is {_without_user_info(problem['input'])!r}; "
         if problem["type"] == "string_pattern_mismatch":  # no person reads a pattern: the description alone
-            lines.append(f"{name}{where}: is {problem['input']!r}; should be {info.description}")
+            lines.append(f"{name}: {value}should be {info.description}")
         else:
-            lines.append(f"{name}{where}: is {problem['input']!r}; {text} ({info.description})")
+            lines.append(f"{name}: {value}{text} ({info.description})")
     return lines
+
+
+def _without_user_info(value: object) -> object:
+    """The value without what stands before an @: in a URL, well-formed or not, that may be a password."""
+    return re.sub(r".*@", "…@", value, flags=re.DOTALL) if isinstance(value, str) else value
 
 
 def _field(name: str) -> str:
