@@ -38,7 +38,7 @@ class Receipt:
 
     provider: str
     message_id: str
-    response: str = ""  # shown by `status`: without an address
+    response: str = ""  # shown by `status`: no words of the server's, which may quote an address or the content
     refused: tuple[RefusedRecipient, ...] = ()
     accepted_at: float = field(default_factory=time.time)
 

@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 40_000_000
 MAX_RECIPIENTS = 50
 TAG = re.compile(r"[A-Za-z0-9_-]{1,256}")  # API reference, "MessageTag"
+CODE = re.compile(r"[A-Za-z0-9]{1,64}")  # what all of AWS's error codes are
 
 SECOND, QUARTER_HOUR, HOUR = 1, 900, 3600
 SERVER_ERROR = 500
@@ -172,6 +173,8 @@ def _tags(email: Email) -> list[MessageTagTypeDef]:
 def _judged(error: ClientError) -> SendError:
     """What SES answered. Its text may quote addresses: it is read, never repeated."""
     code, text = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
+    if not CODE.fullmatch(code):
+        code = "an unknown error"
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
     if status >= SERVER_ERROR:
         return NoTellingError(f"SES answers {status} {code}")

@@ -86,8 +86,7 @@ class SmtpProvider:
         except OSError as error:
             raise NoTellingError(f"no answer to the last dot: {_loss(error, session.deadline)}") from None
         if reply.accepted:
-            response = str(reply) if "@" in reply.words else reply.words
-            return Receipt(self.name, message_id(email), response, refused)
+            return Receipt(self.name, message_id(email), reply.receipt, refused)
         if reply.code < 400:  # noqa: PLR2004 (RFC 5321, section 4.2.1)
             raise NoTellingError(f"the answer to the last dot says neither yes nor no: {reply}")
         raise reply.error("the message")

@@ -53,10 +53,13 @@ _MEANINGS = {
     "556": (RejectReason.BOUNCED, "domain takes no mail"),
 }
 
+# How Postfix, Exim and Amazon SES name the message in their logs.
+_ID = re.compile(r"(?:queued as |id=|^Ok (?=[0-9a-f]{16}-))(?P<id>[A-Za-z0-9-]{1,80})(?!\S)")
+
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply, in words of our own: the server's may quote an address."""
+    """A reply, in words of our own: the server's may quote an address or the content."""
 
     code: int
     text: str = field(default="", repr=False)
@@ -85,15 +88,24 @@ class Reply:
         """The server's own, in one line."""
         return f"{self.code} {CONTROL_CHARACTERS.sub(' ', self.text)}"[:LONGEST_WORDS]
 
+    @property
+    def receipt(self) -> str:
+        """The codes, and the server's id of the message if it is recognised: its other words may quote the email."""
+        match = _ID.search(self.text)
+        return f"{self._codes}, queued as {match['id']}" if match else self._codes
+
     def __str__(self) -> str:
-        code = f"{self.code} {self.enhanced}".strip()
-        return f"{code}, {self._meaning[1]}" if self._meaning[1] else code
+        return f"{self._codes}, {self._meaning[1]}" if self._meaning[1] else self._codes
 
     def error(self, what: str) -> SendError:
         """The error for what the server refuses, or defers."""
         if self.refused:
             return PermanentError(f"the SMTP server refuses {what}: {self}", self.reject_reason)
         return TemporaryError(f"the SMTP server does not take {what} now: {self}")
+
+    @property
+    def _codes(self) -> str:
+        return f"{self.code} {self.enhanced}".strip()
 
     @property
     def _meaning(self) -> tuple[RejectReason, str]:

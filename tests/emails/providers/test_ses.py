@@ -20,6 +20,8 @@ from tests.emails.providers.ses_server import SesServer, running
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from emails.providers.contract import SendError
+
 SECRET = "Address ada@example.com"  # which AWS's texts quote
 
 
@@ -164,6 +166,15 @@ def test_a_server_s_error_tells_nothing_of_what_was_accepted(
     with pytest.raises(NoTellingError, match=rf"^SES answers {status} InternalFailure$"):
         provider().send(Email.from_row(row))
     assert len(server.requests) == 1, "botocore resends by itself otherwise"
+
+
+@pytest.mark.parametrize(("status", "error"), [(400, TemporaryError), (500, NoTellingError)])
+def test_a_code_that_is_none_is_not_repeated(
+    server: SesServer, provider: Callable[..., SesProvider], row: dict[str, Any], status: int, error: type[SendError]
+) -> None:
+    server.error = (status, SECRET, "")
+    with pytest.raises(error, match=r"^SES answers (500 )?an unknown error$"):
+        provider().send(Email.from_row(row))
 
 
 def test_a_sender_that_is_not_verified_is_told_by_the_emulator_too(
