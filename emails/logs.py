@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from emails.mailbox import CONTROL_CHARACTERS
+from emails.printable import printable
 from emails.unforeseen import frames
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
 
-# It logs every request at DEBUG, and with it what is in the emails.
-QUOTES_EMAILS = "botocore"
+# At DEBUG botocore logs every request, and with it what is in the emails. urllib3, by which botocore sends them, logs
+# their paths, of which one to S3 has the key of a file: at DEBUG those of all requests, and in its warnings too.
+LEAST_LEVELS = {"botocore": logging.INFO, "urllib3": logging.ERROR}
 
 
 def write_by(handler: logging.Handler, level: int, formatter: logging.Formatter) -> None:
@@ -22,7 +23,8 @@ def write_by(handler: logging.Handler, level: int, formatter: logging.Formatter)
     handler.setFormatter(formatter)
     logging.root.handlers = [handler]
     logging.root.setLevel(level)
-    logging.getLogger(QUOTES_EMAILS).setLevel(max(level, logging.INFO))
+    for name, least in LEAST_LEVELS.items():
+        logging.getLogger(name).setLevel(max(level, least))
     logging.raiseExceptions = False  # a line that cannot be rendered would be printed with its arguments
 
 
@@ -50,7 +52,7 @@ def formatter(
             structlog.processors.TimeStamper(fmt="iso", utc=True),
         ],
         processors=[
-            _in_one_line,
+            _printable,
             without_texts_of_errors,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             renderer,
@@ -58,6 +60,6 @@ def formatter(
     )
 
 
-def _in_one_line(_: object, __: str, event: EventDict) -> EventDict:
-    event["event"] = CONTROL_CHARACTERS.sub(" ", str(event["event"]))
-    return event
+def _printable(_: object, __: str, event: EventDict) -> EventDict:
+    """Let every line be one line: ids come from whoever may send to a queue, and libraries quote what they received."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}

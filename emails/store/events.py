@@ -61,7 +61,7 @@ class EventStore:
                 answer = self._client.query(**request)
             rows += [to_row(item) or {} for item in answer["Items"]]
             if "LastEvaluatedKey" not in answer:
-                return sorted(rows, key=lambda row: str(row.get("OccurredAt")))
+                return sorted(rows, key=lambda row: repr(row.get("OccurredAt")))
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
 

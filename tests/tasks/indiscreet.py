@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from emails import delivery
 from emails.mime import to_mime
+from emails.providers.smtp import SmtpProvider
 from emails.providers.stub import StubProvider
 from tasks import app
 
@@ -31,5 +32,8 @@ class Crashing(delivery.Delivery):
         return super().load(email_id)
 
 
-delivery.load_providers = lambda settings: {"stub": Indiscreet(settings.stub_outbox, settings.stub_failures)}
+delivery.load_providers = lambda settings: {
+    "stub": Indiscreet(settings.stub_outbox, settings.stub_failures),
+    "smtp": SmtpProvider.from_settings(settings),
+}
 delivery.Delivery = Crashing  # type: ignore[misc]  # before tasks.pipeline imports it

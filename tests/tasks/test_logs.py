@@ -15,7 +15,7 @@ from billiard.util import get_logger as get_multiprocessing_logger
 from celery.exceptions import Reject
 from celery.worker.consumer.consumer import INVALID_TASK_ERROR, MESSAGE_DECODE_ERROR, UNKNOWN_FORMAT, UNKNOWN_TASK_ERROR
 
-from emails.logs import QUOTES_EMAILS
+from emails.logs import LEAST_LEVELS
 from settings import get_settings
 from tasks import logs
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Lines = Callable[[], list[dict[str, Any]]]
 
-TELL_TOO_MUCH_AT_DEBUG = (QUOTES_EMAILS, logs.QUOTES_ARGUMENTS)
+TELL_TOO_MUCH_AT_DEBUG = (*LEAST_LEVELS, logs.QUOTES_ARGUMENTS)
 LOGGERS = [logging.root, *map(logging.getLogger, (*TELL_TOO_MUCH_AT_DEBUG, *logs.TELL_WHAT_THE_OUTCOME_TELLS))]
 
 
@@ -103,7 +103,32 @@ def test_at_debug_celerys_own_lines_are_there_and_what_quotes_emails_is_not(tmp_
         logging.getLogger(name).debug("by %s", name)
     written = (tmp_path / "log").read_text()
     assert [f"by {name}" in written for name in logs.TELL_WHAT_THE_OUTCOME_TELLS] == [True, True]
-    assert [f"by {name}" in written for name in TELL_TOO_MUCH_AT_DEBUG] == [False, False]
+    assert [f"by {name}" in written for name in TELL_TOO_MUCH_AT_DEBUG] == [False, False, False]
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO, logging.WARNING])
+def test_no_line_of_what_sends_requests_quotes_one_at_any_level(tmp_path: Path, level: int) -> None:
+    logs.set_up(level, str(tmp_path / "log"))
+    logging.getLogger("urllib3.connectionpool").debug('"GET /bucket/mail/key HTTP/1.1" 200')
+    logging.getLogger("urllib3.connection").warning("Failed to parse headers (url=%s)", "/bucket/mail/key")
+    assert not (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_line_has_nothing_that_a_terminal_obeys_in_any_of_its_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_format: str
+) -> None:
+    monkeypatch.setenv("EMAIL_LOG_FORMAT", log_format)
+    get_settings.cache_clear()
+    logs.set_up(logging.INFO, str(tmp_path / "log"))
+    evil = "\x1b[2J\x9b1m\u202e\x7f\ud800"
+    structlog.contextvars.bind_contextvars(message_id=evil)
+    logging.getLogger("anybody").info("said %s by http://user:pa/ss@host", evil)
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.isprintable()
+    assert line.count("[2J") == 2
+    logging.getLogger("anybody").info("at http://user:password@host/a")
+    assert "http://…@host/a" in json.loads(json.dumps((tmp_path / "log").read_text())).replace("\\u2026", "…")
 
 
 def test_an_exception_is_its_frames_and_types_without_a_text(lines: Lines) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import pytest
 from celery import Celery
 from pydantic import HttpUrl
 
@@ -22,6 +23,7 @@ from emails.resources import provision
 from emails.store import EmailStore
 from settings import Settings
 from settings.aws import client
+from tests.smtp_server import SmtpServer, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +57,22 @@ PRIVATE: Row = {
 }
 FAILURES = {"permanent": marked(6), "temporary": marked(7), "no-telling": marked(8)}
 
+BUCKET = "private-files"
+FOLDER = f"s3://{BUCKET}/mail/"
+S3_KEY = f"mail/{MARK} invoice.txt"
+
+
+def in_s3(uri: str, **attributes: object) -> Row:
+    return {"Attachments": [{"name": "a.txt", "content_type": "text/plain", "s3_uri": uri, **attributes}]}
+
+
+# What an SMTP server says of a recipient, or of all emails; none of it has an @.
+REPLIES = {
+    "dot": f"250 2.0.0 Ok {MARK} subject",
+    marked(11): f"550 5.1.1 {MARK} is unknown",
+    marked(12): f"450 4.2.2 {MARK} is over quota",
+}
+
 # What each row becomes, and what its log says.
 CASES: dict[str, tuple[Row, str]] = {
     "sent": ({}, "Sent"),
@@ -68,10 +86,33 @@ CASES: dict[str, tuple[Row, str]] = {
     "bad-address": ({"RecipientsCc": [f"{MARK} no address@"]}, "Failed: invalid row"),
     "bad-subject": ({"Subject": f"{MARK}\nBcc: {marked(9)}"}, "Failed: invalid row"),
     "bad-header": ({"Headers": {f"X {MARK}:": f"{MARK}\n"}}, "Failed: invalid row"),
+    "bad-header-name": ({"Headers": {f"{MARK}:": "x"}}, "Failed: invalid row"),
+    "relays-header": ({"Headers": {f"X-SES-{MARK}": "x"}}, "Failed: invalid row"),
+    "same-header": ({"Headers": {MARK: "x", MARK.upper(): "y"}}, "Failed: invalid row"),
     "bad-tag": ({"Tags": {MARK: 7}}, "Failed: invalid row"),
+    "bad-tag-name": ({"Tags": {f"{MARK}\n": "x"}}, "Failed: invalid row"),
     "bad-attachment": ({"Attachments": [{"name": f"{MARK}\n", "body": f"{MARK}!"}]}, "Failed: invalid row"),
     "bad-type": ({"BodyText": {MARK: [MARK]}}, "Failed: invalid row"),
-    "bad-provider": ({"SendVia": MARK}, "Failed: SendVia: names none of the providers stub"),
+    "bad-provider": ({"SendVia": MARK}, "Failed: SendVia: names none of the providers stub, smtp"),
+    "s3": (in_s3(f"s3://{BUCKET}/{S3_KEY}"), "Sent"),
+    "s3-missing": (in_s3(f"{FOLDER}{MARK}"), "Failed: Attachments[0].s3_uri: S3 has no such object"),
+    "s3-replaced": (
+        in_s3(f"s3://{BUCKET}/{S3_KEY}", size=1),
+        "Failed: Attachments[0].s3_uri: size is 1, but the object in S3 has 7 bytes",
+    ),
+    "s3-elsewhere": (
+        in_s3(f"s3://{BUCKET}/{MARK}"),
+        "Failed: Attachments[0].s3_uri: begins with none of EMAIL_ATTACHMENT_PREFIXES",
+    ),
+    "smtp": ({"SendVia": "smtp"}, "Sent"),
+    "smtp-refused": (
+        {"SendVia": "smtp", "RecipientsTo": [marked(11)], "RecipientsCc": [], "RecipientsBcc": []},
+        "Failed: the SMTP server refuses every recipient: 550 5.1.1, no such mailbox",
+    ),
+    "smtp-deferred": (
+        {"SendVia": "smtp", "RecipientsTo": [marked(12)], "RecipientsCc": [], "RecipientsBcc": []},
+        "Failed: the SMTP server does not take 1 of 1 recipients now: 450 4.2.2, mailbox full (attempt 2, the last)",
+    ),
     "load-crash": ({}, ""),  # a dead letter
 }
 BODIES = {
@@ -103,6 +144,12 @@ TASK_MESSAGES = [
     task_message("tasks.process_email", body=json.dumps([[], {MARK: MARK}, {}])),
     task_message("tasks.process_email", body=MARK, **{"content-type": "application/x-python-serialize"}),
 ]
+
+
+def story(row: Row | None) -> Row:
+    """What the service wrote into a row."""
+    producers = {*PRIVATE, "SendVia"} - {"EmailStatus"}
+    return {name: value for name, value in (row or {}).items() if name not in producers}
 
 
 @contextmanager
@@ -140,7 +187,18 @@ def working(environment: dict[str, str], log_file: Path) -> Iterator[None]:
         process.wait()
 
 
-def test_nothing_private_comes_out_of_a_worker(emulator: str, tmp_path: Path, wait_until: Callable[..., None]) -> None:
+@pytest.fixture
+def smtp() -> Iterator[SmtpServer]:
+    """A server that quotes emails in its replies."""
+    server = SmtpServer()
+    server.fates |= REPLIES
+    with running(server):
+        yield server
+
+
+def test_nothing_private_comes_out_of_a_worker(
+    emulator: str, smtp: SmtpServer, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
     settings = Settings(endpoint_url=HttpUrl(emulator), stage=f"p{uuid.uuid4().hex[:10]}")
     list(provision(settings))
     sqs, store = client("sqs", settings), EmailStore(client("dynamodb", settings), settings.table)
@@ -151,8 +209,15 @@ def test_nothing_private_comes_out_of_a_worker(emulator: str, tmp_path: Path, wa
         "EMAIL_MAX_ATTEMPTS": "2",
         "EMAIL_RETRY_DELAY": "0.1",
         "EMAIL_LOG_FORMAT": "json",
+        "EMAIL_ATTACHMENT_PREFIXES": FOLDER,
+        "EMAIL_SMTP_HOST": "127.0.0.1",
+        "EMAIL_SMTP_PORT": str(smtp.port),
+        "EMAIL_SMTP_SECURITY": "none",
     }
     log_file = tmp_path / "worker.log"
+    s3 = client("s3", settings)
+    s3.create_bucket(Bucket=BUCKET)
+    s3.put_object(Bucket=BUCKET, Key=S3_KEY, Body=MARK.encode())
 
     def said(email_id: str) -> set[str]:
         lines = [json.loads(line) for line in log_file.read_text().splitlines() if line.startswith("{")]
@@ -178,5 +243,35 @@ def test_nothing_private_comes_out_of_a_worker(emulator: str, tmp_path: Path, wa
     assert set(BODIES) < {letter.reason for letter in letters}
     assert "RuntimeError in send (tasks/indiscreet.py:" in log_file.read_text()
     assert "KeyError in load (tasks/indiscreet.py:" in log_file.read_text()
-    for out in (log_file.read_text(), json.dumps(events), str([letter.attributes for letter in letters])):
+    stories = json.dumps([story(store.get(f"email-{case}")) for case in CASES], default=str, indent=0)
+    assert "Ok" not in stories, "the SMTP server's own words"
+    for out in (log_file.read_text(), json.dumps(events), str([letter.attributes for letter in letters]), stories):
         assert [line for line in out.splitlines() if MARK in line] == []
+
+
+CELERY = ["-m", "celery", "-A", "tasks"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [*CELERY, "worker", "--loglevel", "DEBUG"],
+        [*CELERY, "inspect", "stats"],
+        [*CELERY, "flower"],
+        ["-c", "from commands import main; main()", "status", "email-1"],
+    ],
+    ids=lambda arguments: arguments[4] if arguments[0] == "-m" else arguments[2],
+)
+def test_no_program_says_the_password_of_an_endpoint(arguments: list[str], free_endpoint: str) -> None:
+    host = urlsplit(free_endpoint).netloc
+    result = subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | {"EMAIL_ENDPOINT_URL": f"http://user:{MARK}@{host}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert f"EMAIL_ENDPOINT_URL or AWS_ENDPOINT_URL: is '…@{host}'; should have no user name and" in result.stderr
+    assert MARK not in result.stdout + result.stderr
