@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
 from importlib import import_module
 
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
+from emails.printable import printable
 from emails.resources import ResourcesMissing, unreachable
 from emails.store import StoreRefused, StoreUnavailable
 from settings import get_settings
@@ -36,6 +38,14 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
+            return self._invoke(ctx)
+        except click.UsageError:  # it quotes the command line
+            raise
+        except click.ClickException as error:  # it may quote a row, a message, or what AWS answered
+            raise click.ClickException(printable(error.format_message())) from None
+
+    def _invoke(self, ctx: click.Context) -> object:
+        try:
             return super().invoke(ctx)
         except ResourcesMissing as error:
             raise click.ClickException(str(error)) from None
@@ -47,6 +57,16 @@ class Commands(click.Group):
             settings = get_settings()
             where = f"table {settings.table} at {settings.endpoint or settings.region}"
             raise click.ClickException(f"{error} ({where}). Is it there? `email-service provision` makes it.") from None
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line: what every command prints, rows, messages and answers included, is harmless to a terminal."""
+    click.echo(printable(text), err=err)
+
+
+def say_json(value: object) -> None:
+    """Print a JSON document, in ASCII without control characters: programs read it, but a terminal may show it."""
+    click.echo(json.dumps(value).replace("\x7f", "\\u007f"))
 
 
 @click.command(cls=Commands)

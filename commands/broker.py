@@ -6,9 +6,11 @@ import os
 
 import click
 
+from commands import say
 from emails.delivery import Delivery, EmailNotFound, Finished, Later
 from emails.message import InvalidMessage, parse_message
 from emails.mime import to_mime
+from emails.printable import printable
 from emails.queue import RawQueue
 from emails.resources import ResourcesMissing
 from emails.store import StoreUnavailable
@@ -35,7 +37,7 @@ def main(region: str | None, queue_url: str | None, table_name: str | None, dry_
         try:
             _dry_run(get_settings())
         except ResourcesMissing as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(printable(str(error))) from None
     else:
         from tasks import app  # noqa: PLC0415 (the app reads the settings when it is imported)
 
@@ -43,17 +45,17 @@ def main(region: str | None, queue_url: str | None, table_name: str | None, dry_
 
 
 def _dry_run(settings: Settings) -> None:
-    click.echo(settings)
+    say(str(settings))
     queue = RawQueue(client("sqs", settings), settings)
     delivery = Delivery.from_settings(settings)
     messages = queue.receive(10, wait=1)
     try:
         for message in messages:
-            click.echo(f"{message['MessageId']}: {_verdict(delivery, message['Body'])}")
+            say(f"{message['MessageId']}: {_verdict(delivery, message['Body'])}")
     finally:
         queue.release(messages)
     count = len(messages)
-    click.echo(
+    say(
         f"{count} message{'' if count == 1 else 's'} looked at and given back; nothing was sent, no row changed."
         " SQS counts the receive."
     )

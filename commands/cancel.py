@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from commands import say
 from commands.resolve import refused
 from emails.model import DISCARD
 from emails.store import Conflict, EmailStore
@@ -23,4 +24,4 @@ def cancel(email_id: str) -> None:
         EmailStore(client("dynamodb", settings), settings.table).settle(email_id, DISCARD, "cancelled")
     except Conflict as conflict:
         raise click.ClickException(refused(email_id, conflict, "Pending")) from None
-    click.echo(f"{email_id} is Failed: cancelled.")
+    say(f"{email_id} is Failed: cancelled.")

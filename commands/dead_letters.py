@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
+from commands import say, say_json
 from emails.dead_letters import dead_letter_queues
 from emails.store import EmailStore
 from settings import get_settings
@@ -48,16 +48,14 @@ def list_(as_json: bool) -> None:
         reasons = Counter(letter["Reason"] for letter in letters)
         found[queue.name] = {"Reasons": reasons, "NotSeen": max(0, about - len(letters)), "DeadLetters": letters}
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        say_json(found)
         return
     for name, view in found.items():
-        click.echo(f"{name}: {_counted(view['Reasons'])}")
+        say(f"{name}: {_counted(view['Reasons'])}")
         for letter in view["DeadLetters"]:
-            click.echo("  " + "  ".join(filter(None, letter.values())))
+            say("  " + "  ".join(filter(None, letter.values())))
         if view["NotSeen"]:
-            click.echo(
-                f"  about {view['NotSeen']} more, by SQS's count: others hold them, or SQS does not show them yet"
-            )
+            say(f"  about {view['NotSeen']} more, by SQS's count: others hold them, or SQS does not show them yet")
 
 
 @dead_letters.command()
@@ -75,7 +73,7 @@ def show(message_id: str, body: bool) -> None:
                 width = max(map(len, story))
                 for name, value in story.items():
                     if value:
-                        click.echo(f"{name:<{width}}  {value}")
+                        say(f"{name:<{width}}  {value}")
                 return
     raise _not_found(message_id)
 
@@ -107,9 +105,9 @@ def redrive(message_id: str, reason: str) -> None:
                     redriven += not why
                     advance(1)
                     if why:
-                        click.echo(f"{letter.message_id} stays: {why}", err=True)
+                        say(f"{letter.message_id} stays: {why}", err=True)
         finally:  # interrupted, it says how far it came
-            click.echo(f"{queue.name}: {redriven} back on {queue.source}")
+            say(f"{queue.name}: {redriven} back on {queue.source}")
     if message_id and not found:
         raise _not_found(message_id)
     if stay:
@@ -137,16 +135,16 @@ def discard(message_id: str, reason: str, yes: bool) -> None:
         if message_id and not any(found.values()):
             raise _not_found(message_id)
         for queue, reasons in found.items():
-            click.echo(f"{queue.name}: {_counted(reasons.values())}")
+            say(f"{queue.name}: {_counted(reasons.values())}")
         if not any(found.values()):
             return
         if not yes:
             click.confirm("Delete them for good?", abort=True, err=True)
         codes = {letter: code for queue, reasons in found.items() for letter, code in queue.delete(reasons)}
     stay = {letter: code for letter, code in codes.items() if code}
-    click.echo(f"{len(codes) - len(stay)} deleted.")
+    say(f"{len(codes) - len(stay)} deleted.")
     for letter, code in stay.items():
-        click.echo(f"{letter} stays: SQS did not delete it: {code}", err=True)
+        say(f"{letter} stays: SQS did not delete it: {code}", err=True)
     if stay:
         raise click.ClickException(f"{len(stay)} of {len(codes)} stay: see above.")
 

@@ -22,9 +22,11 @@ from pydantic import HttpUrl
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from commands.emulator import HOST, EmulatorFailed, running_emulator
 from emails.dead_letters import dead_letters
+from emails.printable import printable
 from emails.queue import RawQueue
 from emails.resources import provision
 from emails.store import EmailStore
@@ -157,15 +159,16 @@ def _run(settings: Settings, console: Console) -> bool:
     console.print(_table(rows))
     console.print("Dead letters:")
     for letter in letters:
-        console.print(f"  {letter.queue}: {letter.reason}: {letter.detail}", highlight=False, markup=False)
+        line = printable(f"  {letter.queue}: {letter.reason}: {letter.detail}")
+        console.print(line, highlight=False, markup=False)
     return ended_well
 
 
 def _table(rows: dict[str, Row]) -> Table:
     table = Table("Email", "Status", "Attempts", "Why")
     for email_id, row in rows.items():
-        status = row.get("EmailStatus", "no row")
-        table.add_row(email_id, status, str(row.get("Attempts", "")), row.get("FailureReason", ""))
+        cells = (email_id, row.get("EmailStatus", "no row"), row.get("Attempts", ""), row.get("FailureReason", ""))
+        table.add_row(*(Text(printable(str(cell))) for cell in cells))
     return table
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from commands import say
 from commands.provision import provision
 from settings import get_settings
 
@@ -60,8 +61,8 @@ def running_emulator(port: int) -> Iterator[str]:
         while not _is_ready(url):
             if process.poll() is not None:
                 log.seek(0)
-                tail = log.read()[-2000:].decode(errors="replace")
-                raise EmulatorFailed(f"ministack ended with {process.returncode}; is port {port} taken?\n{tail}")
+                last_line = log.read().decode(errors="replace").strip().rpartition("\n")[2]
+                raise EmulatorFailed(f"ministack ended with {process.returncode}; is port {port} taken? {last_line}")
             if time.monotonic() > deadline:
                 raise EmulatorFailed(f"ministack is not ready after {START_SECONDS} seconds.")
             time.sleep(0.05)
@@ -91,7 +92,7 @@ def emulator(port: int) -> None:
             os.environ["EMAIL_ENDPOINT_URL"] = url
             get_settings.cache_clear()
             click.get_current_context().invoke(provision)
-            click.echo(f"Ready on {url}; stop it with Ctrl-C.")
+            say(f"Ready on {url}; stop it with Ctrl-C.")
             signal.pause()
     except EmulatorFailed as error:
         raise click.ClickException(str(error)) from None

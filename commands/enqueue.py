@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
+from commands import say
 from emails.message import InvalidMessage, check_email_id
 from emails.queue import RawQueue
 from settings import get_settings
@@ -45,10 +46,10 @@ def enqueue(email_ids: tuple[str, ...], *, bulk: bool, from_file: IO[str] | None
 
         failed = queue.enqueue(_checked(chain(email_ids, _lines(from_file))), sent)
     total = sum(counts)
-    click.echo(f"{total} on {queue.name}." + (f" Follow it: email-service status {email_ids[0]}" if email_ids else ""))
+    say(f"{total} on {queue.name}." + (f" Follow it: email-service status {email_ids[0]}" if email_ids else ""))
     if failed:
         for email_id, code in failed.items():
-            click.echo(f"not sent: {email_id}: {code}", err=True)
+            say(f"not sent: {email_id}: {code}", err=True)
         raise click.ClickException(f"SQS did not take {len(failed)} of {total + len(failed)}; enqueue those again.")
 
 

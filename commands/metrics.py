@@ -9,6 +9,7 @@ import click
 
 from celery_sqs.oldest import ages_of_oldest_messages
 from celery_sqs.queue import Queue
+from commands import say
 from emails.resources import check_resources, queue_url
 from settings import get_settings
 from settings.aws import client
@@ -66,7 +67,7 @@ def metrics() -> None:
         unit="s",
         description="How old a queue's oldest message is, as late as CloudWatch tells it",
     )
-    click.echo(f"exporting the figures of {', '.join(names)}")
+    say(f"exporting the figures of {', '.join(names)}")
     signal.sigwait(stop)
     provider.shutdown()
 

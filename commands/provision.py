@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from commands import say
 from emails import resources
 from settings import get_settings
 
@@ -15,6 +16,6 @@ def provision() -> None:
     What is there already stays; a queue whose attributes differ is corrected. Run it as often as you like.
     """
     settings = get_settings()
-    click.echo(settings)
+    say(str(settings))
     for line in resources.provision(settings):
-        click.echo(line)
+        say(line)

@@ -8,6 +8,7 @@ from typing import IO, Any
 
 import click
 
+from commands import say
 from emails.model import Email, EmailStatus, InvalidRow
 from emails.store import Conflict, EmailStore
 from settings import get_settings
@@ -36,7 +37,7 @@ def put(file: IO[str]) -> None:
         raise click.ClickException(f"This row would fail: {error}") from None
     except Conflict:
         raise click.ClickException(f"{email.id} has a row already; see `email-service status {email.id}`.") from None
-    click.echo(f"{email.id} is {email.status}. Send it: email-service enqueue {email.id}")
+    say(f"{email.id} is {email.status}. Send it: email-service enqueue {email.id}")
 
 
 def _read(file: IO[str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from celery_sqs.queue import Depths, Queue
+from commands import say
 from emails.resources import check_resources, queue_url
 from settings import get_settings
 from settings.aws import client
@@ -27,4 +28,4 @@ def queues() -> None:
     for name in settings.queues:
         ready, in_flight, delayed = depths(name)
         dead = depths(dead_letter_queue(name)).ready
-        click.echo(f"{name}: {ready} ready, {in_flight} in flight, {delayed} delayed, {dead} dead")
+        say(f"{name}: {ready} ready, {in_flight} in flight, {delayed} delayed, {dead} dead")

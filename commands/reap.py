@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from celery_sqs import control_queues
+from commands import say
 from settings import get_settings
 from settings.aws import client
 
@@ -20,5 +21,5 @@ def reap(dry_run: bool) -> None:
     settings = get_settings()
     names = list(control_queues.reap(client("sqs", settings), settings.control_queue_prefix, dry_run=dry_run))
     for name in names:
-        click.echo(f"{'would delete' if dry_run else 'deleted'} {name}")
-    click.echo(f"{len(names)} of {settings.control_queue_prefix}* had no owner any more")
+        say(f"{'would delete' if dry_run else 'deleted'} {name}")
+    say(f"{len(names)} of {settings.control_queue_prefix}* had no owner any more")

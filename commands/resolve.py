@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from commands import say
 from emails.model import status_of
 from emails.queue import RawQueue
 from emails.store import Conflict, EmailStore
@@ -29,14 +30,14 @@ def resolve(email_id: str, *, sent: bool, resend: bool) -> None:
     try:
         if sent:
             store.resolve_sent(email_id)
-            click.echo(f"{email_id} is Sent.")
+            say(f"{email_id} is Sent.")
             return
         store.resend(email_id)
     except Conflict as conflict:
         raise click.ClickException(refused(email_id, conflict, "Unknown or Failed")) from None
     if queue.enqueue([email_id], sent=lambda count: count):
         raise click.ClickException(f"{email_id} is Pending, but SQS did not take it: email-service enqueue {email_id}")
-    click.echo(f"{email_id} is Pending and enqueued. Follow it: email-service status {email_id}")
+    say(f"{email_id} is Pending and enqueued. Follow it: email-service status {email_id}")
 
 
 def refused(email_id: str, conflict: Conflict, wanted: str) -> str:

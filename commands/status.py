@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import click
 
+from commands import say, say_json
 from emails.model import status_of
 from emails.store import EmailStore, EventStore
 from settings import get_settings
@@ -35,7 +35,6 @@ STORY = (
 # Of each recipient, what a provider said.
 EVENT = ("Recipient", "EventType", "Permanent", "RejectReason", "OccurredAt", "Description", "Diagnostic", "Provider")
 EPOCH = ("NextAttemptAt", "ClaimExpiresAt")
-END_OF_TIME = datetime.max.replace(tzinfo=UTC).timestamp()
 
 
 @click.command()
@@ -51,34 +50,47 @@ def status(email_id: str, as_json: bool) -> None:
     story = _story(email_id, row)
     events = [_event(item) for item in EventStore(dynamodb, settings.events_table).of(email_id)]
     if as_json:
-        click.echo(json.dumps(story | {"Events": events}, ensure_ascii=False))
+        say_json(story | {"Events": events})
         return
     width = max(map(len, story))
     for name, value in story.items():
-        click.echo(f"{name:<{width}}  {value}")
+        say(f"{name:<{width}}  {value}")
     for event in events:
-        click.echo(f"{event['OccurredAt']}  {_sentence(event)}")
+        say(_sentence(event))
 
 
 def _story(email_id: str, row: Row) -> dict[str, object]:
     story: dict[str, object] = {"EmailId": email_id, "EmailStatus": status_of(row)}
     for name in STORY:
         value = row.get(name)
-        if isinstance(value, Decimal):
-            value = int(value)
-            if name in EPOCH and value < END_OF_TIME:
-                value = datetime.fromtimestamp(value, UTC).isoformat()
-        if value is not None:
-            story[name] = value
+        if name in EPOCH and isinstance(value, Decimal):
+            story[name] = _moment(value)
+        elif value is not None:
+            story[name] = _plain(value)
     return story
 
 
+def _moment(seconds: Decimal) -> object:
+    try:
+        return datetime.fromtimestamp(int(seconds), UTC).isoformat()
+    except (ValueError, OverflowError):  # no number, or none of the years 1 to 9999
+        return _plain(seconds)
+
+
+def _plain(value: object) -> object:
+    """The value as JSON has it. Whoever may write the table may put any type there."""
+    if isinstance(value, Decimal):
+        whole = value.is_finite() and value == value.to_integral_value()
+        return int(value) if whole else float(value)
+    return value if isinstance(value, str | bool) else repr(value)
+
+
 def _event(item: Row) -> dict[str, object]:
-    return {name: item[name] for name in EVENT if name in item}
+    return {name: _plain(item[name]) for name in EVENT if name in item}
 
 
 def _sentence(event: dict[str, object]) -> str:
-    what = str(event["EventType"]) + ("" if event["Permanent"] else " for now")
-    words = [event.get("Recipient", "no recipient named"), what, event.get("RejectReason"), event.get("Description")]
-    sentence = "  ".join(str(word) for word in words if word)
-    return f"{sentence}  {event['Diagnostic']}" if "Diagnostic" in event else sentence
+    what = f"{event.get('EventType')}{'' if event.get('Permanent', True) else ' for now'}"
+    recipient = event.get("Recipient", "no recipient named")
+    words = [event.get("OccurredAt"), recipient, what, event.get("RejectReason"), event.get("Description")]
+    return "  ".join(str(word) for word in (*words, event.get("Diagnostic")) if word)

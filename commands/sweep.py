@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from commands import say
 from emails.queue import RawQueue
 from emails.store import EmailStore
 from emails.sweep import PositionRefused, Report, Sweep
@@ -46,7 +47,7 @@ def sweep(dry_run: bool, read_units: float, position: Path) -> None:
             report = work.run(read_units, position, lambda so_far: status.update(f"sweeping: {_sentence(so_far)}"))
         except PositionRefused as error:
             raise click.ClickException(str(error)) from None
-    click.echo(("would have " if dry_run else "") + _sentence(report))
+    say(("would have " if dry_run else "") + _sentence(report))
     if report.failed:
         named = ", ".join(f"{email_id} ({reason})" for email_id, reason in sorted(report.failed.items())[:20])
         raise click.ClickException(f"{len(report.failed)} failed, for a later sweep to try again: {named}")

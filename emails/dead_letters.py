@@ -18,6 +18,7 @@ from celery_sqs.dead_letters import message_bytes
 from celery_sqs.queue import STALE_HANDLE, Queue
 from emails.message import InvalidMessage, check_email_id, parse_message
 from emails.model import EmailStatus, status_of
+from emails.printable import printable
 from emails.queue import until_confirmed
 from emails.resources import ResourcesMissing, queue_url
 from settings.model import dead_letter_queue
@@ -94,8 +95,7 @@ class DeadLetter:
 
     def _text(self, name: str) -> str:
         """An attribute, fit for a terminal: whoever may send to the queue writes it."""
-        text = self.message.get("MessageAttributes", {}).get(name, {}).get("StringValue", "")
-        return "".join(character if character.isprintable() else "�" for character in text)
+        return printable(self.message.get("MessageAttributes", {}).get(name, {}).get("StringValue", ""))
 
 
 class DeadLetterQueue:
