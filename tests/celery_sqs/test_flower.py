@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
+import time
+import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +14,20 @@ import boto3
 import flower.api
 import flower.app
 import flower.command
+import flower.events
+import flower.utils.search
 import flower.views
 import pytest
+from celery.events.receiver import EventReceiver
 from flower.options import options
 from flower.views.broker import BrokerView
 
-from celery_sqs.flower import Broker, Flower
+from celery_sqs.flower import Broker, Flower, Receiver
 from tests.conftest import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.celery_sqs.conftest import Queues
 
 
@@ -136,3 +145,73 @@ def test_what_is_replaced_is_there() -> None:
     assert hasattr(flower.views.BaseHandler, "get_broker")
     assert hasattr(BrokerView, "get")
     assert hasattr(flower.api.BaseApiHandler, "write_error")
+    assert hasattr(EventReceiver, "_receive")
+    assert hasattr(flower.events, "EventReceiver")
+    assert hasattr(flower.utils.search, "_kwargs_pairs")
+    assert hasattr(flower.views, "hmac")
+
+
+def envelope(events: object, **changes: object) -> dict[str, Any]:
+    """A message of kombu's, as a worker's event travels in."""
+    message = {
+        "body": json.dumps(events),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {"hostname": "worker-1@host"},
+        "properties": {
+            "body_encoding": "utf-8",
+            "delivery_info": {"exchange": "celeryev", "routing_key": "task.multi"},
+            "delivery_mode": 1,
+            "delivery_tag": str(uuid.uuid4()),
+            "priority": 0,
+        },
+    }
+    return message | changes
+
+
+def event(hostname: str) -> dict[str, Any]:
+    return {"type": "worker-heartbeat", "hostname": hostname, "timestamp": time.time(), "utcoffset": 0, "freq": 30}
+
+
+FORGED_BODIES = [
+    "no JSON",
+    json.dumps([1]),
+    json.dumps(envelope({"type": "worker-heartbeat"})),
+    json.dumps(envelope([7, {"type": 7}, event("same-message")])),
+    json.dumps(envelope(event("x"), body="no JSON")),
+    json.dumps(envelope(event("x"), **{"content-type": "application/x-python-serialize"})),
+    json.dumps(envelope(event("x"), **{"content-type": 7})),
+    json.dumps(envelope(event("x"), **{"content-encoding": "odd"})),
+    json.dumps(envelope(event("x"), headers=None)),
+    *(json.dumps(envelope(event("x"), body=body, **{"content-type": "x/y"})) for body in ([1], {"a": 1}, None, 7)),
+    *(
+        json.dumps(envelope(event("x"), headers={name: value}))
+        for name in ("expires", "clock", "eta")
+        for value in ("x", [], {}, -1, 10**400)
+    ),
+    *(json.dumps(envelope(event("x"), properties=value)) for value in (None, [], {}, {"delivery_info": 7})),
+]
+
+
+def test_no_message_to_its_queue_keeps_flower_from_the_next_event(
+    queues: Queues, wait_until: Callable[..., None]
+) -> None:
+    prefix = f"{queues.prefix}control-"
+    queues.app.conf.broker_transport_options |= {"control_queue_prefix": "control-"}
+    seen: list[str] = []
+    with queues.app.connection() as connection:
+        receiver = Receiver(connection, handlers={"*": lambda found: seen.append(found["hostname"])}, app=queues.app)
+        watcher = threading.Thread(target=receiver.capture, kwargs={"limit": None, "timeout": None, "wakeup": False})
+        watcher.start()
+        try:
+            wait_until(lambda: queues.sqs.list_queues(QueueNamePrefix=prefix).get("QueueUrls"), what="its queue")
+            (url,) = queues.sqs.list_queues(QueueNamePrefix=prefix)["QueueUrls"]
+            for number, body in enumerate(FORGED_BODIES):
+                queues.sqs.send_message(QueueUrl=url, MessageBody=body)
+                queues.sqs.send_message(QueueUrl=url, MessageBody=json.dumps(envelope([event(f"after-{number}")])))
+            last = {f"after-{number}" for number in range(len(FORGED_BODIES))}
+            wait_until(lambda: last <= set(seen), seconds=20, what="the genuine events")
+        finally:
+            receiver.should_stop = True
+            watcher.join(30)
+    assert "same-message" in seen

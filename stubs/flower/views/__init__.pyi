@@ -5,6 +5,8 @@ import flower.app
 from celery import Celery
 from tornado import web
 
+hmac: Any
+
 class BaseHandler(web.RequestHandler):
     application: flower.app.Flower
     capp: Celery

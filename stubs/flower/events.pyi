@@ -1,0 +1,3 @@
+from celery.events.receiver import EventReceiver as Receiver
+
+EventReceiver: type[Receiver]

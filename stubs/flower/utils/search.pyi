@@ -1,0 +1,3 @@
+from collections.abc import Callable
+
+_kwargs_pairs: Callable[[object], frozenset[str]]
