@@ -2,6 +2,10 @@
 # docker build --target emulator .   SQS and DynamoDB on one machine, for docker-compose.yml
 
 # The Debian release is named, so that a rebuild brings fixes but no other Debian.
+#
+# A tag may come to mean another image; a digest never does. To pin the image, or to renew it later for its fixes, put
+# after the tag what this prints, as in `3.13-slim-trixie@sha256:…`:
+#   docker buildx imagetools inspect python:3.13-slim-trixie --format '{{.Manifest.Digest}}'
 FROM python:3.13-slim-trixie AS python
 
 

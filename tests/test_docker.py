@@ -22,8 +22,10 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from pydantic import HttpUrl
 
 from settings import Settings
+from settings.aws import client
 from tests.conftest import free_port
 
 if TYPE_CHECKING:
@@ -226,10 +228,11 @@ def test_every_command_is_there(context: Path, command: list[str]) -> None:
 
 
 @pytest.fixture
-def emulator_of_the_image(wait_until: Callable[..., None]) -> Iterator[int]:
+def emulator_of_the_image(context: Path, tmp_path: Path, wait_until: Callable[..., None]) -> Iterator[int]:
     """The port of an emulator with the image's environment, but for that port and for who can reach it."""
     port = free_port()
     environment = environment_of("emulator") | {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1"}
+    environment |= noting_writes(context, tmp_path, tmp_path / "written")
     program, *arguments = command_of("emulator")
     process = subprocess.Popen([PROGRAMS / program, *arguments], env=environment)
     try:
@@ -255,6 +258,13 @@ def test_a_queues_url_names_the_host_that_was_asked(emulator_of_the_image: int) 
             assert urlsplit(json.load(answer)["QueueUrl"]).netloc == host
 
 
+def test_the_emulator_writes_below_its_tmpfs_alone(emulator_of_the_image: int, context: Path, tmp_path: Path) -> None:
+    s3 = client("s3", Settings(endpoint_url=HttpUrl(f"http://127.0.0.1:{emulator_of_the_image}")))
+    s3.create_bucket(Bucket="files")
+    s3.put_object(Bucket="files", Key="a", Body=b"a")
+    assert_writes_below_tmpfs(tmp_path / "written", SERVICES["emulator"], context)
+
+
 # The compose file
 
 
@@ -268,6 +278,27 @@ def test_every_built_target_is_a_stage_and_every_pulled_image_has_its_version() 
     assert set(BUILT.values()) <= set(STAGES)
     pulled = {name: service["image"] for name, service in SERVICES.items() if name not in BUILT}
     assert {name for name, image in pulled.items() if not re.search(r":v?\d", image)} == set()
+
+
+BASES = set(re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)) - set(STAGES)
+PULLED = {service["image"] for service in SERVICES.values() if "image" in service}
+
+
+@pytest.mark.parametrize("image", sorted(BASES | PULLED))
+def test_the_command_that_pins_an_image_or_renews_its_digest_stands_beside_it(image: str) -> None:
+    tag, at, digest = image.partition("@")
+    assert not at or re.fullmatch("sha256:[0-9a-f]{64}", digest)
+    file = ROOT / "Dockerfile" if image in BASES else COMPOSE_FILE
+    assert f"docker buildx imagetools inspect {tag} --format '{{{{.Manifest.Digest}}}}'" in file.read_text()
+
+
+@pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
+def test_a_service_has_no_right_that_it_does_not_need(service: dict[str, Any]) -> None:
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp"]
+    assert not {"cap_add", "privileged", "user", "pid", "ipc", "network_mode", "devices"} & set(service)
 
 
 def test_what_is_published_is_published_on_this_machine_alone() -> None:
@@ -335,7 +366,9 @@ def test_the_services_provision_work_and_stop(
     context: Path, emulator: str, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     stage = {"EMAIL_ENDPOINT_URL": emulator, "EMAIL_STAGE": f"t{uuid.uuid4().hex[:10]}"}
-    environment = {name: str(value) for name, value in SERVICES["worker"]["environment"].items()} | stage
+    written = tmp_path / "written"
+    watched = noting_writes(context, tmp_path, written)
+    environment = {name: str(value) for name, value in SERVICES["worker"]["environment"].items()} | stage | watched
     provisioned = run(in_image(context, SERVICES["provision"]["command"], environment))
     assert provisioned.returncode == 0, provisioned.stderr
     log = tmp_path / "worker.log"
@@ -349,6 +382,39 @@ def test_the_services_provision_work_and_stop(
     finally:
         worker.kill()
         worker.wait()
+    assert SERVICES["worker"]["environment"]["EMAIL_LIVENESS_FILE"] in written.read_text().splitlines()
+    assert_writes_below_tmpfs(written, SERVICES["worker"], context)
+
+
+# Python calls it before it opens a file, makes a folder, or removes or renames one (Python docs, "Audit events table").
+NOTE_WRITES = """
+import os, sys
+written = os.open({written!r}, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+def note(event, arguments):
+    writes = event in ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink")
+    if event == "open" and isinstance(arguments[2], int):
+        writes = arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if writes and isinstance(arguments[0], (str, os.PathLike)):
+        os.write(written, (os.path.abspath(arguments[0]) + "\\n").encode())
+sys.addaudithook(note)
+"""
+
+
+def noting_writes(context: Path, folder: Path, written: Path) -> dict[str, str]:
+    """The environment in which a Python program notes the paths that it writes to."""
+    (folder / "sitecustomize.py").write_text(NOTE_WRITES.format(written=str(written)))
+    return {"PYTHONPATH": f"{folder}:{context}", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def assert_writes_below_tmpfs(written: Path, service: dict[str, Any], context: Path) -> None:
+    """In a container whose root is read-only there is nothing else to write to."""
+    (tmpfs,) = service["tmpfs"]
+    paths = {Path(path) for path in written.read_text().splitlines()}
+    # The tests' own folders lie below /tmp too, and the context among them.
+    allowed = {
+        path for path in paths if {Path(tmpfs), Path("/dev")} & set(path.parents) and context not in path.parents
+    }
+    assert paths - allowed == set()
 
 
 def flower(context: Path, **environment: str) -> dict[str, Any]:
@@ -366,10 +432,13 @@ def test_flower_without_a_password_stops_and_says_what_to_set(context: Path) -> 
 
 
 @pytest.mark.slow
-def test_flower_is_healthy_and_asks_for_the_password(context: Path, wait_until: Callable[..., None]) -> None:
+def test_flower_is_healthy_and_asks_for_the_password(
+    context: Path, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
     port = free_port()
     options = flower(
         context,
+        **noting_writes(context, tmp_path, tmp_path / "written"),
         FLOWER_ADDRESS="127.0.0.1",  # only this machine is to reach it
         FLOWER_BASIC_AUTH="ada:secret",
         FLOWER_PORT=str(port),
@@ -382,3 +451,4 @@ def test_flower_is_healthy_and_asks_for_the_password(context: Path, wait_until: 
     finally:
         process.terminate()
         process.wait(20)
+    assert_writes_below_tmpfs(tmp_path / "written", SERVICES["flower"], context)
