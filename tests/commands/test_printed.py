@@ -220,7 +220,7 @@ def items(*names: str) -> st.SearchStrategy[dict[str, Any]]:
 
 
 @hypothesis.settings(
-    deadline=None, max_examples=200, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=100, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
 @given(row=items("EmailStatus", *STORY), events=st.lists(items(*EVENT), max_size=2))
 def test_status_shows_any_row_and_any_history(
