@@ -230,7 +230,17 @@ class Channel(SQS.Channel):
 
     def _admit(self, queue: str, source: Queue, message: ReceivedMessage) -> dict[str, Any] | None:
         delivery = get_deliveries().add(source, message, self.visibility_timeout)
-        payload = self._to_payload(queue, source, message)
+        try:
+            return self._examine(queue, source, delivery)
+        except Exception as error:  # noqa: BLE001 (no message may end the thread that receives, whatever it holds)
+            name = type(error).__name__
+            logger.error("the channel raised %s for message %s of %s", name, message["MessageId"], queue)
+            delivery.reject(Reason(name, f"the channel raised {name} when it read the message"))
+            return None
+
+    def _examine(self, queue: str, source: Queue, delivery: Delivery) -> dict[str, Any] | None:
+        """The message for the consumer, or None if it was settled here."""
+        payload = self._to_payload(queue, source, delivery.message)
         if isinstance(payload, Reason):
             delivery.reject(payload)
             return None

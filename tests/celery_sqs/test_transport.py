@@ -417,6 +417,36 @@ def test_a_second_sigterm_during_the_exit_loses_nothing(queues: Queues, wait_unt
     assert queues.counts() == (1, 0, 0), "the child is there, and the parent gone"
 
 
+def test_a_message_that_the_channel_cannot_examine_is_a_dead_letter_and_the_next_one_arrives(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    """Whatever it is that a message may still make it raise."""
+
+    def defective(headers: dict[str, Any]) -> bool:
+        if headers.get("poison"):
+            raise ZeroDivisionError("private content")
+        return False
+
+    monkeypatch.setattr("celery_sqs.delays.is_early", defective)
+    received: list[str] = []
+    queues.send("note", "poison", headers={"poison": True})
+    queues.send("note", "wholesome")
+    with queues.app.connection_for_read() as connection:
+        queue = Queue("tasks", Exchange(""), "tasks")
+
+        def take(body: Any, message: Any) -> None:
+            received.append(body[0][0])
+            message.ack()
+
+        with kombu.Consumer(connection, [queue], callbacks=[take], accept=["json"]):
+            connection.drain_events(timeout=30)
+        letters: list[dict[str, Any]] = []
+        wait_until(lambda: letters.extend(queues.dead_letters()) or letters)
+    assert received == ["wholesome"]
+    assert letters[0]["Reason"] == "ZeroDivisionError"
+    assert "private content" not in letters[0]["Detail"]
+
+
 def test_a_queue_that_was_deleted_is_forgotten_under_the_name_it_had(queues: Queues) -> None:
     with queues.app.connection_for_write() as connection:
         channel = connection.default_channel
