@@ -21,7 +21,7 @@ from emails import waits
 from emails.delivery import EmailNotFound, Finished, Later
 from emails.message import InvalidMessage
 from emails.resources import ResourcesMissing, queue_url
-from emails.store import StoreUnavailable
+from emails.store import ClaimUnanswered, StoreUnavailable
 from emails.unforeseen import place
 from settings.model import dead_letter_queue
 
@@ -30,12 +30,15 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
     from mypy_boto3_sqs import SQSClient
 
+    from emails.claim_tokens import Tokens
+
 logger = logging.getLogger(__name__)
 
 # What is left after a message for its record, for its copy, and for the answer to Lambda.
 TO_SETTLE_SECONDS = 5
 # SQS hides a message for 12 hours after its receive at most (SQS Developer Guide, "Amazon SQS visibility timeout").
 LONGEST_HIDDEN_SECONDS = 11 * 3600
+RETRY_SECONDS = 0.5
 
 Answer = dict[str, Any]
 
@@ -57,8 +60,8 @@ class Step(Protocol):
 
     longest: float
 
-    def __call__(self, body: str, ends_at: float) -> Later | Finished:
-        """Do it before `ends_at` (epoch seconds), or Later."""
+    def __call__(self, body: str, ends_at: float, tokens: Tokens) -> Later | Finished:
+        """Do it before `ends_at` (epoch seconds), or Later. `tokens` are those that the message carries."""
         ...
 
 
@@ -108,10 +111,10 @@ class Batch:
     def _handle(self, message: Message, ends_at: float) -> None:
         if ends_at - time.time() < self._step.longest:
             raise ComesBack("stays on its queue: no time is left for it")
-        missing_since = None
+        missing_since, tokens = None, message.tokens
         outcome: Later | Finished | Reason
         try:
-            outcome = self._step(message.body, ends_at)
+            outcome = self._take_step(message, ends_at)
         except InvalidMessage as error:
             outcome = Reason(error.reason, error.detail)
         except EmailNotFound:
@@ -119,6 +122,7 @@ class Batch:
             outcome = waits.for_row(time.time() - missing_since, self._missing_row_wait)
         except StoreUnavailable as error:
             outcome = waits.for_store(message.wait.attempt, str(error))
+            tokens = error.tokens if isinstance(error, ClaimUnanswered) else tokens
         except Exception as error:
             # Its text may quote what the code worked on.
             name = type(error).__name__
@@ -131,11 +135,23 @@ class Batch:
         elif message.is_fifo:
             self._hide(message, outcome)
         else:
-            self._put_off(message, outcome, missing_since)
+            wait = Wait(message.wait.message_id, message.wait.attempt + 1, missing_since)
+            self._put_off(message, outcome, message.copy(wait, tokens))
 
-    def _put_off(self, message: Message, later: Later, missing_since: float | None) -> None:
-        """Send a delayed copy. The message itself is done once SQS has confirmed that."""
-        copy = message.copy(Wait(message.wait.message_id, message.wait.attempt + 1, missing_since))
+    def _take_step(self, message: Message, ends_at: float) -> Later | Finished:
+        """On FIFO no copy can carry a token, so a claim that got no answer is taken over here, while time is left."""
+        tokens = message.tokens
+        while True:
+            try:
+                return self._step(message.body, ends_at, tokens)
+            except StoreUnavailable as error:
+                tokens = error.tokens if isinstance(error, ClaimUnanswered) else tokens
+                if not (message.is_fifo and tokens) or ends_at - time.time() < self._step.longest + RETRY_SECONDS:
+                    raise
+                time.sleep(RETRY_SECONDS)
+
+    def _put_off(self, message: Message, later: Later, copy: dict[str, Any] | None) -> None:
+        """Send the delayed copy. The message itself is done once SQS has confirmed that."""
         if copy is None:
             raise ComesBack("stays on its queue, since it is too large to carry how long it has waited")
         seconds = math.ceil(min(max(later.seconds, 0), waits.LONGEST_SECONDS))

@@ -10,15 +10,20 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from celery_sqs.dead_letters import fitting, string_attribute
+from emails import claim_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from celery_sqs import Reason
+    from emails.claim_tokens import Tokens
 
 WAIT_ATTRIBUTE = "Wait"
+# Beside the wait, since older functions take a wait with anything more in it for none of ours. They keep the attribute,
+# as a producer's.
+TOKENS_ATTRIBUTE = "ClaimTokens"
 MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")  # SQS Developer Guide, "Message ID": at most 100 characters
-ONE_OF_OURS = ("Reason", "Detail", WAIT_ATTRIBUTE)
+ONE_OF_OURS = ("Reason", "Detail", WAIT_ATTRIBUTE, TOKENS_ATTRIBUTE)
 
 
 @dataclass(frozen=True)
@@ -66,16 +71,22 @@ class Message:
             first = int(record["attributes"]["ApproximateFirstReceiveTimestamp"]) / 1000
             self.wait = Wait(self._id, receives, first)
         else:
-            carried = self._attributes.get(WAIT_ATTRIBUTE, {}).get("StringValue", "")
-            self.wait = Wait.parse(carried) or Wait(self._id, 1)
+            self.wait = Wait.parse(self._text(WAIT_ATTRIBUTE)) or Wait(self._id, 1)
+        self.tokens = claim_tokens.from_text(self._text(TOKENS_ATTRIBUTE))
 
     @property
     def is_fifo(self) -> bool:
         return self.queue.endswith(".fifo")
 
-    def copy(self, wait: Wait) -> dict[str, Any] | None:
-        """The parameters of SendMessage for a copy that carries `wait`, or None where no room is left for it."""
-        parameters = self._copy({WAIT_ATTRIBUTE: string_attribute(json.dumps(asdict(wait)))})
+    def copy(self, wait: Wait, tokens: Tokens) -> dict[str, Any] | None:
+        """The parameters of SendMessage for a copy that carries `wait`, or None where no room is left for it.
+
+        It carries the tokens too, if there is room.
+        """
+        ours = {WAIT_ATTRIBUTE: string_attribute(json.dumps(asdict(wait)))}
+        if tokens:
+            ours[TOKENS_ATTRIBUTE] = string_attribute(claim_tokens.to_text(tokens))
+        parameters = self._copy(ours)
         return parameters if WAIT_ATTRIBUTE in parameters["MessageAttributes"] else None
 
     def dead_letter(self, reason: Reason) -> dict[str, Any]:
@@ -84,6 +95,9 @@ class Message:
         if self.is_fifo:
             parameters["MessageDeduplicationId"] = self._id
         return parameters
+
+    def _text(self, attribute: str) -> str:
+        return str(self._attributes.get(attribute, {}).get("StringValue", ""))
 
     def _copy(self, ours: dict[str, Any]) -> dict[str, Any]:
         # Without the wait: what is sent back from the dead letters begins anew.

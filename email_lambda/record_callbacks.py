@@ -8,6 +8,7 @@ from emails.delivery import Finished
 from emails.tracking import Tracking
 
 if TYPE_CHECKING:
+    from emails.claim_tokens import Tokens
     from settings import Settings
 
 
@@ -23,5 +24,5 @@ class RecordCallback:
     def from_settings(cls, settings: Settings) -> Self:
         return cls(Tracking.from_settings(settings))
 
-    def __call__(self, body: str, ends_at: float) -> Finished:
+    def __call__(self, body: str, ends_at: float, tokens: Tokens = ()) -> Finished:
         return Finished(self._tracking.take(body))

@@ -14,6 +14,7 @@ from settings.aws import client
 from settings.model import S3_SECONDS
 
 if TYPE_CHECKING:
+    from emails.claim_tokens import Tokens
     from emails.delivery import Finished, Later
     from settings import Settings
 
@@ -33,9 +34,11 @@ class SendEmail:
         longest_fetch = S3_SECONDS if settings.attachment_prefixes else 0
         return cls(Delivery(store, providers, settings), longest_fetch + longest_send)
 
-    def __call__(self, body: str, ends_at: float) -> Later | Finished:
+    def __call__(self, body: str, ends_at: float, tokens: Tokens = ()) -> Later | Finished:
         email_id = parse_message(body)
         bind_contextvars(email_id=email_id)
+        if tokens:
+            return self._delivery.send(email_id, ends_at, tokens)
         # A read first: a row that is not to be sent now would cost a claim, and a write that takes the claim back.
         verdict = self._delivery.load(email_id)
         return self._delivery.send(email_id, ends_at) if isinstance(verdict, Ready) else verdict

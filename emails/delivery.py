@@ -14,6 +14,7 @@ from structlog.contextvars import bind_contextvars
 
 from emails import attachments
 from emails.backoff import full_jitter
+from emails.claim_tokens import find_token, with_newest
 from emails.events import refusals
 from emails.model import ABANDON, DISCARD, Email, EmailStatus, InvalidRow, status_of
 from emails.providers import load_providers
@@ -25,7 +26,7 @@ from emails.providers.contract import (
     TemporaryError,
 )
 from emails.send_rate import SendRate
-from emails.store import Claim, Conflict, EmailStore, StoreUnavailable
+from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreUnavailable
 from emails.tracking import EmailUnknown, Tracking
 from emails.unforeseen import place
 from settings.aws import client
@@ -34,6 +35,7 @@ from settings.model import S3_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from emails.claim_tokens import Tokens
     from emails.model import Transition
     from emails.providers.contract import Provider, Receipt
     from emails.store import Row
@@ -125,18 +127,24 @@ class Delivery:
         """Judge the row: may it be sent? Settles what needs no send."""
         return self._follow(email_id, self._judge(self._get(email_id)))
 
-    def send(self, email_id: str, ends_at: float = math.inf) -> Later | Finished:
+    def send(self, email_id: str, ends_at: float = math.inf, tokens: Tokens = ()) -> Later | Finished:
         """Claim the email, send what the claim returned, record what became of it.
 
         Gives the claim up where the process may end (`ends_at`, epoch seconds) before the provider has answered.
+        `tokens` are those of the message's earlier claims that got no answer.
+
+        Raises:
+            ClaimUnanswered: with the tokens for the message's next delivery.
         """
         if self._rate and not self._rate.wait():
             return Later(1, "the worker stopped before its turn came")
         try:
-            claim = self._store.claim(email_id, lease=self._settings.claim_lease)
+            claim = self._claim(email_id, tokens)
         except Conflict as conflict:
             if conflict.row is None:
                 raise EmailNotFound from None
+            if find_token(conflict.row, tokens):  # a claim of ours came late
+                return ROW_CHANGED
             outcome = self._follow(email_id, self._judge(conflict.row))
             return ROW_CHANGED if isinstance(outcome, Ready) else outcome
         verdict = self._judge_content(claim.row)
@@ -160,6 +168,18 @@ class Delivery:
         if row is None:
             raise EmailNotFound
         return row
+
+    def _claim(self, email_id: str, tokens: Tokens) -> Claim:
+        """Claim the email, or take over a claim of this message that got no answer."""
+        # The read comes first so that no further token comes up while DynamoDB is away.
+        unanswered = find_token(self._get(email_id), tokens) if tokens else None
+        lease = self._settings.claim_lease
+        try:
+            if unanswered:
+                return self._store.take_over(email_id, unanswered, lease=lease)
+            return self._store.claim(email_id, lease=lease)
+        except ClaimUnanswered as error:
+            raise ClaimUnanswered(str(error), with_newest(tokens, unanswered, *error.tokens)) from error
 
     def _judge(self, row: Row) -> Ready | Later | Finished | _Settle:
         """What the row says is to be done. Changes nothing."""

@@ -77,6 +77,9 @@ def _arrow(
 
 
 CLAIM = _arrow(EmailStatus.PENDING, to=EmailStatus.SENDING)
+# A worker whose claim got no answer knows that it has sent nothing under it, even if somebody else has seen the lease
+# end and has called the email Unknown.
+TAKE_OVER = _arrow(EmailStatus.SENDING, EmailStatus.UNKNOWN, to=EmailStatus.SENDING, by_holder=True)
 DISCARD = _arrow(EmailStatus.PENDING, None, to=EmailStatus.FAILED)
 # A holder whose lease ran out while the provider answered is late, not wrong: Unknown becomes Sent. Where an operator
 # has said so before, it adds its receipt.
@@ -98,7 +101,7 @@ TRACK = {status: _arrow(*_BEFORE, *RANKED[:rank], to=status) for rank, status in
 ADD_RECEIPT = {status: _arrow(status, to=status, by_holder=True) for status in RANKED[1:]}
 
 TRANSITIONS = (
-    *(CLAIM, DISCARD, RECORD, GIVE_BACK, FAIL, LOSE_TRACK, ABANDON, RESOLVE_SENT, RESEND),
+    *(CLAIM, TAKE_OVER, DISCARD, RECORD, GIVE_BACK, FAIL, LOSE_TRACK, ABANDON, RESOLVE_SENT, RESEND),
     *TRACK.values(),
     *ADD_RECEIPT.values(),
 )

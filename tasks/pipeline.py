@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from celery.exceptions import Reject
@@ -13,10 +13,10 @@ from structlog.contextvars import bind_contextvars
 
 from celery_sqs import Reason
 from celery_sqs.poller import pause
-from emails import waits
+from emails import claim_tokens, waits
 from emails.delivery import Delivery, EmailNotFound, Finished, Later
 from emails.message import InvalidMessage, parse_message
-from emails.store import StoreRefused, StoreUnavailable
+from emails.store import ClaimUnanswered, StoreRefused, StoreUnavailable
 from settings import get_settings
 from tasks.app import app
 
@@ -32,6 +32,8 @@ logger = get_task_logger(__name__)
 Outcome = TypeVar("Outcome", bound="Ready | Finished")
 
 PAUSE_SECONDS = 10
+# Of a task's message. Every copy keeps the header, even one that an older worker makes, which knows nothing of it.
+CLAIM_TOKENS_HEADER = "claim_tokens"
 
 
 @cache
@@ -70,7 +72,8 @@ def load_email(self: Task, email_id: str, missing_since: float | None = None) ->
 @app.task(name="tasks.send_email", bind=True, max_retries=None)
 def send_email(self: Task, email_id: str, missing_since: float | None = None) -> str:
     """Claim the row, send what it says, record what became of it."""
-    outcome = _attempt(self, email_id, missing_since, delivery().send)
+    tokens = claim_tokens.from_text(self.request.get(CLAIM_TOKENS_HEADER))
+    outcome = _attempt(self, email_id, missing_since, partial(delivery().send, tokens=tokens))
     return outcome.outcome
 
 
@@ -88,6 +91,7 @@ def _attempt(task: Task, email_id: str, missing_since: float | None, step: Calla
     """Take the step, or put it off by a delayed copy of the task's message."""
     bind_contextvars(email_id=email_id)
     now_missing_since = None
+    headers = dict(task.request.headers or {})
     try:
         outcome = step(email_id)
     except EmailNotFound:
@@ -98,9 +102,12 @@ def _attempt(task: Task, email_id: str, missing_since: float | None, step: Calla
         outcome = wait
     except StoreUnavailable as error:
         outcome = wait_for_store(task, error)
+        if isinstance(error, ClaimUnanswered):
+            headers[CLAIM_TOKENS_HEADER] = claim_tokens.to_text(error.tokens)
     if isinstance(outcome, Later):
         logger.info("waits %.1f s: %s", outcome.seconds, outcome.reason)
-        raise task.retry((email_id, now_missing_since), countdown=min(outcome.seconds, waits.LONGEST_SECONDS))
+        countdown = min(outcome.seconds, waits.LONGEST_SECONDS)
+        raise task.retry((email_id, now_missing_since), countdown=countdown, headers=headers)
     if isinstance(outcome, Finished):
         logger.info(outcome.outcome)
     return outcome

@@ -18,8 +18,12 @@ class Away(Exception):
     """The connection is to be closed without an answer."""
 
 
+class Unanswered(Exception):
+    """The request is to be forwarded, and the connection closed without an answer."""
+
+
 class Proxy(ThreadingHTTPServer):
-    """`meddle(service, action, body)` raises Away, returns an error code of AWS's, or "" to forward the request.
+    """`meddle(service, action, body)` raises Away or Unanswered, or returns AWS's error code, or "" to forward it all.
 
     S3 is asked by GET, and has no other action than the path.
     """
@@ -50,11 +54,15 @@ class _Forward(BaseHTTPRequestHandler):
 
     def _forward(self, service: str, action: str) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        unanswered = False
+        code = ""
         try:
             code = self.server.meddle(service, action, body)
         except Away:
             self.close_connection = True
             return
+        except Unanswered:
+            unanswered = self.close_connection = True
         if code:
             error = {"__type": code, "message": "by the proxy"}
             self._answer(403, {"x-amzn-query-error": f"{code};Sender"}, json.dumps(error).encode())
@@ -62,7 +70,9 @@ class _Forward(BaseHTTPRequestHandler):
         with closing(HTTPConnection(self.server.upstream)) as connection:
             connection.request(self.command, self.path, body, dict(self.headers))
             answer = connection.getresponse()
-            self._answer(answer.status, answer.headers, answer.read())
+            content = answer.read()
+        if not unanswered:
+            self._answer(answer.status, answer.headers, content)
 
     def _answer(self, status: int, headers: Any, content: bytes) -> None:
         self.send_response(status)

@@ -1,7 +1,16 @@
 """The tables in DynamoDB."""
 
 from emails.store.events import EventStore
-from emails.store.items import Conflict, Row, StoreRefused, StoreUnavailable
+from emails.store.items import ClaimUnanswered, Conflict, Row, StoreRefused, StoreUnavailable
 from emails.store.rows import Claim, EmailStore
 
-__all__ = ["Claim", "Conflict", "EmailStore", "EventStore", "Row", "StoreRefused", "StoreUnavailable"]
+__all__ = [
+    "Claim",
+    "ClaimUnanswered",
+    "Conflict",
+    "EmailStore",
+    "EventStore",
+    "Row",
+    "StoreRefused",
+    "StoreUnavailable",
+]

@@ -34,6 +34,17 @@ class StoreUnavailable(Exception):
     """DynamoDB is throttled or away, or refuses us for now. Nothing is known to have changed."""
 
 
+class ClaimUnanswered(StoreUnavailable):
+    """A claim got no answer, so it may stand in the row, now or later. Nothing was sent under it, and nothing will be.
+
+    Whoever has its token may take the claim over, so a message's delayed copy carries `tokens`.
+    """
+
+    def __init__(self, why: str, tokens: tuple[str, ...]) -> None:
+        super().__init__(why)
+        self.tokens = tokens
+
+
 class StoreRefused(Exception):
     """DynamoDB will never take this write, such as one that grows the item past 400 KB."""
 

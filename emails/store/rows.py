@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from emails.claim_tokens import claim_id, find_token, new_token
 from emails.model import (
     ADD_RECEIPT,
     CLAIM,
@@ -18,11 +19,12 @@ from emails.model import (
     RECORD,
     RESEND,
     RESOLVE_SENT,
+    TAKE_OVER,
     EmailStatus,
     Transition,
     status_of,
 )
-from emails.store.items import Conflict, errors, serialize, to_row
+from emails.store.items import ClaimUnanswered, Conflict, StoreUnavailable, errors, serialize, to_row
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -36,7 +38,10 @@ MAX_REASON = 1000  # of a FailureReason, in characters: an item may have 400 KB,
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to send an email, until the lease ends. `row` is the row as the claim left it."""
+    """The right to send an email, until the lease ends. `row` is the row as the claim left it.
+
+    It has no token, so that nobody can publish the token of a claim under which an email may be sent.
+    """
 
     email_id: str
     id: str
@@ -76,26 +81,32 @@ class EmailStore:
 
         Raises:
             Conflict: somebody else's, not due, or past sending.
+            ClaimUnanswered
         """
-        now, claim_id = time.time(), uuid.uuid4().hex
-        expires_at = int(now + lease)
-        assign: Row = {"ClaimedBy": claim_id, "ClaimExpiresAt": expires_at}
+        now, token = time.time(), new_token()
         due = "(NOT attribute_type(NextAttemptAt, :number) OR NextAttemptAt <= :now)"
         values: Row = {":now": int(now), ":number": "N"}
         counted = "(attribute_not_exists(Attempts) OR attribute_type(Attempts, :number))"
         uncounted = "NOT attribute_type(Attempts, :number)"
+        take = partial(self._take, email_id, CLAIM, token, now + lease, values=values)
         try:
-            row = self._move(email_id, CLAIM, assign, attempts=+1, condition=f"{due} AND {counted}", values=values)
+            return take({}, attempts=+1, condition=f"{due} AND {counted}")
         except Conflict as conflict:
-            found = conflict.row or {}
-            if _is_own_success(found, CLAIM, claim_id):
-                row = found
-            elif isinstance(found.get("Attempts", Decimal(0)), Decimal):
+            if isinstance((conflict.row or {}).get("Attempts", Decimal(0)), Decimal):
                 raise
-            else:  # an empty value that a producer wrote, to which nothing can be added
-                first = {**assign, "Attempts": 1}
-                row = self._move(email_id, CLAIM, first, condition=f"{due} AND {uncounted}", values=values)
-        return Claim(email_id, claim_id, expires_at, row)
+        # An empty value that a producer wrote, to which nothing can be added.
+        return take({"Attempts": 1}, condition=f"{due} AND {uncounted}")
+
+    def take_over(self, email_id: str, token: str, *, lease: float) -> Claim:
+        """Put a new claim in the place of the one with this token, which got no answer. Counts no attempt.
+
+        Raises:
+            Conflict: the row has moved on, or another delivery of the same message was faster.
+            ClaimUnanswered
+        """
+        condition, values = "ClaimedBy = :old", {":old": claim_id(token)}
+        new, expires_at = new_token(), time.time() + lease
+        return self._take(email_id, TAKE_OVER, new, expires_at, {}, condition=condition, values=values)
 
     def record(self, claim: Claim, receipt: Receipt) -> None:
         """Sending (or Unknown, where the holder is late) → Sent. Where a callback came first, its status stays."""
@@ -228,6 +239,22 @@ class EmailStore:
         units = answer.get("ConsumedCapacity", {}).get("CapacityUnits", 0)
         return rows, to_row(answer.get("LastEvaluatedKey")), units
 
+    def _take(
+        self, email_id: str, transition: Transition, token: str, expires_at: float, assign: Row, **options: Any
+    ) -> Claim:
+        new, ends = claim_id(token), int(expires_at)
+        try:
+            row = self._move(email_id, transition, {"ClaimedBy": new, "ClaimExpiresAt": ends, **assign}, **options)
+        except Conflict as conflict:
+            row = conflict.row or {}
+            if not _is_own_success(row, transition, new):
+                if find_token(row, (token,)):
+                    raise ClaimUnanswered("the answer came after the lease", (token,)) from None
+                raise
+        except StoreUnavailable as error:
+            raise ClaimUnanswered(str(error), (token,)) from error
+        return Claim(email_id, new, ends, row)
+
     def _move_claimed(self, claim: Claim, transition: Transition, assign: Row, **options: Any) -> None:
         try:
             self._move(
@@ -269,8 +296,8 @@ class EmailStore:
             "UpdateExpression": f"SET {', '.join(changes)}" + (f" REMOVE {', '.join(remove)}" if remove else ""),
             "ConditionExpression": f"attribute_exists(EmailId) AND {source}" + (condition and f" AND {condition}"),
             "ExpressionAttributeValues": {name: serialize(value) for name, value in values.items()},
-            # The claim alone is followed by a look at the row; for the others up to 400 KB would travel for nothing.
-            "ReturnValues": "ALL_NEW" if transition is CLAIM else "NONE",
+            # Only claims are followed by a look at the row; for the others up to 400 KB would travel for nothing.
+            "ReturnValues": "ALL_NEW" if transition in (CLAIM, TAKE_OVER) else "NONE",
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
         with errors():

@@ -11,16 +11,19 @@ import pytest
 from botocore.exceptions import ClientError
 
 from email_lambda.batch import Batch, TimeoutTooShort
-from email_lambda.message import WAIT_ATTRIBUTE
+from email_lambda.message import TOKENS_ATTRIBUTE, WAIT_ATTRIBUTE
+from emails.claim_tokens import new_token
 from emails.delivery import EmailNotFound, Finished, Later
 from emails.message import InvalidMessage
-from emails.store import StoreRefused, StoreUnavailable
+from emails.store import ClaimUnanswered, StoreRefused, StoreUnavailable
 from tests.email_lambda.conftest import Mapping, context, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mypy_boto3_sqs import SQSClient
+
+    from emails.claim_tokens import Tokens
 
 SECRET = "ada@example.com"
 
@@ -32,10 +35,14 @@ class Step:
         self.longest = longest
         self.told = told
         self.seen: list[str] = []
+        self.tokens: dict[str, list[Tokens]] = {}
 
-    def __call__(self, body: str, ends_at: float) -> Later | Finished:
+    def __call__(self, body: str, ends_at: float, tokens: Tokens) -> Later | Finished:
         self.seen.append(body)
+        self.tokens.setdefault(body, []).append(tokens)
         told = self.told.get(body, Finished("Sent"))
+        if isinstance(told, list):
+            told = told.pop(0)
         if isinstance(told, Exception):
             raise told
         if callable(told):
@@ -184,6 +191,20 @@ def test_while_dynamodb_is_away_messages_wait_longer_each_time_and_are_no_dead_l
     assert mapping.dead_letters() == []
 
 
+def test_the_tokens_of_a_message_go_to_the_step_and_on_to_its_copies(
+    function: Callable[..., Batch], mapping: Mapping, sent: list[dict[str, Any]]
+) -> None:
+    first, second = new_token(), new_token()
+    attribute = {TOKENS_ATTRIBUTE: {"DataType": "String", "StringValue": first}}
+    step = Step(unanswered=ClaimUnanswered("away", (first, second)), later=Later(1, "busy"))
+    mapping.send("unanswered", "later", MessageAttributes=attribute)
+    sent.clear()
+    assert mapping.invoke(function(step)) == []
+    assert step.tokens == {"unanswered": [(first,)], "later": [(first,)]}
+    carried = {copy["MessageBody"]: copy["MessageAttributes"][TOKENS_ATTRIBUTE]["StringValue"] for copy in sent}
+    assert carried == {"unanswered": f"{first} {second}", "later": first}
+
+
 def test_without_time_for_a_send_the_rest_comes_back_untouched(
     function: Callable[..., Batch], mapping: Mapping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +266,26 @@ def test_on_fifo_messages_come_again_in_their_order(function: Callable[..., Batc
     fifo.come_back()
     assert fifo.invoke(function(step)) == []
     assert step.seen == ["first", "first", "second"]
+
+
+def test_on_fifo_a_claim_that_got_no_answer_is_taken_over_while_there_is_time(
+    function: Callable[..., Batch], fifo: Mapping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("email_lambda.batch.RETRY_SECONDS", 0)
+    token = new_token()
+    step = Step(unanswered=[ClaimUnanswered("away", (token,)), StoreUnavailable("away"), Finished("Sent")])
+    fifo.send("unanswered", MessageGroupId="one")
+    assert fifo.invoke(function(step)) == []
+    assert step.tokens == {"unanswered": [(), (token,), (token,)]}
+
+
+def test_on_fifo_a_message_comes_back_when_there_is_no_more_time_to_take_its_claim_over(
+    function: Callable[..., Batch], fifo: Mapping
+) -> None:
+    (message_id,) = fifo.send("unanswered", MessageGroupId="one")
+    step = Step(unanswered=ClaimUnanswered("away", (new_token(),)))
+    assert fifo.invoke(function(step), seconds=10.2) == [message_id]
+    assert len(step.seen) == 1
 
 
 def test_on_fifo_sqs_counts_how_long_a_row_is_missing(function: Callable[..., Batch], fifo: Mapping) -> None:

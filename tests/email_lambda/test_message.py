@@ -9,6 +9,7 @@ import pytest
 
 from celery_sqs import Reason
 from email_lambda.message import WAIT_ATTRIBUTE, Message, Wait
+from emails.claim_tokens import new_token
 from tests.email_lambda.conftest import record
 
 
@@ -29,7 +30,7 @@ def string(text: str) -> dict[str, str]:
 
 def test_a_copy_tells_the_next_function_how_long_it_has_waited() -> None:
     wait = Wait("id-1", 2, 1700000000.5)
-    copy = message().copy(wait)
+    copy = message().copy(wait, ())
     assert copy
     assert message(**copy["MessageAttributes"]).wait == wait
 
@@ -56,10 +57,48 @@ def test_what_no_copy_of_ours_carries_is_no_wait(text: str) -> None:
 
 
 def test_the_wait_comes_before_the_tenth_attribute_of_the_producer() -> None:
-    copy = message(**{f"mine{number}": string("x") for number in range(10)}).copy(Wait("id-1", 2))
+    copy = message(**{f"mine{number}": string("x") for number in range(10)}).copy(Wait("id-1", 2), ())
     assert copy
     assert len(copy["MessageAttributes"]) == 10
     assert json.loads(copy["MessageAttributes"][WAIT_ATTRIBUTE]["StringValue"])["attempt"] == 2
+
+
+def test_a_copy_carries_the_tokens_of_claims_beside_the_wait_that_older_functions_read() -> None:
+    tokens, wait = (new_token(), new_token()), Wait("id-1", 2)
+    copy = message().copy(wait, tokens)
+    assert copy
+    received = message(**copy["MessageAttributes"])
+    assert (received.tokens, received.wait) == (tokens, wait)
+    assert json.loads(copy["MessageAttributes"][WAIT_ATTRIBUTE]["StringValue"]).keys() == {
+        "message_id",
+        "attempt",
+        "missing_since",
+    }
+
+
+def test_a_message_without_claims_to_take_over_carries_no_tokens() -> None:
+    copy = message().copy(Wait("id-1", 2), ())
+    assert copy
+    assert copy["MessageAttributes"].keys() == {WAIT_ATTRIBUTE}
+    assert message().tokens == ()
+
+
+def test_the_wait_comes_before_the_tokens_where_there_is_room_for_one() -> None:
+    record_of_much = message()
+    record_of_much.body = " " * 1_048_400
+    copy = record_of_much.copy(Wait("id-1", 2), tuple(new_token() for _ in range(8)))
+    assert copy
+    assert copy["MessageAttributes"].keys() == {WAIT_ATTRIBUTE}
+
+
+@pytest.mark.parametrize("attribute", [string("no token"), {"DataType": "Binary", "BinaryValue": b"\0"}], ids=repr)
+def test_what_is_no_token_is_none(attribute: dict[str, Any]) -> None:
+    assert message(ClaimTokens=attribute).tokens == ()
+
+
+def test_a_dead_letter_carries_no_tokens() -> None:
+    letter = message(ClaimTokens=string(new_token())).dead_letter(Reason("Code", "detail"))
+    assert letter["MessageAttributes"].keys() == {"Reason", "Detail"}
 
 
 def test_on_fifo_sqs_counts() -> None:

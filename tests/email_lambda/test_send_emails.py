@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from botocore.endpoint import Endpoint
+from pydantic import HttpUrl
 
 from email_lambda.batch import Batch
+from email_lambda.message import TOKENS_ATTRIBUTE
 from email_lambda.send_emails import SendEmail
+from emails.claim_tokens import claim_id, new_token
 from settings.model import S3_SECONDS
+from tests.proxy import Proxy, Unanswered, running
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from mypy_boto3_sqs import SQSClient
@@ -110,6 +115,61 @@ def test_a_message_that_comes_twice_sends_once(
     mapping.send(body, body)
     assert mapping.invoke(function) == []
     assert (store.get(row["EmailId"]) or {})["Attempts"] == 1
+
+
+class Fate:
+    """Closes the connections of claims when DynamoDB has taken them, for a while."""
+
+    def __init__(self) -> None:
+        self.claims_are_answered = False
+
+    def __call__(self, _: str, action: str, body: bytes) -> str:
+        if action == "UpdateItem" and not self.claims_are_answered and b"new_ClaimedBy" in body:
+            raise Unanswered
+        return ""
+
+
+def test_emails_whose_claims_got_no_answer_are_sent_once_and_counted_once(  # noqa: PLR0913 (fixtures)
+    settings: Settings,
+    mapping: Mapping,
+    store: EmailStore,
+    row: dict[str, Any],
+    *,
+    sqs: SQSClient,
+    tmp_path: Path,
+    wait_until: Callable[..., None],
+) -> None:
+    def found() -> list[Any]:
+        return [(each["EmailStatus"], each["Attempts"]) for each in (store.get(email_id) or {} for email_id in ids)]
+
+    ids = [f"email-{number}" for number in range(10)]
+    for email_id in ids:
+        store.put({**row, "EmailId": email_id})
+        mapping.send(json.dumps({"email_id": email_id}))
+    fate = Fate()
+    with running(Proxy(settings.endpoint or "", fate)) as proxy:
+        told = settings.model_copy(update={"endpoint_url": HttpUrl(proxy.url), "stub_outbox": tmp_path})
+        function = Batch(SendEmail.from_settings(told), sqs, missing_row_wait=60)
+        wait_until(lambda: mapping.invoke(function) == [] and mapping.delayed() == len(ids))
+        assert found() == [("Sending", 1)] * len(ids)
+        fate.claims_are_answered = True
+        wait_until(lambda: mapping.invoke(function) == [] and found() == [("Sent", 1)] * len(ids))
+    assert len(list(tmp_path.iterdir())) == len(ids)
+
+
+def test_of_two_deliveries_of_one_copy_one_takes_the_claim_over(
+    function: Batch, mapping: Mapping, store: EmailStore, row: dict[str, Any], tmp_path: Path
+) -> None:
+    token = new_token()
+    ours = {"EmailStatus": "Sending", "ClaimedBy": claim_id(token), "ClaimExpiresAt": 1, "Attempts": 1}
+    store.put({**row, **ours})
+    attribute = {TOKENS_ATTRIBUTE: {"DataType": "String", "StringValue": token}}
+    body = json.dumps({"email_id": row["EmailId"]})
+    mapping.send(body, body, MessageAttributes=attribute)
+    assert mapping.invoke(function) == []
+    sent = store.get(row["EmailId"]) or {}
+    assert (sent["EmailStatus"], sent["Attempts"]) == ("Sent", 1)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_row_that_is_not_to_be_sent_now_costs_no_write(

@@ -27,23 +27,30 @@ def no_backoff_of_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _: None))
 
 
+def land(store: EmailStore, request: Any) -> None:
+    """Let DynamoDB have a request that was lost."""
+    client: Any = store._client
+    client._endpoint.http_session.send(request)
+
+
 @pytest.fixture
 def lose_the_answer(no_backoff_of_botocore: None) -> Iterator[Callable[..., list[Any]]]:
     """Let DynamoDB take the next write and lose its answer, so that botocore sends the write again.
 
-    Gives the requests that went so.
+    Gives the requests that went so. With `late` DynamoDB does not get them: `land` sends it one.
     """
     event = "before-send.dynamodb.UpdateItem"
     registered: list[tuple[Any, Callable[..., None]]] = []
 
-    def lose(store: EmailStore, times: int = 1) -> list[Any]:
+    def lose(store: EmailStore, times: int = 1, *, late: bool = False) -> list[Any]:
         client: Any = store._client
         taken: list[Any] = []
 
         def send_and_lose(request: Any, **_: Any) -> None:
             if len(taken) < times:
                 taken.append(request)
-                client._endpoint.http_session.send(request)
+                if not late:
+                    land(store, request)
                 raise ReadTimeoutError(endpoint_url=request.url)
 
         client.meta.events.register(event, send_and_lose)

@@ -13,18 +13,21 @@ import pytest
 from botocore.exceptions import ClientError
 from pydantic import HttpUrl
 
+from emails.claim_tokens import new_token
 from emails.delivery import LEASE_GRACE_SECONDS, Delivery, EmailNotFound, Finished, Later, Ready
 from emails.model import EmailStatus
 from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
 from emails.resources import provision
-from emails.store import Claim, Conflict, EmailStore, StoreRefused, StoreUnavailable
+from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreRefused, StoreUnavailable
 from settings import Settings
 from settings.aws import client
 from settings.model import S3_SECONDS
+from tests.emails.conftest import land
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from emails.claim_tokens import Tokens
     from emails.model import Email
     from emails.store import Row
 
@@ -763,19 +766,246 @@ def test_a_record_whose_answer_was_lost_is_our_own_success(
     assert provider.sent == [row["EmailId"]]
 
 
-def test_a_claim_whose_every_answer_was_lost_is_not_sent_and_ends_unknown(
-    store: EmailStore, settings: Settings, clock: Clock, row: dict[str, Any], lose_the_answer: Callable[..., list[Any]]
-) -> None:
-    provider = Recorder()
-    delivery = Delivery(store, {"stub": provider}, settings)
+# No answer to a claim comes at all: the message's next delivery has the claim's token.
+
+
+EVERY = 3  # of botocore's attempts
+
+
+class Lost(NamedTuple):
+    """A claim that got no answer: the tokens that the message carries then, and the requests that were lost."""
+
+    tokens: Tokens
+    requests: list[Any]
+
+
+@pytest.fixture
+def lose_a_claim(
+    delivery: Delivery, store: EmailStore, row: dict[str, Any], lose_the_answer: Callable[..., list[Any]]
+) -> Callable[..., Lost]:
+    def lose(tokens: Tokens = (), *, late: bool = False) -> Lost:
+        requests = lose_the_answer(store, times=EVERY, late=late)
+        with pytest.raises(ClaimUnanswered) as raised:
+            delivery.send(row["EmailId"], tokens=tokens)
+        assert len(requests) == EVERY
+        return Lost(raised.value.tokens, requests)
+
     store.put(row)
-    taken = lose_the_answer(store, times=3)
-    with pytest.raises(StoreUnavailable):
+    return lose
+
+
+@pytest.mark.parametrize(
+    ("ahead", "others"),
+    [(0, "Later"), (1000, None), (1000, "Finished")],
+    ids=["lease alive", "lease expired", "called Unknown by another message"],
+)
+def test_a_claim_whose_every_answer_was_lost_is_taken_over_and_counted_once(  # noqa: PLR0913 (fixtures)
+    delivery: Delivery,
+    store: EmailStore,
+    provider: Recorder,
+    row: dict[str, Any],
+    lose_a_claim: Callable[..., Lost],
+    *,
+    clock: Clock,
+    ahead: float,
+    others: str | None,
+) -> None:
+    tokens = lose_a_claim().tokens
+    lost = stands(store, row)
+    assert (lost["EmailStatus"], lost["Attempts"], provider.sent) == ("Sending", 1, [])
+    clock.ahead = ahead
+    if others:
+        assert type(delivery.send(row["EmailId"])).__name__ == others
+    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("Sent")
+    sent = stands(store, row)
+    assert (sent["EmailStatus"], sent["Attempts"], provider.sent) == ("Sent", 1, [row["EmailId"]])
+    assert sent["ClaimedBy"] != lost["ClaimedBy"]
+    assert sent["ClaimExpiresAt"] == int(clock.time() + delivery._settings.claim_lease)
+    assert "FailureReason" not in sent
+
+
+def test_of_two_deliveries_of_one_copy_one_takes_the_claim_over_and_the_other_waits_for_the_lease(
+    delivery: Delivery,
+    store: EmailStore,
+    provider: Recorder,
+    row: dict[str, Any],
+    lose_a_claim: Callable[..., Lost],
+) -> None:
+    others: list[Later | Finished] = []
+    tokens = lose_a_claim().tokens
+    provider.meanwhile = lambda: others.append(delivery.send(row["EmailId"], tokens=tokens))
+    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("Sent")
+    assert [type(other) for other in others] == [Later]
+    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("already Sent")
+    assert provider.sent == [row["EmailId"]]
+
+
+def test_of_many_deliveries_of_one_copy_at_once_one_sends(
+    delivery: Delivery,
+    store: EmailStore,
+    provider: Recorder,
+    row: dict[str, Any],
+    lose_a_claim: Callable[..., Lost],
+) -> None:
+    tokens = lose_a_claim().tokens
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = list(threads.map(lambda _: delivery.send(row["EmailId"], tokens=tokens), range(16)))
+    assert outcomes.count(Finished("Sent")) == 1
+    assert provider.sent == [row["EmailId"]]
+
+
+def test_a_lost_claim_that_arrives_before_the_next_delivery_is_taken_over(
+    delivery: Delivery,
+    store: EmailStore,
+    provider: Recorder,
+    row: dict[str, Any],
+    lose_a_claim: Callable[..., Lost],
+) -> None:
+    tokens, requests = lose_a_claim(late=True)
+    assert stands(store, row) == row
+    land(store, requests[0])
+    assert stands(store, row)["EmailStatus"] == "Sending"
+    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("Sent")
+    assert (provider.sent, stands(store, row)["Attempts"]) == ([row["EmailId"]], 1)
+
+
+def test_a_lost_claim_that_arrives_between_the_look_and_the_claim_is_looked_at_again(
+    store: EmailStore,
+    settings: Settings,
+    provider: Recorder,
+    row: dict[str, Any],
+    lose_a_claim: Callable[..., Lost],
+) -> None:
+    class Beaten(EmailStore):
+        def claim(self, email_id: str, *, lease: float) -> Claim:
+            land(store, requests[0])
+            return super().claim(email_id, lease=lease)
+
+    tokens, requests = lose_a_claim(late=True)
+    delivery = Delivery(Beaten(store._client, store.table), {"stub": provider}, settings)
+    assert delivery.send(row["EmailId"], tokens=tokens) == Later(0, "the row changed meanwhile")
+    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("Sent")
+    assert (provider.sent, stands(store, row)["Attempts"]) == ([row["EmailId"]], 1)
+
+
+def test_a_lost_claim_that_arrives_while_the_next_delivery_sends_or_later_changes_nothing(
+    delivery: Delivery,
+    store: EmailStore,
+    provider: Recorder,
+    row: dict[str, Any],
+    lose_a_claim: Callable[..., Lost],
+) -> None:
+    tokens, requests = lose_a_claim(late=True)
+    provider.meanwhile = lambda: land(store, requests[0])
+    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("Sent")
+    sent = stands(store, row)
+    land(store, requests[0])
+    assert stands(store, row) == sent
+    assert (provider.sent, sent["Attempts"]) == ([row["EmailId"]], 1)
+
+
+def test_a_lost_claim_that_arrives_after_the_email_was_given_back_is_taken_over(
+    delivery: Delivery,
+    store: EmailStore,
+    provider: Recorder,
+    row: dict[str, Any],
+    lose_a_claim: Callable[..., Lost],
+) -> None:
+    provider.errors = [TemporaryError("busy")]
+    tokens, requests = lose_a_claim(late=True)
+    assert isinstance(delivery.send(row["EmailId"], tokens=tokens), Later)
+    make_due(store, row)
+    land(store, requests[0])
+    assert stands(store, row)["EmailStatus"] == "Sending"
+    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("Sent")
+    assert stands(store, row)["Attempts"] == 2
+
+
+def test_a_lost_claim_that_arrives_before_the_email_is_due_again_changes_nothing(
+    delivery: Delivery,
+    store: EmailStore,
+    provider: Recorder,
+    row: dict[str, Any],
+    lose_a_claim: Callable[..., Lost],
+) -> None:
+    provider.errors = [TemporaryError("busy", retry_after=60)]
+    tokens, requests = lose_a_claim(late=True)
+    delivery.send(row["EmailId"], tokens=tokens)
+    pending = stands(store, row)
+    land(store, requests[0])
+    assert stands(store, row) == pending
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["arrived", "arrives later"])
+def test_a_take_over_whose_every_answer_was_lost_is_taken_over_itself(  # noqa: PLR0913 (fixtures)
+    delivery: Delivery,
+    store: EmailStore,
+    provider: Recorder,
+    row: dict[str, Any],
+    lose_a_claim: Callable[..., Lost],
+    *,
+    late: bool,
+) -> None:
+    tokens, requests = lose_a_claim(lose_a_claim().tokens, late=late)
+    assert len(tokens) == 2
+    if late:
+        land(store, requests[0])
+    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("Sent")
+    assert (provider.sent, stands(store, row)["Attempts"]) == ([row["EmailId"]], 1)
+
+
+def test_a_claim_that_somebody_called_unknown_before_its_answer_came_is_taken_over(
+    delivery: Delivery, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
+) -> None:
+    def answer_late(request: Any, **_: Any) -> None:
+        store._client.meta.events.unregister(event, answer_late)
+        land(store, request)
+        clock.ahead += 1000
+        assert delivery.load(row["EmailId"]) == Finished("Unknown: the claim expired")
+
+    event = "before-send.dynamodb.UpdateItem"
+    store.put(row)
+    store._client.meta.events.register(event, answer_late)
+    with pytest.raises(ClaimUnanswered) as raised:
         delivery.send(row["EmailId"])
-    assert len(taken) == 3
+    assert delivery.send(row["EmailId"], tokens=raised.value.tokens) == Finished("Sent")
+    assert provider.sent == [row["EmailId"]]
+
+
+def test_while_dynamodb_is_away_a_message_gets_no_more_tokens(
+    store: EmailStore, settings: Settings, provider: Recorder, no_backoff_of_botocore: None
+) -> None:
+    away = settings.model_copy(update={"endpoint_url": HttpUrl("http://127.0.0.1:9")})  # discard's port: nobody listens
+    delivery = Delivery(EmailStore(client("dynamodb", away), away.table), {"stub": provider}, settings)
+    with pytest.raises(StoreUnavailable) as raised:
+        delivery.send("any", tokens=(new_token(),))
+    assert not isinstance(raised.value, ClaimUnanswered)
+
+
+def test_a_message_without_the_token_of_a_lost_claim_waits_for_the_lease_and_ends_it_as_unknown(
+    delivery: Delivery, provider: Recorder, clock: Clock, row: dict[str, Any], lose_a_claim: Callable[..., Lost]
+) -> None:
+    lose_a_claim()
+    other = (new_token(),)
+    assert isinstance(delivery.send(row["EmailId"], tokens=other), Later)
     clock.ahead = 1000
-    assert delivery.send(row["EmailId"]) == Finished("Unknown: the claim expired")
+    assert delivery.send(row["EmailId"], tokens=other) == Finished("Unknown: the claim expired")
     assert provider.sent == []
+
+
+def test_what_a_row_says_of_its_claim_is_no_token_for_it(
+    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    others: list[Later | Finished] = []
+
+    def read_and_forge() -> None:
+        others.append(delivery.send(row["EmailId"], tokens=(str(stands(store, row)["ClaimedBy"]),)))
+
+    provider.meanwhile = read_and_forge
+    store.put(row)
+    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    assert [type(other) for other in others] == [Later]
+    assert provider.sent == [row["EmailId"]]
 
 
 # The lease is too short for the provider.

@@ -361,6 +361,7 @@ def test_the_arrows_are_those_of_the_design() -> None:
     failed = EmailStatus.FAILED
     assert {(t.sources, t.target, t.by_holder, t.after_lease) for t in TRANSITIONS} == {
         (frozenset({pending}), sending, False, False),
+        (frozenset({sending, unknown}), sending, True, False),
         (frozenset({pending, None}), failed, False, False),
         (frozenset({sending, unknown, EmailStatus.SENT}), EmailStatus.SENT, True, False),
         (frozenset({sending}), pending, True, False),

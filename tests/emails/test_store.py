@@ -13,6 +13,7 @@ from boto3.dynamodb.types import Binary
 from botocore.stub import Stubber
 from pydantic import HttpUrl
 
+from emails.claim_tokens import claim_id, new_token
 from emails.model import (
     ABANDON,
     ADD_RECEIPT,
@@ -26,7 +27,7 @@ from emails.model import (
 )
 from emails.providers.contract import Receipt
 from emails.resources import provision
-from emails.store import Claim, Conflict, EmailStore, StoreRefused, StoreUnavailable
+from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreRefused, StoreUnavailable
 from emails.store.rows import MAX_REASON
 from settings import Settings
 from settings.aws import client
@@ -400,6 +401,71 @@ def test_a_claim_whose_answer_was_lost_is_ours(
     assert len(taken) == 1
     assert claim.row == is_now(store, row["EmailId"])
     assert (claim.row["ClaimedBy"], claim.row["Attempts"]) == (claim.id, 1)
+
+
+@pytest.mark.parametrize("status", [*EmailStatus, "Waiting"])
+@pytest.mark.parametrize("expires_at", [1, 32_503_680_000], ids=["lease expired", "lease alive"])
+def test_a_claim_is_taken_over_from_where_the_transition_starts_and_from_nowhere_else(
+    store: EmailStore, row: dict[str, Any], status: str, expires_at: int
+) -> None:
+    token = new_token()
+    ours = {"ClaimedBy": claim_id(token), "ClaimExpiresAt": expires_at, "Attempts": 3}
+    before = {**row, **ours, "EmailStatus": str(status)}
+    store.put(before)
+    if status in ("Sending", "Unknown"):
+        claim = store.take_over(row["EmailId"], token, lease=LEASE)
+        now = is_now(store, row["EmailId"])
+        assert claim.row == now
+        assert (now["EmailStatus"], now["Attempts"]) == ("Sending", 3)
+        assert (now["ClaimedBy"], now["ClaimExpiresAt"]) == (claim.id, claim.expires_at)
+        assert claim.id != claim_id(token)
+        assert claim.expires_at > time.time()
+        store.record(claim, RECEIPT)
+    else:
+        with pytest.raises(Conflict):
+            store.take_over(row["EmailId"], token, lease=LEASE)
+        assert is_now(store, row["EmailId"]) == before
+
+
+def test_nobody_takes_a_claim_over_without_its_token(store: EmailStore, claim: Claim) -> None:
+    for guess in (claim.id, new_token(), ""):
+        with pytest.raises(Conflict):
+            store.take_over(claim.email_id, guess, lease=LEASE)
+    assert is_now(store, claim.email_id) == claim.row
+
+
+def test_whoever_held_the_claim_that_was_taken_over_writes_nothing(store: EmailStore, row: dict[str, Any]) -> None:
+    token = new_token()
+    store.put({**row, "EmailStatus": "Sending", "ClaimedBy": claim_id(token)})
+    old = Claim(row["EmailId"], claim_id(token), time.time() + LEASE, {})
+    new = store.take_over(row["EmailId"], token, lease=LEASE)
+    for outcome in OUTCOMES.values():
+        with pytest.raises(Conflict):
+            outcome(store, old)
+    assert is_now(store, row["EmailId"]) == new.row
+
+
+def test_a_take_over_whose_answer_was_lost_is_ours(
+    store: EmailStore, row: dict[str, Any], lose_the_answer: Callable[..., list[Any]]
+) -> None:
+    token = new_token()
+    store.put({**row, "EmailStatus": "Sending", "ClaimedBy": claim_id(token)})
+    taken = lose_the_answer(store)
+    claim = store.take_over(row["EmailId"], token, lease=LEASE)
+    assert len(taken) == 1
+    assert claim.row == is_now(store, row["EmailId"])
+
+
+def test_a_claim_without_any_answer_has_the_token_of_what_it_wrote(
+    store: EmailStore, row: dict[str, Any], lose_the_answer: Callable[..., list[Any]]
+) -> None:
+    store.put(row)
+    lose_the_answer(store, times=3)
+    with pytest.raises(ClaimUnanswered) as raised:
+        store.claim(row["EmailId"], lease=LEASE)
+    (token,) = raised.value.tokens
+    lost = is_now(store, row["EmailId"])
+    assert (lost["ClaimedBy"], lost["Attempts"]) == (claim_id(token), 1)
 
 
 @each_outcome

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ import pytest
 from celery import Celery
 from pydantic import HttpUrl
 
+from emails import claim_tokens
 from emails.dead_letters import dead_letters
 from emails.queue import RawQueue
 from emails.resources import provision
@@ -23,7 +25,7 @@ from emails.store import EmailStore
 from settings import Settings
 from settings.aws import client
 from tests.emails.callbacks.notifications import RECIPIENT, by_sns, event
-from tests.proxy import Away, Proxy, running
+from tests.proxy import Away, Proxy, Unanswered, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,10 +39,18 @@ pytestmark = pytest.mark.slow
 
 
 class Fate:
-    """Closes every connection on which DynamoDB is asked for something while it is away."""
+    """Closes every connection on which DynamoDB is asked for something while it is away.
+
+    While it does not answer claims, it closes the connections of those when DynamoDB has taken them.
+    """
 
     def __init__(self) -> None:
         self.dynamodb_is_away = False
+        self.claims_are_answered = True
+        self.claims: Counter[str] = Counter()
+        """How often each claim was sent that got no answer."""
+        self.copies: list[dict[str, Any]] = []
+        """The delayed messages."""
         self.refused = 0
         self.delays: list[int] = []
         """The DelaySeconds of each message that was sent."""
@@ -51,9 +61,15 @@ class Fate:
         if service.startswith("DynamoDB") and self.dynamodb_is_away:
             self.refused += 1
             raise Away
+        if action == "UpdateItem" and not self.claims_are_answered:
+            claim = json.loads(body)["ExpressionAttributeValues"].get(":new_ClaimedBy")
+            if claim:
+                self.claims[claim["S"]] += 1
+                raise Unanswered
         if action == "SendMessageBatch":
             entries = json.loads(body)["Entries"]
             self.delays += [entry.get("DelaySeconds", 0) for entry in entries]
+            self.copies += [json.loads(entry["MessageBody"]) for entry in entries if entry.get("DelaySeconds")]
             self.reprs += [json.loads(entry["MessageBody"])["headers"]["argsrepr"] for entry in entries]
         return ""
 
@@ -76,8 +92,16 @@ def fate() -> Fate:
 
 
 @pytest.fixture
-def away(emulator: str, fate: Fate, tmp_path: Path, wait_until: Callable[..., None]) -> Iterator[Settings]:
+def away(worked: Settings, fate: Fate) -> Iterator[Settings]:
     """A worker that has started, and lost DynamoDB then; gives the settings that go around the proxy."""
+    fate.dynamodb_is_away = True
+    yield worked
+    fate.dynamodb_is_away = False
+
+
+@pytest.fixture
+def worked(emulator: str, fate: Fate, tmp_path: Path, wait_until: Callable[..., None]) -> Iterator[Settings]:
+    """A worker that has started; gives the settings that go around the proxy."""
     settings = Settings(endpoint_url=HttpUrl(emulator), stage=f"a{uuid.uuid4().hex[:10]}")
     list(provision(settings))
     log_file = tmp_path / "worker.log"
@@ -86,9 +110,7 @@ def away(emulator: str, fate: Fate, tmp_path: Path, wait_until: Callable[..., No
         environment = {"EMAIL_ENDPOINT_URL": proxy.url, "EMAIL_STAGE": settings.stage, "EMAIL_STUB_OUTBOX": outbox}
         with running_worker(log_file, environment):
             wait_until(lambda: " ready." in log_file.read_text())
-            fate.dynamodb_is_away = True
             yield settings
-            fate.dynamodb_is_away = False
 
 
 def count_messages(sqs: SQSClient, settings: Settings) -> int:
@@ -155,3 +177,58 @@ def test_an_email_waits_however_often_it_has_waited(
     wait_until(lambda: delayed() + len(list(dead_letters(sqs, away))) == len(tasks))
     assert list(dead_letters(sqs, away)) == []
     wait_until(lambda: count_messages(sqs, away) == len(tasks), what="the copies alone are left")
+
+
+def test_emails_whose_claims_got_no_answer_are_sent_once_and_counted_once(
+    worked: Settings, fate: Fate, row: Row, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    sqs, store = client("sqs", worked), EmailStore(client("dynamodb", worked), worked.table)
+    rows = [row | {"EmailId": f"email-{number}"} for number in range(10)]
+    for each in rows:
+        store.put(each)
+
+    def found() -> list[Row]:
+        return [store.get(each["EmailId"]) or {} for each in rows]
+
+    fate.claims_are_answered = False
+    RawQueue(sqs, worked).enqueue([each["EmailId"] for each in rows], sent=lambda count: count)
+    wait_until(lambda: len({copy["body"] for copy in fate.copies}) == len(rows), what="a delayed copy of each")
+    assert {(each["EmailStatus"], each["Attempts"]) for each in found()} == {("Sending", 1)}
+    # Some are taken over without an answer, too.
+    wait_until(lambda: len(fate.claims) > len(rows), what="a claim that got no answer after another")
+    fate.claims_are_answered = True
+    wait_until(lambda: {each["EmailStatus"] for each in found()} == {"Sent"})
+    assert [each["Attempts"] for each in found()] == [1] * len(rows)
+    assert len(list((tmp_path / "outbox").iterdir())) == len(rows)
+    tokens = {token for copy in fate.copies for token in claim_tokens.from_text(copy["headers"].get("claim_tokens"))}
+    published = {claim_tokens.claim_id(token) for token in tokens}
+    assert len(published) >= len(rows)
+    assert not published & {each["ClaimedBy"] for each in found()}, "nothing is sent under a published claim"
+    wait_until(lambda: count_messages(sqs, worked) == 0)
+
+
+def test_a_copy_with_tokens_of_claims_has_the_arguments_that_older_workers_know(
+    worked: Settings, fate: Fate, row: Row, wait_until: Callable[..., None]
+) -> None:
+    store = EmailStore(client("dynamodb", worked), worked.table)
+    store.put(row)
+    fate.claims_are_answered = False
+    RawQueue(client("sqs", worked), worked).enqueue([row["EmailId"]], sent=lambda count: count)
+    wait_until(lambda: fate.copies)
+    fate.claims_are_answered = True
+    (copy,) = fate.copies[:1]
+    assert json.loads(copy["body"])[:2] == [[row["EmailId"], None], {}]
+    tokens = claim_tokens.from_text(copy["headers"]["claim_tokens"])
+    assert [claim_tokens.claim_id(token) for token in tokens] == list(fate.claims)[:1]
+
+
+def test_a_task_that_knows_nothing_of_the_tokens_keeps_them(
+    worked: Settings, fate: Fate, wait_until: Callable[..., None]
+) -> None:
+    with Celery("another", broker=f"sqs://test:test@{urlsplit(worked.endpoint or '').netloc}") as program:
+        program.conf.broker_transport = "celery_sqs.transport:Transport"
+        program.conf.broker_transport_options = {"region": "us-east-1", "is_secure": False}
+        headers = {"claim_tokens": claim_tokens.new_token()}
+        program.send_task("tasks.load_email", ["no-such-row"], queue=worked.tasks_queue, headers=headers)
+    wait_until(lambda: len(fate.copies) > 1)
+    assert [copy["headers"]["claim_tokens"] for copy in fate.copies[:2]] == [headers["claim_tokens"]] * 2

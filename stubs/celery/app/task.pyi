@@ -6,10 +6,12 @@ class Context:
     argsrepr: str
     chain: Any
     email_provider: str  # ours: tasks/telemetry.py notes there who sent
+    headers: dict[str, Any] | None  # those that are not Celery's own
     id: str
     properties: dict[str, Any]
     retries: int
     root_id: str
+    def get(self, key: str, default: Any = None) -> Any: ...
 
 class Task:
     Request: Any
@@ -18,5 +20,12 @@ class Task:
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
     def apply_async(self, args: tuple[Any, ...], *, chain: list[Signature]) -> Any: ...
     def run(self, *args: Any, **kwargs: Any) -> Any: ...
-    def retry(self, args: tuple[Any, ...] | None = None, *, countdown: float, argsrepr: str = ...) -> BaseException: ...
+    def retry(
+        self,
+        args: tuple[Any, ...] | None = None,
+        *,
+        countdown: float,
+        argsrepr: str = ...,
+        headers: dict[str, Any] | None = ...,
+    ) -> BaseException: ...
     def s(self, *args: Any, **kwargs: Any) -> Signature: ...
