@@ -1,7 +1,8 @@
 """The statuses of an email whatever workers, provider, operators and time do to it, in any order.
 
 Each worker is a greenlet: it stops after its claim, at the provider and before each of its writes, and others act
-meanwhile. Nothing sleeps: the clock is the test's.
+meanwhile. A claim may get no answer, and its write may arrive at any time after that. Nothing sleeps: the clock is the
+test's.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,12 +24,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from pydantic import HttpUrl
 
+from emails import model
+from emails.claim_tokens import claim_id
 from emails.delivery import Delivery
 from emails.events import DeliveryEvent, EventType
 from emails.model import TRANSITIONS
 from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
 from emails.resources import provision
-from emails.store import Conflict, EmailStore, StoreUnavailable
+from emails.store import ClaimUnanswered, Conflict, EmailStore, StoreUnavailable
 from emails.sweep import Sweep
 from emails.tracking import Tracking
 from settings import Settings
@@ -36,7 +40,8 @@ from settings.aws import client
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from emails.model import Email
+    from emails.claim_tokens import Tokens
+    from emails.model import Email, Transition
     from emails.store import Claim, Row
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # hypothesis shrinks a failure for 300 s
@@ -47,6 +52,7 @@ LONG = 10**6
 
 # DESIGN's arrows, by who may take them.
 CLAIM, DISCARD, ABANDON = ("Pending", "Sending"), ("Pending", "Failed"), ("Sending", "Unknown")
+TAKE_OVER = {("Sending", "Sending"), ("Unknown", "Sending")}
 GIVE_BACK = ("Sending", "Pending")
 BY_HOLDER = {
     ("Sending", "Sent"),
@@ -76,10 +82,13 @@ class Answer(NamedTuple):
 
 
 # Where a worker stops, and what may become of it there; the first is what it hopes for.
-CLAIMED, AT_PROVIDER, RECORDING, SETTLING = "has claimed", "at the provider", "about to record", "about to settle"
+CLAIMING, CLAIMED, AT_PROVIDER = "about to claim", "has claimed", "at the provider"
+RECORDING, SETTLING = "about to record", "about to settle"
 GOES_ON, CRASHES, WRITE_LOST, ANSWER_LOST = "goes on", "crashes", "the write is lost", "the answer is lost"
+WRITE_LATE = "the write arrives later"
 FATES: dict[str, list[Any]] = {
-    CLAIMED: [*[GOES_ON] * 5, CRASHES, ANSWER_LOST],
+    CLAIMING: [*[GOES_ON] * 4, WRITE_LOST, ANSWER_LOST, WRITE_LATE],
+    CLAIMED: [*[GOES_ON] * 5, CRASHES],
     AT_PROVIDER: [
         Answer(accepts=True),
         Answer(accepts=True, error=NoTellingError("the answer was lost")),
@@ -102,10 +111,13 @@ def stop(where: str) -> Any:
 class Worker(greenlet):
     """Takes a step with the email; `where` is the place where it has stopped."""
 
-    def __init__(self, step: Callable[[], object]) -> None:
+    def __init__(self, step: Callable[[], object], tokens: Tokens = ()) -> None:
         super().__init__(lambda: self._run(step))
         self.where = ""
         self.claim_id = ""
+        self.tokens = tokens  # that its message carries
+        self.copy: Tokens = ()  # that its message's delayed copy carries, where it has got more of them
+        self.late: Callable[[], object] | None = None  # its claim, where that arrives later
 
     def go_on(self, fate: Any = None) -> None:
         if fate == CRASHES:
@@ -113,21 +125,41 @@ class Worker(greenlet):
         else:
             self.where = self.switch(fate) if self.where else self.switch()
 
-    @staticmethod
-    def _run(step: Callable[[], object]) -> None:
-        with suppress(StoreUnavailable):  # its task is tried again, which is another worker here
+    def _run(self, step: Callable[[], object]) -> None:
+        try:
             step()
+        except ClaimUnanswered as error:
+            self.copy = error.tokens
+        except StoreUnavailable:  # its task is tried again, which is another worker here
+            pass
 
 
 class StoppingStore(EmailStore):
     """The store as a worker has it."""
 
     def claim(self, email_id: str, *, lease: float) -> Claim:
-        claim = super().claim(email_id, lease=lease)
+        return self._claimed(super().claim(email_id, lease=lease))
+
+    def take_over(self, email_id: str, token: str, *, lease: float) -> Claim:
+        return self._claimed(super().take_over(email_id, token, lease=lease))
+
+    @staticmethod
+    def _claimed(claim: Claim) -> Claim:
         getcurrent().claim_id = claim.id
-        if stop(CLAIMED) == ANSWER_LOST:
-            raise StoreUnavailable(ANSWER_LOST)
+        stop(CLAIMED)
         return claim
+
+    def _move(self, email_id: str, transition: Transition, assign: Row, **options: Any) -> Row:
+        move = partial(super()._move, email_id, transition, assign, **options)
+        if transition not in (model.CLAIM, model.TAKE_OVER):
+            return move()
+        fate = stop(CLAIMING)
+        if fate == WRITE_LATE:
+            getcurrent().late = move
+        row = move() if fate in (GOES_ON, ANSWER_LOST) else {}
+        if fate != GOES_ON:
+            raise StoreUnavailable(fate)
+        return row
 
     def _move_claimed(self, *arguments: Any, **options: Any) -> None:
         fate = stop(RECORDING)
@@ -176,8 +208,10 @@ class Statuses(RuleBasedStateMachine):
         self._workers: list[Worker] = []
         self._allowed: set[tuple[str, str]] = set()
         self._holder: Worker | None = None
+        self._may_take_over: set[str] = set()
         self._enqueued: list[str] = []
         self._called_without_claim: list[str] = []
+        self._id = ""
 
     # The provider
 
@@ -214,6 +248,7 @@ class Statuses(RuleBasedStateMachine):
         status = self._stands["EmailStatus"]
         events = ["a_worker_goes_on"] * 8 if self._workers else []
         events += ["a_worker_sends"] * (4 - len(self._workers))
+        events += ["a_copy_comes"] * (2 * len(self._copies)) + ["a_lost_claim_arrives"] * (2 * len(self._late))
         events += ["a_worker_loads", "it_is_swept", "time_passes"]
         events += ["an_operator_says_that_it_was_sent", "an_operator_resends_it", "an_operator_cancels_it"]
         if status == "Pending":
@@ -229,11 +264,16 @@ class Statuses(RuleBasedStateMachine):
             events += ["an_operator_resends_it"] * 4
         if self._accepted:
             events += ["a_callback_comes"] * 2
-        self._allowed, self._holder = set(), None
+        self._allowed, self._holder, self._may_take_over = set(), None, set()
         getattr(self, data.draw(st.sampled_from(events), label="event"))(data)
 
     def it_is_written(self, data: st.DataObject) -> None:
+        if self._id:
+            self._what_was_lost_comes()
         self._id = f"email-{uuid.uuid4().hex}"
+        self._copies: list[Tokens] = []  # each may be delivered any number of times
+        self._late: list[tuple[Callable[[], object], Tokens]] = []
+        self._held: set[str] = set()  # the claims whose answer a worker got
         self._calls = self._accepted = self._resent = self._resolved = self._called_back = 0
         row = {
             "EmailId": self._id,
@@ -250,8 +290,15 @@ class Statuses(RuleBasedStateMachine):
         self._stands = self._row()
 
     def a_worker_sends(self, _: st.DataObject) -> None:
-        self._allowed = {CLAIM}
         self._start(lambda: self._delivery.send(self._id))
+
+    def a_copy_comes(self, data: st.DataObject) -> None:
+        tokens = data.draw(st.sampled_from(self._copies), label="tokens")
+        self._start(lambda: self._delivery.send(self._id, tokens=tokens), tokens)
+
+    def a_lost_claim_arrives(self, data: st.DataObject) -> None:
+        self._allowed = {CLAIM} | TAKE_OVER
+        self._arrive(data.draw(st.sampled_from(range(len(self._late))), label="claim"))
 
     def a_worker_loads(self, _: st.DataObject) -> None:
         self._start(lambda: self._delivery.load(self._id))
@@ -260,11 +307,12 @@ class Statuses(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(self._workers), label="worker")
         if worker.where == SETTLING:
             self._allowed = {DISCARD, ABANDON}
+        elif worker.where == CLAIMING:
+            self._allowed = {CLAIM} | (TAKE_OVER if worker.tokens else set())
+            self._may_take_over = {claim_id(token) for token in worker.tokens}
         else:
             self._allowed, self._holder = BY_HOLDER, worker
-        worker.go_on(data.draw(st.sampled_from(FATES[worker.where]), label="fate"))
-        if worker.dead:
-            self._workers.remove(worker)
+        self._go_on(worker, data.draw(st.sampled_from(FATES[worker.where]), label="fate"))
 
     def time_passes(self, data: st.DataObject) -> None:
         self._clock.now += data.draw(st.sampled_from([1, PROVIDER_TIMEOUT, SWEEP_AFTER + LEASE]), label="seconds")
@@ -319,6 +367,10 @@ class Statuses(RuleBasedStateMachine):
             assert self._stands["Attempts"] < MAX_ATTEMPTS, "it was given back after its last attempt"
         if arrow == ABANDON and self._holder is None:
             assert before["ClaimExpiresAt"] < self._clock.now, "a lease that is alive was abandoned"
+        if before.get("ClaimedBy") != self._stands.get("ClaimedBy") and arrow in TAKE_OVER:
+            assert arrow in self._allowed, "a claim was taken over by whoever has no token"
+            assert before["ClaimedBy"] in self._may_take_over, "a claim that may send was taken over"
+            assert before["Attempts"] == self._stands["Attempts"], "a take-over was counted"
         if arrow[0] != arrow[1] and self._holder is not None:
             assert before["ClaimedBy"] == self._holder.claim_id, "another's claim was settled"
 
@@ -347,6 +399,7 @@ class Statuses(RuleBasedStateMachine):
         """Whatever has happened, it is not lost: a sweep finds it, or its status is for an operator to see."""
         try:
             self._all_workers_crash()
+            self._what_was_lost_comes()
             self._is_not_lost()
         finally:
             self._all_workers_crash()
@@ -361,21 +414,50 @@ class Statuses(RuleBasedStateMachine):
         assert status in {"Pending", "Failed", "Unknown", *RANKED}
         assert (self._id in self._enqueued) == (status == "Pending")
         if status == "Pending":
-            worker = Worker(lambda: self._delivery.send(self._id))
-            while not worker.dead:
-                worker.go_on(FATES[worker.where][0] if worker.where else None)
+            self._work_in_peace(Worker(lambda: self._delivery.send(self._id)))
             assert self._row()["EmailStatus"] in {"Sent", "Failed"}, "its time has come, and nobody holds it"
 
-    def _all_workers_crash(self) -> None:
-        for worker in self._workers:
-            worker.go_on(CRASHES)
-        self._workers.clear()
+    def _what_was_lost_comes(self) -> None:
+        """Every lost claim and every copy arrives, if it has not: an Unknown email is then one that a worker held."""
+        while self._late:
+            self._arrive(0)
+        for tokens in self._copies:
+            self._work_in_peace(Worker(partial(self._delivery.send, self._id, tokens=tokens), tokens))
+        self.the_provider_accepts_it_once_but_for_resends()
+        row = self._row()
+        if row["EmailStatus"] == "Unknown":
+            assert row["ClaimedBy"] in self._held, "nothing was sent, and its worker knew that"
 
-    def _start(self, step: Callable[[], object]) -> None:
-        worker = Worker(step)
-        worker.go_on()
-        if not worker.dead:
-            self._workers.append(worker)
+    def _work_in_peace(self, worker: Worker) -> None:
+        self._go_on(worker)
+        while not worker.dead:
+            self._go_on(worker, FATES[worker.where][0])
+
+    def _arrive(self, number: int) -> None:
+        claim, tokens = self._late.pop(number)
+        self._may_take_over = {claim_id(token) for token in tokens}
+        with suppress(Conflict):
+            claim()
+
+    def _all_workers_crash(self) -> None:
+        for worker in list(self._workers):
+            self._go_on(worker, CRASHES)
+
+    def _start(self, step: Callable[[], object], tokens: Tokens = ()) -> None:
+        worker = Worker(step, tokens)
+        self._workers.append(worker)
+        self._go_on(worker)
+
+    def _go_on(self, worker: Worker, fate: Any = None) -> None:
+        worker.go_on(fate)
+        if worker.claim_id:
+            self._held.add(worker.claim_id)
+        if worker.dead and worker in self._workers:
+            self._workers.remove(worker)
+        if worker.copy:
+            self._copies.append(worker.copy)
+        if worker.late:
+            self._late.append((worker.late, worker.tokens))
 
     def _row(self) -> Row:
         row = self.store.get(self._id)
@@ -387,7 +469,7 @@ class Statuses(RuleBasedStateMachine):
 
 
 def test_the_arrows_are_those_of_the_table() -> None:
-    arrows = {CLAIM, DISCARD, ABANDON} | BY_HOLDER | RESOLVE_SENT | RESEND | CALL_BACK
+    arrows = {CLAIM, DISCARD, ABANDON} | TAKE_OVER | BY_HOLDER | RESOLVE_SENT | RESEND | CALL_BACK
     assert arrows == {(source, arrow.target) for arrow in TRANSITIONS for source in arrow.sources if source}
 
 
