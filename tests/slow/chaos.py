@@ -91,6 +91,7 @@ AWS_RATES = {
     "entry_refused": 0.03,
     "entry_unconfirmed": 0.03,
     "duplicate": 0.03,
+    "unanswered_claim": 0.05,
 }
 DUPLICATES = 0.1  # of raw messages
 LATE_ROWS = 0.05  # written after their message
@@ -103,7 +104,7 @@ ONCE = "no email was accepted twice but by the operator's word"
 ACCEPTED_IS_SENT = "what was accepted is Sent or Unknown"
 SENT_IS_ACCEPTED = "what is Sent was accepted, or an operator said so"
 FAILED_IS_REFUSED = "what Failed was refused for good, or as often as may be"
-UNKNOWN_IS_EXPLAINED = "each Unknown has a crash or a lost answer behind it"
+UNKNOWN_IS_EXPLAINED = "each Unknown may have reached the provider: a crash or a lost answer is behind it"
 NOTHING_LEFT = "no message is left"
 DEAD_IS_EXPLAINED = "each dead letter is explained"
 UNUSABLE_IS_DEAD = "what nobody can use is a dead letter"
@@ -112,7 +113,7 @@ STOPPED = "a worker that is asked to stop ends what it holds, and stops"
 # Why an email is Unknown.
 CRASH = "its worker was killed"
 NO_ANSWER = "the provider's answer was lost"
-STORE_AWAY = "DynamoDB's answers were lost"
+STORE_AWAY = "DynamoDB's answers to its record were lost"
 TOO_SLOW = "the answers took longer than the lease"
 MACHINE_SLOW = "the machine was too slow for the time-outs"
 
@@ -125,6 +126,8 @@ class Holds:
     outlasted: set[str] = field(default_factory=set)  # for longer than a lease
     raised: set[str] = field(default_factory=set)  # ended by DynamoDB
     unanswered: set[str] = field(default_factory=set)  # by the provider, in time
+    reached: set[str] = field(default_factory=set)  # given to the provider, as far as a worker knows
+    unanswered_claims: dict[str, int] = field(default_factory=dict)  # and the process that knows that it sent nothing
 
     @classmethod
     def read(cls, journal: str) -> Holds:
@@ -133,6 +136,12 @@ class Holds:
             pid, verb, email_id, *rest = line.split()
             if verb == "unanswered":
                 holds.unanswered.add(email_id)
+                continue
+            if verb == "reaches":
+                holds.reached.add(email_id)
+                continue
+            if verb == "unanswered-claim":
+                holds.unanswered_claims[rest[0]] = int(pid)
                 continue
             holds.open[int(pid), email_id] += 1 if verb == "holds" else -1
             if rest and float(rest[0]) >= CLAIM_LEASE:
@@ -147,6 +156,9 @@ class Story:
     """What happened, as far as the judge looks."""
 
     rows: dict[str, Row] = field(default_factory=dict)
+    seen: dict[str, Row] = field(
+        default_factory=dict
+    )  # the rows when the work was done, before the operator's last act
     provider: dict[str, Counter[str]] = field(default_factory=dict)  # what it did, by email or by step
     store_faults: Counter[str] = field(default_factory=Counter)  # of writes, by email
     killed: set[int] = field(default_factory=set)  # by SIGKILL
@@ -190,9 +202,7 @@ def judge(story: Story) -> dict[str, list[str]]:
             and row.get("Attempts", 0) < MAX_ATTEMPTS
         ],
         UNKNOWN_IS_EXPLAINED: [
-            f"{email_id}: {story.rows[email_id].get('FailureReason')}"
-            for email_id, why in why_unknown(story).items()
-            if not why
+            f"{row['EmailId']}: {row['FailureReason']}" for row, why in why_unknown(story) if not why
         ],
         NOTHING_LEFT: [f"{queue}: {count}" for queue, count in story.left.items() if any(count)],
         DEAD_IS_EXPLAINED: [
@@ -207,13 +217,14 @@ def judge(story: Story) -> dict[str, list[str]]:
     }
 
 
-def why_unknown(story: Story) -> dict[str, str]:
-    """Each Unknown email, and what explains it, or nothing."""
-    unknown = {i: row for i, row in story.rows.items() if row["EmailStatus"] == EmailStatus.UNKNOWN}
-    return {
-        email_id: _why_abandoned(email_id, story) if row["FailureReason"] == ABANDONED else _why_lost(email_id, story)
-        for email_id, row in unknown.items()
-    }
+def why_unknown(story: Story) -> list[tuple[Row, str]]:
+    """Each row that is or was Unknown, and what explains it, or nothing."""
+    rows = [*story.seen.values(), *(row for email_id, row in story.rows.items() if row != story.seen.get(email_id))]
+    return [(row, _why(row, story)) for row in rows if row["EmailStatus"] == EmailStatus.UNKNOWN]
+
+
+def _why(row: Row, story: Story) -> str:
+    return _why_abandoned(row, story) if row["FailureReason"] == ABANDONED else _why_lost(row["EmailId"], story)
 
 
 def _why_lost(email_id: str, story: Story) -> str:
@@ -223,11 +234,15 @@ def _why_lost(email_id: str, story: Story) -> str:
     return MACHINE_SLOW if email_id in story.holds.unanswered else ""
 
 
-def _why_abandoned(email_id: str, story: Story) -> str:
-    holds = story.holds
+def _why_abandoned(row: Row, story: Story) -> str:
+    """Nothing excuses a claim that got no answer, but that its worker was killed, and the token was lost with it."""
+    email_id, holds = row["EmailId"], story.holds
+    worker = holds.unanswered_claims.get(row.get("ClaimedBy", ""))
+    if worker is not None:
+        return CRASH if worker in story.killed else ""
     if any(count and pid in story.killed for (pid, held), count in holds.open.items() if held == email_id):
         return CRASH
-    if email_id in holds.raised and story.store_faults[email_id]:
+    if email_id in holds.raised & holds.reached and story.store_faults[email_id]:
         return STORE_AWAY
     if email_id in holds.outlasted:
         return TOO_SLOW if story.store_faults[email_id] else MACHINE_SLOW
@@ -310,7 +325,7 @@ class Team:
 class Chaos:
     """One run. Everything but the workers goes past the faults."""
 
-    def __init__(self, endpoint: str, folder: Path, seed: int, duplicates: float = DUPLICATES) -> None:
+    def __init__(self, endpoint: str, folder: Path, seed: int, duplicates: float = DUPLICATES, **rates: float) -> None:
         self.story = Story()
         self.faults: Counter[str] = Counter()
         self.accepted_under_faults = 0
@@ -325,6 +340,7 @@ class Chaos:
         self._seed = seed
         self._dice = random.Random(seed)
         self._duplicates = duplicates
+        self._rates = AWS_RATES | rates
         self._late_rows: list[Row] = []
 
     def run(self, emails: int, **environment: str) -> Story:
@@ -332,7 +348,7 @@ class Chaos:
         folder, seed = self._folder, str(self._seed)
         with (
             serving("provider_double", "--seed", seed, "--file", str(folder / "emails")) as port,
-            serving_badly(self.settings.endpoint or "", seed, AWS_RATES, folder / "aws") as bad_aws,
+            serving_badly(self.settings.endpoint or "", seed, self._rates, folder / "aws") as bad_aws,
             self._team(bad_aws, port, environment) as team,
         ):
             ask(bad_aws, "on")
@@ -341,6 +357,7 @@ class Chaos:
             with self._timed("to drain"):
                 self.faults = ask(bad_aws, "off")
                 self._drain(team)
+                self.story.seen = self._rows()
             with self._timed("after the operator"):
                 self._operate(some=False)
                 self._drain(team)
@@ -512,7 +529,7 @@ def report(chaos: Chaos, verdict: dict[str, list[str]], seed: int, emails: int) 
     kinds = Counter(str(row["EmailStatus"]) for row in story.rows.values())
     for name, counts in (
         ("rows", kinds),
-        ("Unknown because", Counter(why or "?" for why in why_unknown(story).values())),
+        ("Unknown because", Counter(why or "?" for _, why in why_unknown(story))),
         ("resolved by the operator", {"resent": story.resent.total(), "marked sent": len(story.marked_sent)}),
         ("the provider", sum(story.provider.values(), Counter())),
         ("accepted under faults", {"": chaos.accepted_under_faults}),

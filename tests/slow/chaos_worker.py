@@ -1,30 +1,36 @@
 """`celery -A tests.slow.chaos_worker worker`: the service's own app, which keeps a journal.
 
-In it stands who held which email for how long: `<pid> holds <id>`, then `<pid> leaves <id> <seconds> <outcome>`, and
-`<pid> unanswered <id>` where the provider did not answer in time. With CHAOS_NO_LEASE=1 every claim succeeds.
+In it stands who held which email for how long: `<pid> holds <id>`, then `<pid> leaves <id> <seconds> <outcome>`;
+`<pid> reaches <id>` before the provider is asked, and `<pid> unanswered <id>` where it did not answer in time; and
+`<pid> unanswered-claim <id> <claim>`. With CHAOS_NO_LEASE=1 every claim succeeds; with CHAOS_NO_TOKENS=1 no claim is
+taken over.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from emails import delivery
+from emails.claim_tokens import claim_id
 from emails.model import EmailStatus
 from emails.providers.contract import NoTellingError
 from emails.providers.smtp import SmtpProvider
-from emails.store import rows
+from emails.store import ClaimUnanswered, rows
 from tasks import app
 
 if TYPE_CHECKING:
+    from emails.claim_tokens import Tokens
     from emails.delivery import Finished, Later
     from emails.model import Email
     from emails.providers.contract import Receipt
 
 __all__ = ["app"]
 
+NO_TOKENS = "CHAOS_NO_TOKENS" in os.environ
 JOURNAL = os.open(os.environ["CHAOS_JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
@@ -33,13 +39,15 @@ def note(*words: object) -> None:
 
 
 class JournaledDelivery(delivery.Delivery):
-    def send(self, email_id: str) -> Later | Finished:
+    def send(self, email_id: str, ends_at: float = math.inf, tokens: Tokens = ()) -> Later | Finished:
         note("holds", email_id)
         started, outcome = time.monotonic(), "raised"
         try:
-            result = super().send(email_id)
+            result = super().send(email_id, ends_at, () if NO_TOKENS else tokens)
             outcome = type(result).__name__
         except Exception as error:
+            if isinstance(error, ClaimUnanswered):
+                note("unanswered-claim", email_id, claim_id(error.tokens[-1]))
             outcome = type(error).__name__
             raise
         finally:
@@ -49,6 +57,7 @@ class JournaledDelivery(delivery.Delivery):
 
 class JournaledProvider(SmtpProvider):
     def send(self, email: Email) -> Receipt:
+        note("reaches", email.id)
         try:
             return super().send(email)
         except NoTellingError as error:

@@ -36,8 +36,10 @@ ENTRY_REFUSED = "entry_refused"  # reported as failed
 ENTRY_UNCONFIRMED = "entry_unconfirmed"  # reported as failed, and was done
 # Of a received message.
 DUPLICATE = "duplicate"  # the next receive brings it too
+# Of a claim of the email service, in whatever request of it: it is done, at once or late, and never answered.
+UNANSWERED_CLAIM = "unanswered_claim"
 
-RATES = frozenset((*REQUEST_FAULTS, ENTRY_REFUSED, ENTRY_UNCONFIRMED, DUPLICATE))
+RATES = frozenset((*REQUEST_FAULTS, ENTRY_REFUSED, ENTRY_UNCONFIRMED, DUPLICATE, UNANSWERED_CLAIM))
 
 # By the prefix of X-Amz-Target: the code of the service's own "try again", from its API reference.
 CODES = {
@@ -97,6 +99,7 @@ class FaultProxy:
         self._rates = rates
         self._journal = journal.open("a") if journal else None
         self._numbers: Counter[str] = Counter()  # of each action's requests
+        self._claims: dict[str, int] = {}  # their numbers
         self._counts: Counter[str] = Counter()
         self._off = asyncio.Event()
         self._off.set()
@@ -146,13 +149,16 @@ class FaultProxy:
 
     async def _serve_badly(self, request: Message, writer: asyncio.StreamWriter) -> None:
         target = request.headers["x-amz-target"]
+        if claim := _claim_in(request):
+            number = self._claims.setdefault(claim, len(self._claims))
+            dice = random.Random(f"{self._seed} claim {number}")
+            if dice.random() < self._rates.get(UNANSWERED_CLAIM, 0):
+                await self._leave_unanswered(request, writer, dice)
+                return
         self._numbers[target] += 1
         dice = random.Random(f"{self._seed} {target} {self._numbers[target]}")
         fault = self._fate(dice)
-        self._counts.update(["requests", *([fault] if fault else [])])
-        if fault and self._journal:
-            line = {"target": target, "fault": fault, "body": request.body.decode("latin-1")}
-            print(json.dumps(line), file=self._journal, flush=True)
+        self._note(request, fault)
         if fault == "lost_request":
             writer.close()
             return
@@ -178,6 +184,19 @@ class FaultProxy:
             writer.transport.abort()
         else:
             writer.write(content)
+
+    async def _leave_unanswered(self, request: Message, writer: asyncio.StreamWriter, dice: random.Random) -> None:
+        self._note(request, UNANSWERED_CLAIM)
+        writer.close()
+        if dice.random() < 0.5:
+            await self._hang(dice)
+        await self._forward(request)
+
+    def _note(self, request: Message, fault: str | None) -> None:
+        self._counts.update(["requests", *([fault] if fault else [])])
+        if fault and self._journal:
+            line = {"target": request.headers["x-amz-target"], "fault": fault, "body": request.body.decode("latin-1")}
+            print(json.dumps(line), file=self._journal, flush=True)
 
     def _fate(self, dice: random.Random) -> str | None:
         rates = [self._rates.get(fault, 0) for fault in REQUEST_FAULTS]
@@ -224,6 +243,14 @@ class FaultProxy:
                 content = {"QueueUrl": url, "ReceiptHandle": handle, "VisibilityTimeout": 0}
                 headers = request.headers | {"x-amz-target": "AmazonSQS.ChangeMessageVisibility"}
                 await self._forward(replace(request, headers=headers).with_json(content))
+
+
+def _claim_in(request: Message) -> str | None:
+    """The id of the claim that the request makes, if it makes one."""
+    if not request.headers["x-amz-target"].endswith(".UpdateItem"):
+        return None
+    values: dict[str, dict[str, str]] = json.loads(request.body).get("ExpressionAttributeValues", {})
+    return values.get(":new_ClaimedBy", {}).get("S")
 
 
 async def run(port: int, proxy: FaultProxy) -> None:

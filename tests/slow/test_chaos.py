@@ -58,10 +58,19 @@ def test_emails_are_sent_twice_where_every_claim_succeeds(emulator: str, tmp_pat
     assert judge(chaos.run(40, CHAOS_NO_LEASE="1"))[ONCE]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_emails_are_unknown_without_a_reason_where_no_claim_is_taken_over(emulator: str, tmp_path: Path) -> None:
+    chaos = Chaos(emulator, tmp_path, seed=1, unanswered_claim=0.5)
+    assert judge(chaos.run(40, CHAOS_NO_TOKENS="1"))[UNKNOWN_IS_EXPLAINED]
+
+
 def story(**row: Any) -> Story:
     """One email, accepted and Sent where nothing else is said."""
     return Story(
-        rows={"e": {"EmailStatus": "Sent"} | row}, provider={"e": Counter({ACCEPTED: 1})}, exit_codes={1: 0, 2: 0}
+        rows={"e": {"EmailId": "e", "EmailStatus": "Sent"} | row},
+        provider={"e": Counter({ACCEPTED: 1})},
+        exit_codes={1: 0, 2: 0},
     )
 
 
@@ -76,7 +85,10 @@ FAILED_EMAIL = replace(story(EmailStatus="Failed"), provider={"e": Counter()})
 CRASHED = Holds.read("7 holds e")
 FINISHED = Holds.read("7 holds e\n7 leaves e 0.1 Finished")
 OUTLASTED = Holds.read("7 holds e\n7 leaves e 3.1 Finished")
-STORE_AWAY = Holds.read("7 holds e\n7 leaves e 0.1 StoreUnavailable")
+STORE_AWAY = Holds.read("7 holds e\n7 reaches e\n7 leaves e 0.1 StoreUnavailable")
+NOT_REACHED = Holds.read("7 holds e\n7 leaves e 0.1 StoreUnavailable")
+CLAIM_UNANSWERED = Holds.read("7 holds e\n7 unanswered-claim e claim-1\n7 leaves e 3.1 ClaimUnanswered")
+UNANSWERED_EMAIL = story(EmailStatus="Unknown", FailureReason=ABANDONED, ClaimedBy="claim-1")
 
 
 @pytest.mark.parametrize(
@@ -90,6 +102,9 @@ STORE_AWAY = Holds.read("7 holds e\n7 leaves e 0.1 StoreUnavailable")
         pytest.param(replace(ABANDONED_EMAIL, holds=CRASHED, killed={7}), id="killed"),
         pytest.param(replace(ABANDONED_EMAIL, holds=STORE_AWAY, store_faults=Counter("e")), id="DynamoDB away"),
         pytest.param(replace(ABANDONED_EMAIL, holds=OUTLASTED), id="longer than a lease"),
+        pytest.param(
+            replace(UNANSWERED_EMAIL, holds=CLAIM_UNANSWERED, killed={7}), id="killed before its copy was confirmed"
+        ),
         pytest.param(replace(UNANSWERED, provider={"e": Counter({LOST: 1})}), id="dot lost"),
         pytest.param(replace(UNANSWERED, provider={"e": Counter({ACCEPTED: 1, FAILED: 1})}), id="answer lost"),
         pytest.param(replace(UNANSWERED, holds=Holds.read("7 unanswered e")), id="not answered in time"),
@@ -125,6 +140,21 @@ def test_the_judge_accepts_what_is_explained(innocent: Story) -> None:
             replace(ABANDONED_EMAIL, holds=FINISHED, killed={7}), UNKNOWN_IS_EXPLAINED, id="killed afterwards"
         ),
         pytest.param(replace(ABANDONED_EMAIL, holds=STORE_AWAY), UNKNOWN_IS_EXPLAINED, id="DynamoDB was there"),
+        pytest.param(
+            replace(ABANDONED_EMAIL, holds=NOT_REACHED, store_faults=Counter("e")),
+            UNKNOWN_IS_EXPLAINED,
+            id="DynamoDB away before the provider was asked",
+        ),
+        pytest.param(
+            replace(UNANSWERED_EMAIL, holds=CLAIM_UNANSWERED, store_faults=Counter("e")),
+            UNKNOWN_IS_EXPLAINED,
+            id="a claim without an answer",
+        ),
+        pytest.param(
+            replace(story(), seen=UNANSWERED_EMAIL.rows, holds=CLAIM_UNANSWERED),
+            UNKNOWN_IS_EXPLAINED,
+            id="a claim without an answer, before the operator said that the email was sent",
+        ),
         pytest.param(replace(story(), left={"tasks": (0, 0, 1)}), NOTHING_LEFT, id="a delayed message"),
         pytest.param(replace(story(), letters=[letter("ValueError")]), DEAD_IS_EXPLAINED, id="a task raised"),
         pytest.param(replace(story(), letters=[letter("MaxReceives")]), DEAD_IS_EXPLAINED, id="nobody was killed"),
