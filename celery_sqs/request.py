@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
+from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.app.task import Task as CeleryTask
 from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.base import BasePool
-from celery.exceptions import Reject
+from celery.exceptions import InvalidTaskError, Reject, TaskPredicate, TaskRevokedError
 from celery.signals import worker_ready
 from celery.worker.request import Request as CeleryRequest
 from celery.worker.state import task_ready
 from kombu.exceptions import OperationalError
+from kombu.log import get_logger
 
 from celery_sqs.dead_letters import Reason
 from celery_sqs.deliveries import get_deliveries
@@ -22,6 +26,22 @@ from celery_sqs.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from celery_sqs.channel import Message
+
+logger = get_logger(__name__)
+
+# What a pool reports, beside an exception that escaped from Celery's tracer: `on_failure` knows what each means.
+REPORTED_BY_POOLS = (
+    KeyboardInterrupt,
+    OperationalError,
+    SoftTimeLimitExceeded,
+    SystemExit,
+    TaskPredicate,
+    Terminated,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
 
 
 class Released(Exception):
@@ -34,6 +54,57 @@ class Request(CeleryRequest):
     #: Whether the pool is of threads, which keep a line of tasks and report each as it begins.
     in_threads = True
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Celery derives a class for each task (`create_request_cls`), which would hand it to the pool unguarded."""
+        super().__init_subclass__(**options)
+        if cls.__module__ == CeleryRequest.__module__:
+            del cls.execute_using_pool
+
+    def __init__(self, message: Message, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__init__(message, *args, **kwargs)
+            self._check()
+        except InvalidTaskError:
+            message.reject_reason = Reason(
+                "InvalidTaskError", "no task can be made of the message; see the worker's log"
+            )
+            raise
+
+    def _check(self) -> None:
+        """Refuse what Celery does not check and then fails on: in a pool, or (keyword arguments) without a word."""
+        if not isinstance(self.kwargs, dict):
+            raise InvalidTaskError("the keyword arguments are not a mapping")
+        match self.time_limits:
+            case [hard, soft] if _is_time_limit(hard) and _is_time_limit(soft):
+                pass
+            case _:
+                raise InvalidTaskError("the time limits are not two numbers of seconds")
+
+    def execute_using_pool(self, pool: BasePool, **kwargs: Any) -> Any:
+        """Hand the task to the pool, and settle its message even if Celery's own code raises on the way or there."""
+        try:
+            return super().execute_using_pool(_GuardedPool(pool, self), **kwargs)
+        except TaskRevokedError:
+            raise
+        except Released:
+            pass
+        except Exception as error:  # noqa: BLE001 (whatever it is, the message must not stay here for ever)
+            self.on_escape(error)
+        raise TaskRevokedError(self.id)  # by which Celery frees the place that it took in the pool
+
+    def on_escape(self, error: BaseException) -> None:
+        """Settle the message of a task around which Celery's own code raised."""
+        name, place = type(error).__name__, _place(error)
+        # Not its text, which may quote what the task worked on.
+        logger.error("%s escaped from Celery's handling of task %s[%s], at %s", name, self.name, self.id, place)
+        task_ready(self)
+        if "reject_reason" not in vars(self.message):  # set where a task's own rejection could not be recorded
+            self.message.reject_reason = Reason(name, f"Celery raised {name} around the task, at {place}")
+        try:
+            self.reject(requeue=isinstance(error, OperationalError))
+        except Exception as second:  # noqa: BLE001 (only the event is missing: it is sent when the message is settled)
+            logger.error("cannot tell that task %s[%s] was rejected: %s", self.name, self.id, type(second).__name__)
+
     def revoked(self) -> bool:
         """Asked before the task goes to the pool. From processes there is no calling it back: it begins here."""
         return (not self.in_threads and not self._may_begin()) or super().revoked()
@@ -41,6 +112,7 @@ class Request(CeleryRequest):
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         # Threads keep a line of tasks, in which one may have been revoked meanwhile.
         if self.in_threads and (not self._may_begin() or self.revoked()):
+            task_ready(self)
             raise Released(self.id)
         delivery = get_deliveries().get(self.message.delivery_tag)
         super().on_accepted(pid, time_accepted)
@@ -68,8 +140,7 @@ class Request(CeleryRequest):
             super().cancel(pool, *args, **kwargs)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        error = exc_info.exception
-        error = error.exc if isinstance(error, ExceptionWithTraceback) else error
+        error = _raised(exc_info)
         cause = error.reason if isinstance(error, Reject) else error
         if isinstance(error, Reject):
             exc_info.exception = error  # else events, and so Flower, say "ExceptionWithTraceback()"
@@ -77,9 +148,78 @@ class Request(CeleryRequest):
             # `Task.retry` could not publish: Celery would drop the task for it. The message stays where it is.
             error.requeue = True
         elif isinstance(cause, OperationalError):
+            task_ready(self)
             return self.reject(requeue=True)
         self.message.reject_reason = _reason(cause)
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+
+class _GuardedPool:
+    """The pool that a request is handed to: whatever is raised there comes back to the request."""
+
+    def __init__(self, pool: BasePool, request: Request) -> None:
+        self._pool = pool
+        self._request = request
+
+    def apply_async(
+        self,
+        target: Callable[..., Any],
+        *,
+        accept_callback: Callable[..., Any],
+        callback: Callable[..., Any],
+        error_callback: Callable[..., Any],
+        timeout_callback: Callable[..., Any],
+        **options: Any,
+    ) -> Any:
+        def on_accepted(*args: Any) -> None:
+            try:
+                accept_callback(*args)
+            except Released:
+                raise
+            except Exception as error:  # noqa: BLE001 (the same)
+                self._request.on_escape(error)
+                raise Released(self._request.id) from None  # so that it does not run either
+
+        def on_result(result: Any) -> Any:
+            # Pools within this process report here what killed a task, too, as Celery's does not expect.
+            return on_error(result) if isinstance(result, ExceptionInfo) else callback(result)
+
+        def on_error(info: ExceptionInfo) -> Any:
+            error = _raised(info)
+            return error_callback(info) if isinstance(error, REPORTED_BY_POOLS) else self._request.on_escape(error)
+
+        # Processes report what the target raises by themselves, and have begun already when they say so.
+        in_processes = self._pool.uses_semaphore
+        try:
+            return self._pool.apply_async(
+                target if in_processes else partial(_report, target),
+                accept_callback=accept_callback if in_processes else on_accepted,
+                callback=self._guarded(on_result),
+                error_callback=self._guarded(on_error),
+                timeout_callback=self._guarded(timeout_callback),
+                **options,
+            )
+        except Released:
+            raise
+        except Exception as error:  # it is the pool's, and no fault of the message
+            raise OperationalError(f"the pool does not take tasks: {type(error).__name__}") from error
+
+    def _guarded(self, callback: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return callback(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001 (no pool does more than to log it)
+                self._request.on_escape(error)
+
+        return call
+
+
+def _report(target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return what the target raises: pools within this process would pass it on to nobody."""
+    try:
+        return target(*args, **kwargs)
+    except Exception:  # noqa: BLE001 (it is reported)
+        return ExceptionInfo()
 
 
 def use_our_request() -> None:
@@ -128,6 +268,21 @@ def _flush(flush: Callable[[], None], pool: AsynPool) -> None:
         if job._write_to:
             job._accepted = True
     flush()
+
+
+def _is_time_limit(limit: object) -> bool:
+    return limit is None or (isinstance(limit, int | float) and abs(limit) < math.inf)
+
+
+def _raised(info: ExceptionInfo) -> BaseException:
+    error: BaseException = info.exception
+    return error.exc if isinstance(error, ExceptionWithTraceback) else error
+
+
+def _place(error: BaseException) -> str:
+    """The line of code that raised it."""
+    frames = extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
 
 
 def _reason(cause: object) -> Reason:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import billiard
@@ -17,7 +18,7 @@ from celery.events.receiver import EventReceiver
 from celery.worker import state as worker_state
 from celery.worker.consumer.consumer import Consumer
 from celery.worker.control import Panel
-from celery.worker.request import Request
+from celery.worker.request import Request, create_request_cls
 from kombu import compression as kombus_compression
 from kombu.asynchronous.hub import Hub
 from kombu.pidbox import Mailbox
@@ -70,8 +71,17 @@ PRIVATE: dict[Any, list[str]] = {
     Hub: ["call_repeatedly"],
     Task: ["Request"],
     Consumer: ["on_decode_error", "on_unknown_message"],
-    Request: ["cancel", "info", "on_accepted", "on_failure", "reject", "revoked"],
-    BasePool: ["terminate_job", "uses_semaphore"],
+    Request: [
+        "cancel",
+        "execute_using_pool",
+        "info",
+        "on_accepted",
+        "on_failure",
+        "reject",
+        "revoked",
+        "time_limits",
+    ],
+    BasePool: ["apply_async", "terminate_job", "uses_semaphore"],
     Mailbox: ["oid", "reply_exchange_fmt"],
     EventReceiver: ["wakeup_workers"],
 }
@@ -92,6 +102,7 @@ def test_the_signatures_that_are_overridden_are_as_they_were() -> None:
         SQS.Channel._prepare_json_payload: "(self, text)",
         message._celerys_on_decode_error: "(self, message, exc)",
         message._celerys_on_unknown_message: "(self, body, message)",
+        Request.execute_using_pool: "(self, pool: celery.concurrency.base.BasePool, **kwargs)",
         Request.on_accepted: "(self, pid, time_accepted)",
         Request.on_failure: "(self, exc_info, send_failed_event=True, return_ok=False)",
     }
@@ -100,6 +111,16 @@ def test_the_signatures_that_are_overridden_are_as_they_were() -> None:
 
 def test_every_method_of_kombus_is_one_that_we_bound() -> None:
     assert set(kombus_compression._decoders.values()) == set(compression._BOUNDED)
+
+
+def test_the_class_that_celery_derives_for_each_task_overrides_what_it_did() -> None:
+    task, pool = (
+        SimpleNamespace(time_limit=None, soft_time_limit=None, acks_late=True),
+        SimpleNamespace(apply_async=None),
+    )
+    derived = create_request_cls(Request, task, pool, "host", None, app=SimpleNamespace(use_fast_trace_task=True))
+    assert derived.__module__ == Request.__module__
+    assert {"execute_using_pool", "on_success"} == {name for name in vars(derived) if not name.startswith("__")}
 
 
 def test_the_commands_that_are_answered_otherwise_are_there() -> None:

@@ -120,6 +120,17 @@ def boom() -> None:
     raise ValueError("private content")
 
 
+@app.task(name="out_of_memory")
+def out_of_memory() -> None:
+    raise MemoryError
+
+
+@app.task(name="leave")
+def leave() -> None:
+    """End the process, as a task may think that it may."""
+    raise SystemExit
+
+
 @app.task(name="oversize")
 def oversize() -> None:
     note.delay("x" * 2_000_000)
