@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from celery_sqs.dead_letters import fitting, string_attribute
 from emails import claim_tokens
+from emails.waits import is_past
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,8 +50,7 @@ class Wait:
             return None
         if not MESSAGE_ID.fullmatch(wait.message_id):  # it goes into the log
             return None
-        # Missing since tomorrow, it would be waited for until then.
-        return wait if wait.missing_since is None or wait.missing_since <= time.time() else None
+        return wait if wait.missing_since is None or is_past(wait.missing_since, time.time()) else None
 
 
 class Message:

@@ -10,5 +10,6 @@ def full_jitter(attempt: int, first: float, longest: float) -> float:
 
     Source: AWS Architecture Blog, "Exponential Backoff And Jitter".
     """
-    # 2 ** 60 is past any longest delay, and a float.
-    return random.uniform(0, min(longest, first * 2 ** min(attempt - 1, 60)))  # noqa: S311 (spreads load, no secret)
+    # 2 ** 60 is past any longest delay, and a float. Below 1 are only counts that a message made up.
+    exponent = max(0, min(attempt - 1, 60))
+    return random.uniform(0, min(longest, first * 2**exponent))  # noqa: S311 (spreads load, no secret)

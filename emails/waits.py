@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from celery_sqs import Reason
 from emails.backoff import full_jitter
 from emails.delivery import Later
@@ -9,6 +11,15 @@ from emails.delivery import Later
 FIRST_SECONDS = 1
 # A longer wait looks at the row every quarter of an hour: somebody may have changed it.
 LONGEST_SECONDS = 900
+
+
+def is_past(moment: object, now: float) -> TypeGuard[float]:
+    """Whether it can be the time, in epoch seconds, since when a row is missing.
+
+    A message carries it, and whoever may send to the queue can write anything there. If a row were missing since
+    tomorrow, it would be waited for until then.
+    """
+    return isinstance(moment, int | float) and not isinstance(moment, bool) and 0 < moment <= now
 
 
 def for_row(waited: float, longest: float) -> Later | Reason:

@@ -95,8 +95,9 @@ def _attempt(task: Task, email_id: str, missing_since: float | None, step: Calla
     try:
         outcome = step(email_id)
     except EmailNotFound:
-        now_missing_since = missing_since or time.time()
-        wait = waits.for_row(time.time() - now_missing_since, get_settings().missing_row_wait)
+        now = time.time()
+        now_missing_since = missing_since if waits.is_past(missing_since, now) else now
+        wait = waits.for_row(now - now_missing_since, get_settings().missing_row_wait)
         if isinstance(wait, Reason):
             raise Reject(wait) from None
         outcome = wait

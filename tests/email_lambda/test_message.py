@@ -47,6 +47,8 @@ def test_a_copy_tells_the_next_function_how_long_it_has_waited() -> None:
         '{"message_id": 1, "attempt": 1}',
         '{"message_id": "a", "attempt": 1, "missing_since": NaN}',
         '{"message_id": "a", "attempt": 1, "missing_since": 1e18}',
+        '{"message_id": "a", "attempt": 1, "missing_since": -1}',
+        '{"message_id": "a", "attempt": 1, "missing_since": true}',
         '{"message_id": "a", "attempt": 1, "more": 1}',
         '{"message_id": "ada@example.com", "attempt": 1}',
         "[" * 100_000,

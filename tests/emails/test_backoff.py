@@ -28,3 +28,8 @@ def test_no_delay_is_below_0_or_above_the_longest(attempt: int, first: float, lo
 
 def test_two_delays_of_the_same_attempt_differ() -> None:
     assert len({full_jitter(8, 5, 900) for _ in range(100)}) > 90
+
+
+@pytest.mark.parametrize("attempt", [0, -1, -(10**400)], ids=["0", "-1", "huge"])
+def test_a_count_below_one_waits_as_long_as_the_first(attempt: int) -> None:
+    assert max(full_jitter(attempt, first=10, longest=60) for _ in range(100)) > 5

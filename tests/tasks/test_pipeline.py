@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import pickle
 import uuid
 from email import message_from_bytes, policy
+from itertools import product
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -226,6 +228,21 @@ def test_an_id_whose_row_never_comes_is_a_dead_letter(pipeline: Pipeline) -> Non
     email_id = f"never-{uuid.uuid4().hex}"
     pipeline.enqueue(email_id)
     assert pipeline.find_dead_letter(lambda letter: email_id in letter.body).reason == "EmailNotFound"
+
+
+def test_whatever_a_message_says_of_since_when_its_row_is_missing_it_is_waited_for_no_longer(
+    pipeline: Pipeline,
+) -> None:
+    said = (4e9, math.nan, "tomorrow")
+    sent = []
+    for task, since in product(("tasks.load_email", "tasks.send_email"), said):
+        message = celery_message(task, email_id := f"never-{uuid.uuid4().hex}", since)
+        message["properties"]["delivery_info"]["routing_key"] = pipeline.settings.tasks_queue  # a retry goes there
+        pipeline.send(pipeline.settings.tasks_queue, json.dumps(message))
+        sent.append(email_id)
+    for email_id in sent:
+        letter = pipeline.find_dead_letter(lambda letter, email_id=email_id: email_id in letter.body)
+        assert letter.reason == "EmailNotFound"
 
 
 def test_another_celery_program_may_start_process_email(pipeline: Pipeline, row: Row) -> None:
