@@ -13,6 +13,8 @@ from botocore.exceptions import ClientError
 from kombu.log import get_logger
 
 from celery_sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES
+from celery_sqs.poller import stop_receiving_for
+from celery_sqs.queue import ACCESS_DENIED
 from celery_sqs.quiet import OnceAMinute
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ THREADS = 2
 CAPACITY = 1000  # entries, above which whoever adds one waits
 FIRST_BACKOFF_SECONDS = 0.1
 LAST_BACKOFF_SECONDS = 20.0
+ANSWER_SECONDS = 1.0  # for how long beyond the backoff nothing is received, so that SQS can answer the next try
 
 
 @dataclass
@@ -53,16 +56,21 @@ class Batcher:
     """Sends batches of up to 10 entries and 1 MiB a queue, each as soon as it is full or `linger` seconds old.
 
     `send(queue, batch)` makes the request and returns each entry's error code. An entry that fails is sent again, after
-    a backoff, for as long as it takes, unless its code is one of `final`: no other try would go better.
+    a backoff, for as long as it takes, unless `is_final(queue, code)`: no other try would go better. While access is
+    denied, and that is not final, the process receives nothing.
     """
 
     def __init__(
-        self, name: str, send: Callable[[Queue, list[Entry]], list[str]], linger: float, final: frozenset[str]
+        self,
+        name: str,
+        send: Callable[[Queue, list[Entry]], list[str]],
+        linger: float,
+        is_final: Callable[[Queue, str], bool],
     ) -> None:
         self._name = name
         self._send = send
         self._linger = linger
-        self._final = final
+        self._is_final = is_final
         self._changed = threading.Condition()
         self._lines: dict[str, _Line] = {}
         self._refused: dict[str, _Line] = {}
@@ -150,9 +158,10 @@ class Batcher:
             codes = [error.response["Error"]["Code"]] * len(batch)
         except Exception as error:  # noqa: BLE001 (a thread that ends sends nothing, and nobody would know)
             codes = [type(error).__name__] * len(batch)
-        again = [entry for entry, code in zip(batch, codes, strict=True) if code and code not in self._final]
+        settled = [not code or self._is_final(queue, code) for code in codes]
+        again = [entry for entry, is_settled in zip(batch, settled, strict=True) if not is_settled]
         if again:
-            code = next(code for code in codes if code and code not in self._final)
+            code = codes[settled.index(False)]
             complain(
                 "%s: SQS does not take %d of %d for %s (%s): trying again",
                 self._name,
@@ -163,18 +172,21 @@ class Batcher:
             )
         for entry in again:
             entry.added_at = float("-inf")  # it has lingered
-        for entry, code in zip(batch, codes, strict=True):
-            if not code or code in self._final:
+        for entry, code, is_settled in zip(batch, codes, settled, strict=True):
+            if is_settled:
                 self._tell(entry, code)
         with self._changed:
             if 0 < len(again) < len(batch):  # the queue is there for the others
                 line = self._refused.setdefault(queue.url, _Line())
             line.entries.extendleft(reversed(again))
             line.failures = line.failures + 1 if again else 0
-            line.not_before = time.monotonic() + _backoff(line.failures)
+            backoff = _backoff(line.failures)
+            line.not_before = time.monotonic() + backoff
             self._waiting += len(again)
             self._in_flight -= len(batch)
             self._changed.notify_all()
+        if again and code in ACCESS_DENIED:
+            stop_receiving_for(backoff + ANSWER_SECONDS, queue.name, code)
 
     @staticmethod
     def _tell(entry: Entry, code: str) -> None:

@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from celery._state import get_current_task
+from celery._state import current_app, get_current_task
 from celery.events.event import EVENT_EXCHANGE_NAME
 from celery.signals import worker_shutting_down
 from kombu.log import get_logger
@@ -30,18 +30,19 @@ from celery_sqs.clients import CLIENT_CONFIG, IMPATIENT, one_a_process
 from celery_sqs.compression import REFUSED, CannotDecompress, decompress
 from celery_sqs.control_queues import ControlQueue, is_for_replies
 from celery_sqs.dead_letters import Reason, message_bytes
-from celery_sqs.deliveries import FINAL_FOR_SEND, get_deliveries, make_visible
+from celery_sqs.deliveries import get_deliveries, is_final_for_send, make_visible
 from celery_sqs.exceptions import (
     ChannelClosed,
     DelayRefused,
     MessageTooLarge,
+    PublishDenied,
     PublishRefused,
     transient_errors_translated,
 )
 from celery_sqs.message import NOT_A_MESSAGE, Message
 from celery_sqs.monitoring import monitoring_of
 from celery_sqs.poller import Poller, Room
-from celery_sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage
+from celery_sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, Queue, ReceivedMessage
 from celery_sqs.undisturbed import undisturbed
 
 if TYPE_CHECKING:
@@ -114,6 +115,14 @@ class Channel(SQS.Channel):
                 raise DoesNotExistQueueException(f"Queue with name {name!r} doesn't exist in SQS") from None
         return super()._resolve_queue_url(queue)
 
+    def _new_queue(self, queue: str, **kwargs: Any) -> Any:
+        try:
+            return super()._new_queue(queue, **kwargs)
+        except ClientError as error:
+            if get_current_task() and error.response["Error"]["Code"] in ACCESS_DENIED:  # a publish declares its queue
+                raise _refusal(error, self.canonical_queue_name(queue), self._is_own(queue)) from error
+            raise
+
     def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
         super()._delete(queue, *args, **kwargs)
         # kombu forgets its URL under the name that it has without the prefix.
@@ -147,8 +156,15 @@ class Channel(SQS.Channel):
             return own
         if queue not in self._queues:
             name = self.canonical_queue_name(queue)
-            self._queues[queue] = Queue(name, self._new_queue(queue), self._client_of(name))
+            is_own = partial(self._is_own, queue)
+            self._queues[queue] = Queue(name, self._new_queue(queue), self._client_of(name), is_own)
         return self._queues[queue]
+
+    def _is_own(self, queue: str) -> bool:
+        """Whether the app or this worker lives on what is sent to the queue; raw queues are for others to send to."""
+        conf = current_app.conf
+        configured = {conf.task_default_queue, *(getattr(known, "name", known) for known in conf.task_queues or ())}
+        return queue not in self._transport.raw_queues and queue in configured | _consumed
 
     def _client_of(self, name: str) -> Callable[[], Any]:
         last = self.sqs(queue=name)
@@ -171,6 +187,7 @@ class Channel(SQS.Channel):
         # Not kombu's SQS channel's, which starts its own polling on the hub.
         virtual.Channel.basic_consume(self, queue, no_ack, callback, consumer_tag, *args, **kwargs)
         source = self._queue(queue)
+        _consumed.add(queue)
         poller = self._pollers[queue] = Poller(
             queue,
             self.qos.room,
@@ -398,7 +415,12 @@ class Channel(SQS.Channel):
         """Send a message: because of the task that runs here, or else at once."""
         if self.closed:
             raise ChannelClosed("the channel is closed")  # kombu makes a new one, and tries again
-        target = self._queue(queue)
+        try:
+            target = self._queue(queue)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ACCESS_DENIED:
+                raise
+            raise _refusal(error, self.canonical_queue_name(queue), self._is_own(queue)) from error
         parameters = self._to_parameters(target, message)
         if (size := message_bytes(parameters)) > MAX_MESSAGE_BYTES:
             raise MessageTooLarge(f"the message has {size} bytes with its attributes; SQS takes {MAX_MESSAGE_BYTES}")
@@ -440,6 +462,8 @@ class Channel(SQS.Channel):
 _channels: WeakSet[Channel] = WeakSet()
 
 _stopped: WeakSet[Poller] = WeakSet()
+
+_consumed: set[str] = set()  # the names of the queues that this process has consumed
 
 
 @worker_shutting_down.connect
@@ -484,9 +508,17 @@ def _send(target: Queue, parameters: dict[str, Any]) -> None:
         target.send(parameters)
     except ClientError as error:
         code = error.response["Error"]["Code"]
-        if code in FINAL_FOR_SEND:
-            raise PublishRefused(f"SQS refuses the message for queue {target.name}: {code}") from error
+        if code in ACCESS_DENIED or is_final_for_send(target, code):
+            raise _refusal(error, target.name, target.is_own()) from error
         raise
+
+
+def _refusal(error: ClientError, queue: str, is_own: bool) -> PublishDenied | PublishRefused:
+    """What a publish raises at once: kombu would try again what it knows for an error of the connection."""
+    code = error.response["Error"]["Code"]
+    if code in ACCESS_DENIED and is_own:
+        return PublishDenied(queue, code)
+    return PublishRefused(f"SQS refuses the message for queue {queue}: {code}")
 
 
 def _requeue_delay(message: ReceivedMessage) -> int:

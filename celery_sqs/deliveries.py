@@ -6,6 +6,7 @@ import atexit
 import os
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -13,7 +14,7 @@ from kombu.log import get_logger
 
 from celery_sqs.batcher import Batcher, Entry
 from celery_sqs.dead_letters import Reason, message_bytes, with_reason
-from celery_sqs.queue import NO_SUCH_QUEUE, STALE_HANDLE, Queue, ReceivedMessage
+from celery_sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, STALE_HANDLE, Queue, ReceivedMessage
 from celery_sqs.quiet import OnceAMinute
 from celery_sqs.visibility import VisibilityKeeper, batches_by_queue
 
@@ -79,7 +80,7 @@ class Delivery:
         """Send a message because of this one: this one stays until SQS has confirmed it."""
         with self._lock:
             self._children += 1
-        entry = Entry(queue, parameters, self._child_done, message_bytes(parameters))
+        entry = Entry(queue, parameters, partial(self._child_done, queue), message_bytes(parameters))
         self._deliveries.sends.add(entry, may_wait=may_wait)
 
     def ack(self) -> None:
@@ -146,11 +147,11 @@ class Delivery:
         if ready:
             settle()
 
-    def _child_done(self, code: str) -> None:
+    def _child_done(self, queue: Queue, code: str) -> None:
         with self._lock:
             self._children -= 1
             if code:
-                detail = f"SQS refuses a message that this one's task published: {code}"
+                detail = f"SQS refuses a message that this one's task published to {queue.name}: {code}"
                 self._refused = Reason("ChildRefused", detail)
             ready = not self._children and self._settle
         if ready:
@@ -224,8 +225,8 @@ class Deliveries:
         self._held: dict[str, Delivery] = {}
         self._at_work = 0
         self._pid = os.getpid()
-        self.sends = Batcher("sends", _send, SEND_LINGER_SECONDS, FINAL_FOR_SEND)
-        self.deletes = Batcher("deletes", _delete, DELETE_LINGER_SECONDS, FINAL_FOR_HANDLE)
+        self.sends = Batcher("sends", _send, SEND_LINGER_SECONDS, is_final_for_send)
+        self.deletes = Batcher("deletes", _delete, DELETE_LINGER_SECONDS, _is_final_for_delete)
         self._keeper = VisibilityKeeper(self.held)
         atexit.register(self.exit)
 
@@ -316,6 +317,15 @@ def make_visible(queue: Queue, handles: list[str], after: int = 0) -> None:
 def _make_all_visible(deliveries: list[Delivery]) -> None:
     for batch in batches_by_queue(deliveries):
         make_visible(batch[0].queue, [delivery.tag for delivery in batch])
+
+
+def is_final_for_send(queue: Queue, code: str) -> bool:
+    """Whether SQS refuses a message for good. What it denies of the worker's own queues will be allowed again."""
+    return code in FINAL_FOR_SEND or (code in ACCESS_DENIED and not queue.is_own())
+
+
+def _is_final_for_delete(queue: Queue, code: str) -> bool:  # noqa: ARG001 (a queue that is received from is our own)
+    return code in FINAL_FOR_HANDLE
 
 
 def _send(queue: Queue, batch: list[Entry]) -> list[str]:

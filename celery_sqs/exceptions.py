@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
+from kombu.exceptions import OperationalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,18 @@ class DelayRefused(ValueError):
 
 class PublishRefused(ValueError):
     """SQS refuses the message for good."""
+
+
+class PublishDenied(OperationalError):
+    """SQS denies access to one of the worker's own queues: it will be allowed again, and the task's message waits."""
+
+    def __init__(self, queue: str, code: str) -> None:
+        super().__init__(queue, code)
+        self.queue = queue
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"SQS denies access to our own queue {self.queue}: {self.code}"
 
 
 class ChannelClosed(ConnectionError):

@@ -118,6 +118,13 @@ class Pause:
 
 pause = Pause()
 
+
+def stop_receiving_for(seconds: float, queue: str, code: str) -> None:
+    """Receive nothing for a while, because SQS denies what every message needs; say so once a minute."""
+    complain("SQS denies access to our own queue %s (%s): nothing is received until it is allowed", queue, code)
+    pause.begin(seconds)
+
+
 receiving: WeakSet[Poller] = WeakSet()  # those of this process
 
 

@@ -13,6 +13,27 @@ from celery_sqs.batches import numbered, outcomes
 
 NO_SUCH_QUEUE = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"})
 
+# The queue, or the key that encrypts it, is not for us. Source: SQS API Reference, "Common Errors" and the errors of
+# SendMessage. Not here: that our credentials are wrong or expired, which is about us and not about one queue.
+ACCESS_DENIED = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "KMS.AccessDeniedException",
+        "KMS.DisabledException",
+        "KMS.InvalidKeyUsageException",
+        "KMS.InvalidStateException",
+        "KMS.NotFoundException",
+        "KMS.OptInRequired",
+        "KmsAccessDenied",
+        "KmsDisabled",
+        "KmsInvalidKeyUsage",
+        "KmsInvalidState",
+        "KmsNotFound",
+        "KmsOptInRequired",
+    }
+)
+
 # A receipt handle is stale once the message was received again, or deleted. AWS answers a second DeleteMessage with
 # 200 and a stale handle with InvalidParameterValue; emulators answer both with ReceiptHandleIsInvalid.
 STALE_HANDLE = frozenset(
@@ -39,11 +60,17 @@ class Depths(NamedTuple):
 
 
 class Queue:
-    """`client` is asked for every request, since STS credentials expire. Methods raise botocore's errors."""
+    """`client` is asked for every request, since STS credentials expire. Methods raise botocore's errors.
 
-    def __init__(self, name: str, url: str, client: Callable[[], Any]) -> None:
+    `is_own` says whether this worker's tasks depend on sending to it; it is asked when SQS denies a send.
+    """
+
+    def __init__(
+        self, name: str, url: str, client: Callable[[], Any], is_own: Callable[[], bool] = lambda: False
+    ) -> None:
         self.name = name
         self.url = url
+        self.is_own = is_own
         self._client = client
         self._dead_letters: Queue | None = None
         self._redrive_policy_read_at = float("-inf")

@@ -22,6 +22,8 @@ from kombu.log import get_logger
 
 from celery_sqs.dead_letters import Reason
 from celery_sqs.deliveries import get_deliveries
+from celery_sqs.exceptions import PublishDenied, PublishRefused
+from celery_sqs.poller import stop_receiving_for
 from celery_sqs.undisturbed import undisturbed
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from celery_sqs.channel import Message
 
 logger = get_logger(__name__)
+
+DENIED_SECONDS = 10
 
 # What a pool reports, beside an exception that escaped from Celery's tracer: `on_failure` knows what each means.
 REPORTED_BY_POOLS = (
@@ -98,8 +102,9 @@ class Request(CeleryRequest):
         # Not its text, which may quote what the task worked on.
         logger.error("%s escaped from Celery's handling of task %s[%s], at %s", name, self.name, self.id, place)
         task_ready(self)
+        _hold_off(error)
         if "reject_reason" not in vars(self.message):  # set where a task's own rejection could not be recorded
-            self.message.reject_reason = Reason(name, f"Celery raised {name} around the task, at {place}")
+            self.message.reject_reason = _reason(error, f"Celery raised {name} around the task, at {place}")
         try:
             self.reject(requeue=isinstance(error, OperationalError))
         except Exception as second:  # noqa: BLE001 (only the event is missing: it is sent when the message is settled)
@@ -142,6 +147,7 @@ class Request(CeleryRequest):
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         error = _raised(exc_info)
         cause = error.reason if isinstance(error, Reject) else error
+        _hold_off(cause)
         if isinstance(error, Reject):
             exc_info.exception = error  # else events, and so Flower, say "ExceptionWithTraceback()"
         if isinstance(error, Reject) and isinstance(cause, OperationalError):
@@ -285,10 +291,19 @@ def _place(error: BaseException) -> str:
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
 
 
-def _reason(cause: object) -> Reason:
+def _hold_off(cause: object) -> None:
+    """Receive nothing for a while if tasks cannot publish to our own queues: what is received could not be finished."""
+    if isinstance(cause, PublishDenied):
+        stop_receiving_for(DENIED_SECONDS, cause.queue, cause.code)
+
+
+def _reason(cause: object, detail: str = "") -> Reason:
     if isinstance(cause, Reason):
         return cause
+    if isinstance(cause, PublishRefused):
+        return Reason("ChildRefused", str(cause))
     if isinstance(cause, BaseException):
+        name = type(cause).__name__
         # Its text may quote what the task worked on.
-        return Reason(type(cause).__name__, f"the task raised {type(cause).__name__}; the worker's log has the rest")
+        return Reason(name, detail or f"the task raised {name}; the worker's log has the rest")
     return Reason("Rejected", str(cause or "the task rejected the message"))

@@ -1,3 +1,7 @@
+from typing import Any
+
 from celery.app.task import Task
 
 def get_current_task() -> Task | None: ...
+
+current_app: Any

@@ -7,6 +7,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from celery_sqs import batcher as batcher_module
+from celery_sqs import poller
 from celery_sqs.batcher import CAPACITY, Batcher, Entry
 from tests.celery_sqs.doubles import ScriptedQueue
 
@@ -23,7 +24,7 @@ def send(queue: Queue, batch: list[Entry]) -> list[str]:
 
 
 def make(linger: float = HOURS) -> Batcher:
-    return Batcher("test", send, linger, frozenset({"Final"}))
+    return Batcher("test", send, linger, lambda _, code: code == "Final")
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +127,20 @@ def test_a_failed_request_is_sent_again_until_it_succeeds(error: Exception, done
     assert batcher.flush(60) == 0
     assert done == ["", ""]
     assert len(queue.sent) == 6
+
+
+def test_while_access_is_denied_an_entry_is_sent_again_and_the_process_receives_nothing(
+    done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(poller.pause, "begin", pauses.append)
+    queue, batcher = ScriptedQueue(), make()
+    queue.answers = [ClientError({"Error": {"Code": "AccessDenied"}}, "SendMessageBatch")] * 2
+    for entry in entries(queue, done, 2):
+        batcher.add(entry)
+    assert batcher.flush(60) == 0
+    assert (done, len(queue.sent)) == (["", ""], 3)
+    assert [pause > 1 for pause in pauses] == [True, True], "as long as the backoff, and until the next answer"
 
 
 def test_a_full_buffer_makes_publishers_wait(done: list[str], wait_until: Callable[..., None]) -> None:

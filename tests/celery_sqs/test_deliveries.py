@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from celery_sqs.dead_letters import Reason
-from celery_sqs.deliveries import Deliveries, Delivery
+from celery_sqs.deliveries import Deliveries, Delivery, is_final_for_send
+from celery_sqs.queue import Queue
 from tests.celery_sqs.doubles import ScriptedQueue
 
 if TYPE_CHECKING:
@@ -88,6 +89,14 @@ def test_a_child_that_sqs_refuses_for_good_makes_its_parent_a_dead_letter(
     (letter,) = (entry for batch in queue.dead_letters().sent for entry in batch)  # type: ignore[union-attr]  # it is one
     assert letter["MessageAttributes"]["Reason"]["StringValue"] == "ChildRefused"
     assert "InvalidMessageContents" in letter["MessageAttributes"]["Detail"]["StringValue"]
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "KmsAccessDenied"])
+def test_a_child_for_a_queue_that_is_not_ours_is_refused_for_good_and_one_for_ours_is_not(code: str) -> None:
+    others, own = (Queue("q", "http://sqs/q", lambda: None, is_own=lambda own=own: own) for own in (False, True))
+    assert is_final_for_send(others, code)
+    assert not is_final_for_send(own, code)
+    assert not is_final_for_send(others, "ExpiredToken"), "that is about us, and about no queue"
 
 
 def test_a_dead_letter_queue_that_refuses_leaves_the_message_to_come_back(

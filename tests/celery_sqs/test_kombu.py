@@ -132,8 +132,9 @@ def test_the_names_of_the_exchanges_are_as_they_were() -> None:
     assert Mailbox.reply_exchange_fmt == "reply.%s.pidbox"
 
 
-def test_the_current_task_is_found() -> None:
+def test_the_current_task_and_app_are_found() -> None:
     assert _state.get_current_task() is None
+    assert hasattr(_state, "current_app")
 
 
 def test_the_versions_are_those_that_this_passed_on() -> None:

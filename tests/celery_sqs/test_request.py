@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from billiard.exceptions import WorkerLostError
 from celery import Celery
+from celery.app.trace import build_tracer
 from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.base import BasePool
 from celery.concurrency.gevent import TaskPool as GeventPool
@@ -125,6 +126,8 @@ class Settled:
                 run()
 
         app.finalize()
+        app.use_fast_trace_task = True  # as in a worker
+        work.__trace__ = build_tracer("work", work, app=app)
         payload = {
             "body": ([], {}, embed or {}),
             "headers": {"id": "task-1", "task": "work"},
@@ -146,9 +149,8 @@ class Settled:
         pool.start()
 
     def run(self, pool: BasePool) -> None:
-        proxy = SimpleNamespace(_get_current_object=lambda: self.app)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("celery.app.trace.current_app", proxy)
+            patch.setattr("celery.app.trace._localized", [self.app.tasks, frozenset(), "host"])
             patch.setattr(Request, "in_threads", True)
             try:
                 self.request.execute_using_pool(pool)
