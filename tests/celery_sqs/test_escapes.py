@@ -48,6 +48,7 @@ POISONS: dict[str, dict[str, Any]] = {
     "its time limits are no pair": {"timelimit": 5},
     "its time limit is not a number": {"timelimit": [float("nan"), None]},
     "its stamps are no list": {"stamped_headers": 5},
+    "its compression is unknown": {"compression": "rot13"},
     "it is rejected, and a link of its chain has no task": {"task": "refuse", "args": [], "embed": {"chain": [{}]}},
     "its task runs out of memory": {"task": "out_of_memory", "args": []},
 }
@@ -79,3 +80,17 @@ def test_a_dead_letter_names_what_celery_raised(
     letters: list[dict[str, Any]] = []
     wait_until(lambda: letters.extend(queues.dead_letters()) or len(letters) == 2)
     assert sorted(letter["Reason"] for letter in letters) == ["AttributeError", "NotWanted"]
+
+
+def test_what_cannot_be_decoded_is_a_dead_letter(queues: Queues, wait_until: Callable[..., None]) -> None:
+    message = {
+        "body": [["x"], {}, {}],
+        "content-encoding": "utf-8",
+        "headers": {"id": "1", "task": "note"},
+        "properties": {"delivery_info": {}},
+    }
+    queues.sqs.send_message(QueueUrl=queues.url("tasks"), MessageBody=json.dumps(message))
+    queues.start(*POOLS["threads"])
+    letters: list[dict[str, Any]] = []
+    wait_until(lambda: letters.extend(queues.dead_letters()) or letters)
+    assert [letter["Reason"] for letter in letters] == ["DecodeError"]

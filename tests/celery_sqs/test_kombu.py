@@ -53,6 +53,7 @@ PRIVATE: dict[Any, list[str]] = {
         "wait_time_seconds",
     ],
     SQS.QoS: ["is_backoff_task"],
+    virtual.Message: ["_decode", "ack", "errors", "reject"],
     virtual.QoS: ["_delivered", "_dirty", "restore_unacked_once"],
     virtual.Channel: [
         "_inplace_augment_message",

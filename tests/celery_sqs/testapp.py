@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import Reject
-from celery.signals import worker_ready, worker_shutdown
+from celery.signals import task_prerun, task_revoked, worker_ready, worker_shutdown
 from celery.worker.control import Panel
 
 from celery_sqs import Reason, delays, transport, watchdog
@@ -161,6 +161,21 @@ def stall_the_loop(sender: Any, **_: object) -> None:
             transport = sender.connection.transport
             drain = transport.drain_events
             transport.drain_events = lambda *args, **options: (stand_still(), drain(*args, **options))
+
+
+def message_id(request: Any) -> str:
+    return str(request.properties["delivery_info"]["sqs_message"]["MessageId"])
+
+
+if "JOURNAL_RUNS" in os.environ:
+
+    @task_prerun.connect
+    def say_run(task: Any, **_: object) -> None:
+        journal(f"ran {message_id(task.request)}")
+
+    @task_revoked.connect
+    def say_revoked(request: Any, **_: object) -> None:
+        journal(f"revoked {message_id(request)}")
 
 
 @worker_shutdown.connect
