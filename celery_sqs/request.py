@@ -29,7 +29,7 @@ from celery_sqs.undisturbed import undisturbed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from celery_sqs.channel import Message
+    from celery_sqs.message import Message
 
 logger = get_logger(__name__)
 
@@ -117,7 +117,6 @@ class Request(CeleryRequest):
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         # Threads keep a line of tasks, in which one may have been revoked meanwhile.
         if self.in_threads and (not self._may_begin() or self.revoked()):
-            task_ready(self)
             raise Released(self.id)
         delivery = get_deliveries().get(self.message.delivery_tag)
         super().on_accepted(pid, time_accepted)
