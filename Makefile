@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench chaos check format emulator provision worker flower enqueue put status cdk deploy-local test-infrastructure email_lambda.zip invoke lock clean
+.PHONY: help demo test test-slow bench chaos chaos-mixed check format emulator provision worker flower enqueue put status cdk deploy-local test-infrastructure email_lambda.zip invoke lock clean
 
 PYTHON ?= python3
 PORT ?= 4566
@@ -33,8 +33,14 @@ test-slow: .venv/installed ## Run the tests that take minutes
 bench: .venv/installed ## Compare with stock Celery, dramatiq and bare boto3: make bench N=250
 	@$(RUN) python -m bench --emails $(N)
 
-chaos: .venv/installed ## Send emails while everything breaks, and judge: make chaos SEED=7 EMAILS=2000
-	@$(RUN) python -m tests.slow.chaos $(if $(SEED),--seed $(SEED)) --emails $(EMAILS)
+chaos: .venv/installed ## Send emails while everything breaks, and judge: make chaos SEED=7 EMAILS=2000 POOL=gevent
+	@$(RUN) python -m tests.slow.chaos $(if $(SEED),--seed $(SEED)) $(if $(POOL),--pool $(POOL)) --emails $(EMAILS)
+
+chaos-mixed: .venv/installed ## Chaos with workers of another version beside these: make chaos-mixed VERSION=HEAD~9 SEED=7
+	@git worktree add --force --detach --quiet .other-version $(VERSION)
+	@$(MAKE) --no-print-directory -C .other-version .venv/installed
+	@$(RUN) python -m tests.slow.chaos --beside .other-version $(if $(SEED),--seed $(SEED)) --emails $(EMAILS); \
+		code=$$?; git worktree remove --force .other-version; exit $$code
 
 check: .venv/installed ## Lint, check types, imports, formats and the lock
 	@$(UV) lock --check --quiet

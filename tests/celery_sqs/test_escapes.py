@@ -93,4 +93,4 @@ def test_what_cannot_be_decoded_is_a_dead_letter(queues: Queues, wait_until: Cal
     queues.start(*POOLS["threads"])
     letters: list[dict[str, Any]] = []
     wait_until(lambda: letters.extend(queues.dead_letters()) or letters)
-    assert [letter["Reason"] for letter in letters] == ["DecodeError"]
+    assert [letter["Reason"] for letter in letters] == ["NotAMessage"]

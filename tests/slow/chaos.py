@@ -18,7 +18,7 @@ import time
 import urllib.request
 import uuid
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
@@ -59,6 +59,7 @@ LONGEST_REST_SECONDS = 60  # after the last kill, for work under faults alone
 MOST_EMAILS = 0.8  # accepted: about a tenth never is
 START_SECONDS = 60
 EXIT_SECONDS = 60  # of a worker that is asked to stop
+CALLS = 200  # of remote control, by callers who do not wait
 DRAIN_SECONDS = 240
 MOST_RESOLVED = 20  # by the operator at a time
 
@@ -109,6 +110,7 @@ NOTHING_LEFT = "no message is left"
 DEAD_IS_EXPLAINED = "each dead letter is explained"
 UNUSABLE_IS_DEAD = "what nobody can use is a dead letter"
 STOPPED = "a worker that is asked to stop ends what it holds, and stops"
+NEVER_STALLED = "no worker is stalled, whoever calls it and does not wait"
 
 # Why an email is Unknown.
 CRASH = "its worker was killed"
@@ -169,6 +171,7 @@ class Story:
     letters: list[DeadLetter] = field(default_factory=list)
     unusable: dict[str, str] = field(default_factory=dict)  # a text of each message that nobody can use, and why
     exit_codes: dict[int, int | None] = field(default_factory=dict)  # of workers that were asked to stop, by pid
+    stalls: list[str] = field(default_factory=list)  # what the liveness probe would say
 
 
 def judge(story: Story) -> dict[str, list[str]]:
@@ -214,6 +217,7 @@ def judge(story: Story) -> dict[str, list[str]]:
             for pid, code in story.exit_codes.items()
             if code != 0 and (code != STOPPED_AT_ITS_START or any(pid == holder for holder, _ in story.holds.open))
         ],
+        NEVER_STALLED: story.stalls,
     }
 
 
@@ -260,16 +264,18 @@ def _why_dead(letter: DeadLetter, story: Story) -> str:
 class Team:
     """The workers; each that ends is replaced."""
 
-    def __init__(self, settings: Settings, folder: Path, **environment: str) -> None:
+    def __init__(self, settings: Settings, folder: Path, pool: str, roots: list[Path], **environment: str) -> None:
         values = settings.model_dump(mode="json", exclude_defaults=True)
         self._environment = {
             **os.environ,
             **{variable(name): str(value) for name, value in values.items()},
-            "PYTHONPATH": str(ROOT),
             "CHAOS_JOURNAL": str(folder / "journal"),
             **environment,
         }
         self._folder = folder
+        self._pool = pool
+        self._roots = roots
+        self._started = 0
         self._workers: list[subprocess.Popen[bytes]] = []
         self._stopping: list[subprocess.Popen[bytes]] = []
         self._killed: list[subprocess.Popen[bytes]] = []
@@ -292,7 +298,10 @@ class Team:
         wait(lambda: self.fill() or self._at_work(), START_SECONDS)
         worker = dice.choice(self._at_work() or self._workers)
         self._workers.remove(worker)
-        worker.send_signal(number)
+        if number == signal.SIGKILL:  # its processes too, as where its container ends
+            os.killpg(worker.pid, number)
+        else:
+            worker.send_signal(number)
         self.signals[number.name] += 1
         (self._killed if number == signal.SIGKILL else self._stopping).append(worker)
         self.fill()
@@ -308,7 +317,8 @@ class Team:
 
     def end(self) -> None:
         for worker in (*self._workers, *self._stopping, *self._killed):
-            worker.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)
             worker.wait()
 
     def _at_work(self) -> list[subprocess.Popen[bytes]]:
@@ -317,16 +327,47 @@ class Team:
         return [worker for worker in self._workers if worker.pid in pids]
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "celery", "-A", "tests.slow.chaos_worker", "worker", "--loglevel", "INFO"]
+        root = self._roots[self._started % len(self._roots)]
+        self._started += 1
+        liveness = self._folder / f"liveness-{self._started}"
+        python = root / ".venv/bin/python" if len(self._roots) > 1 else sys.executable
+        command = [python, "-m", "celery", "-A", "tests.slow.chaos_worker", "worker", "-l", "INFO", "-P", self._pool]
         with (self._folder / "worker.log").open("ab") as log:  # for a person; the judge does not look
-            return subprocess.Popen(command, env=self._environment, cwd=self._folder, stdout=log, stderr=log)
+            return subprocess.Popen(
+                command,
+                env=self._environment | {"PYTHONPATH": str(root), variable("liveness_file"): str(liveness)},
+                cwd=self._folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def stalls(self) -> list[str]:
+        """What the running workers say of themselves."""
+        found = []
+        for file in self._folder.glob("liveness-*"):
+            with suppress(OSError, ValueError):
+                found.append(json.loads(file.read_text()).get("stalled", ""))
+        return [stalled for stalled in found if stalled]
 
 
 class Chaos:
     """One run. Everything but the workers goes past the faults."""
 
-    def __init__(self, endpoint: str, folder: Path, seed: int, duplicates: float = DUPLICATES, **rates: float) -> None:
+    def __init__(  # noqa: PLR0913 (what a run is made of)
+        self,
+        endpoint: str,
+        folder: Path,
+        seed: int,
+        *,
+        pool: str = "threads",
+        beside: Path | None = None,
+        duplicates: float = DUPLICATES,
+        **rates: float,
+    ) -> None:
         self.story = Story()
+        self._pool = pool
+        self._roots = [ROOT, beside] if beside else [ROOT]
         self.faults: Counter[str] = Counter()
         self.accepted_under_faults = 0
         self.seconds: dict[str, int] = {}
@@ -336,7 +377,7 @@ class Chaos:
         self._sqs = client("sqs", self.settings)
         self._dynamodb = client("dynamodb", self.settings)
         self._queue = RawQueue(self._sqs, self.settings)
-        self._folder = folder
+        self._folder = self.folder = folder
         self._seed = seed
         self._dice = random.Random(seed)
         self._duplicates = duplicates
@@ -350,6 +391,7 @@ class Chaos:
             serving("provider_double", "--seed", seed, "--file", str(folder / "emails")) as port,
             serving_badly(self.settings.endpoint or "", seed, self._rates, folder / "aws") as bad_aws,
             self._team(bad_aws, port, environment) as team,
+            self._callers(bad_aws),
         ):
             ask(bad_aws, "on")
             with self._timed("under faults"):
@@ -361,6 +403,7 @@ class Chaos:
             with self._timed("after the operator"):
                 self._operate(some=False)
                 self._drain(team)
+                self.story.stalls = team.stalls()
                 self.story.exit_codes = team.stop()
             self.story.killed = team.killed
             self.signals, self.gave_up = team.signals, team.gave_up
@@ -370,12 +413,30 @@ class Chaos:
     @contextmanager
     def _team(self, aws: str, smtp_port: str, environment: dict[str, str]) -> Iterator[Team]:
         settings = self.settings.model_copy(update={"endpoint_url": HttpUrl(aws), "smtp_port": int(smtp_port)})
-        team = Team(settings, self._folder, **environment)
+        team = Team(settings, self._folder, self._pool, self._roots, **environment)
         team.fill()
         try:
             yield team
         finally:
             team.end()
+
+    @contextmanager
+    def _callers(self, aws: str) -> Iterator[None]:
+        """Call the workers throughout, by callers who do not wait for the answers."""
+        names = {variable("endpoint_url"): aws, variable("stage"): self.settings.stage}
+        command = [sys.executable, "-m", "tests.slow.callers", "--calls", str(CALLS), "--seed", str(self._seed)]
+        calls_file = self._folder / "calls"
+        if len(self._roots) > 1:  # a caller who has gone stalls workers of older versions
+            calls_file.touch()
+            yield
+            return
+        with calls_file.open("wb") as calls:
+            process = subprocess.Popen(command, env=os.environ | names, cwd=ROOT, stdout=calls, stderr=calls)
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -537,6 +598,7 @@ def report(chaos: Chaos, verdict: dict[str, list[str]], seed: int, emails: int) 
         ("workers that gave up by themselves", {"": chaos.gave_up}),
         ("raw messages sent twice", {"": chaos.duplicates}),
         ("faults of AWS", chaos.faults),
+        ("calls of remote control", Counter((chaos.folder / "calls").read_text().split())),
         ("seconds", chaos.seconds),
         ("dead letters", Counter(letter.reason for letter in story.letters)),
     ):
@@ -553,11 +615,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--emails", type=int, default=2000)
+    parser.add_argument("--pool", default="threads", choices=["threads", "gevent", "processes"])
+    parser.add_argument(
+        "--beside",
+        type=lambda path: Path(path).resolve(),
+        help="a checkout, with its .venv, of a version whose workers join in",
+    )
     options = parser.parse_args()
     folder = Path(mkdtemp(prefix="chaos-"))
     with running_emulator(free_port()) as url:
-        chaos = Chaos(url, folder, options.seed)
+        chaos = Chaos(url, folder, options.seed, pool=options.pool, beside=options.beside)
         verdict = judge(chaos.run(options.emails))
+    if options.beside:  # its workers may keep another journal, and are judged by their own tests
+        del verdict[UNKNOWN_IS_EXPLAINED]
     console = Console()
     console.print(report(chaos, verdict, options.seed, options.emails))
     console.print(f"What the judge read, and the workers' log: {folder}")

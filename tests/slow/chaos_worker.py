@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 NO_TOKENS = "CHAOS_NO_TOKENS" in os.environ
+WORKER = os.getpid()  # prefork's children are forks
 JOURNAL = os.open(os.environ["CHAOS_JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
 def note(*words: object) -> None:
-    os.write(JOURNAL, f"{os.getpid()} {' '.join(map(str, words))}\n".encode())
+    os.write(JOURNAL, f"{WORKER} {' '.join(map(str, words))}\n".encode())
 
 
 class JournaledDelivery(delivery.Delivery):

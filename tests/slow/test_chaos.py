@@ -18,6 +18,7 @@ from tests.slow.chaos import (
     DEAD_IS_EXPLAINED,
     ENDED,
     FAILED_IS_REFUSED,
+    NEVER_STALLED,
     NOTHING_LEFT,
     ONCE,
     SENT_IS_ACCEPTED,
@@ -160,6 +161,7 @@ def test_the_judge_accepts_what_is_explained(innocent: Story) -> None:
         pytest.param(replace(story(), letters=[letter("MaxReceives")]), DEAD_IS_EXPLAINED, id="nobody was killed"),
         pytest.param(replace(story(), unusable={"x": "NotJson"}), UNUSABLE_IS_DEAD, id="dropped in silence"),
         pytest.param(replace(story(), exit_codes={1: None}), STOPPED, id="does not stop"),
+        pytest.param(replace(story(), stalls=["its loop stands still"]), NEVER_STALLED, id="stalled"),
         pytest.param(replace(story(), exit_codes={7: -15}, holds=FINISHED), STOPPED, id="ended by the signal at work"),
     ],
 )
