@@ -34,7 +34,8 @@ class _HeaderRegistry(HeaderRegistry):
 
 
 # Not every hop speaks 8BITMIME (RFC 6152), and SES wants lines below 1,000 bytes: quoted-printable and base64 pass.
-SEVEN_BIT = SMTP.clone(cte_type="7bit", header_factory=_HeaderRegistry())
+# The standard library writes quoted-printable in lines of 78, where RFC 2045, section 6.7, allows 76.
+SEVEN_BIT = SMTP.clone(cte_type="7bit", max_line_length=76, header_factory=_HeaderRegistry())
 # An address of non-ASCII letters before the @ cannot be written but in UTF-8 (RFC 6531).
 SEVEN_BIT_UTF8 = SEVEN_BIT.clone(utf8=True)
 
@@ -56,6 +57,8 @@ def to_mime(email: Email) -> EmailMessage:
     """The message to send. Recipients in blind copy are in the envelope alone, so not in here."""
     addresses = [email.sender, *email.to, *email.cc, *email.reply_to]
     message = EmailMessage(SEVEN_BIT if all(a.username.isascii() for a in addresses) else SEVEN_BIT_UTF8)
+    # First, because Amazon SES cuts the headers that it sends back in feedback notifications at 10 KB.
+    message["X-Email-Id"] = _Header.of_text("X-Email-Id", encoded_id(email))
     for name, mailboxes in (("From", [email.sender]), ("To", email.to), ("Cc", email.cc), ("Reply-To", email.reply_to)):
         if mailboxes:
             message[name] = _Header.of_mailboxes(name, mailboxes)
@@ -63,16 +66,15 @@ def to_mime(email: Email) -> EmailMessage:
         "Date": format_datetime(datetime.now(UTC)),
         "Subject": email.subject,
         "Message-ID": message_id(email),
-        "X-Email-Id": encoded_id(email),
     }
     for name, text in (texts | email.headers).items():
         message[name] = _Header.of_text(name, text)
     if email.text:
-        message.set_content(email.text)
+        message.set_content(email.text, cte=_encoding(email.text))
         if email.html:
-            message.add_alternative(email.html, subtype="html")
+            message.add_alternative(email.html, subtype="html", cte=_encoding(email.html))
     else:
-        message.set_content(email.html, subtype="html")
+        message.set_content(email.html, subtype="html", cte=_encoding(email.html))
     html = message.get_body(("html",))
     for attachment in email.attachments:
         if html is not None and attachment.content_id:  # what the HTML shows (RFC 2392: `cid:`) goes beside it
@@ -84,6 +86,15 @@ def to_mime(email: Email) -> EmailMessage:
             message.add_attachment(attachment.body, maintype="application", subtype="octet-stream")
             _describe(message, attachment, "attachment")
     return message
+
+
+def _encoding(text: str) -> str | None:
+    """The text's Content-Transfer-Encoding if the standard library, which only looks for ASCII, would be wrong.
+
+    A message must not contain U+0000 (RFC 5322, section 3.5; RFC 2045, section 2.7), and servers answer 554 if it does.
+    Encoded, it is ordinary ASCII to every server, so a stray character does not cost the reader the whole email.
+    """
+    return "quoted-printable" if "\0" in text else None
 
 
 class _Header(str):

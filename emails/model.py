@@ -194,6 +194,10 @@ def _is_missing(value: object) -> bool:
     return value is None or value == Binary(b"") or (isinstance(value, (str, list, set, dict)) and not value)
 
 
+def _present(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if not _is_missing(value)}
+
+
 _S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/(?P<key>.+)")
 _RESTRICTED_NAME = "[A-Za-z0-9!#$&^_.+-]+"  # RFC 6838, section 4.2
 
@@ -226,7 +230,7 @@ class _Attributes(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _drop_missing(cls, values: Any) -> Any:
-        return {k: v for k, v in values.items() if not _is_missing(v)} if isinstance(values, dict) else values
+        return _present(values) if isinstance(values, dict) else values
 
 
 class Attachment(_Attributes):
@@ -243,11 +247,20 @@ class Attachment(_Attributes):
 
     @model_validator(mode="before")
     @classmethod
-    def _has_one_content(cls, values: Any) -> Any:
-        if isinstance(values, dict) and _is_missing(values.get("body")) == _is_missing(values.get("s3_uri")):
-            msg = "has neither body nor s3_uri" if _is_missing(values.get("body")) else "has both body and s3_uri"
+    def _drop_missing(cls, values: Any) -> Any:
+        """Keep an empty body, which is a file of 0 bytes, unless s3_uri says where the content is."""
+        if not isinstance(values, dict):
+            return values
+        present = _present(values)
+        if "s3_uri" in present and "body" in present:
+            msg = "has both body and s3_uri"
             raise ValueError(msg)
-        return values
+        if "s3_uri" not in present:
+            if values.get("body") is None:
+                msg = "has neither body nor s3_uri"
+                raise ValueError(msg)
+            present["body"] = values["body"]
+        return present
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

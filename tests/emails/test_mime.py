@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import tracemalloc
 from email import message_from_bytes
 from email.header import decode_header, make_header
+from email.parser import BytesHeaderParser
 from email.policy import compat32, default
 from email.utils import getaddresses, parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hypothesis
 import pytest
+from boto3.dynamodb.types import Binary
 from fast_mail_parser import parse_email, parse_email_tree
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emails.callbacks import parse_callback
 from emails.mime import encoded_id, message_id, to_mime
 from emails.model import Email
+from tests.emails.callbacks.notifications import feedback
 
 if TYPE_CHECKING:
     from email.headerregistry import Address
@@ -51,11 +56,26 @@ def lines(text: str) -> list[str]:
     return re.split(r"\r\n|\r|\n", re.sub(r"(\r\n|\r|\n)\Z", "", text))
 
 
+def check_the_rules_of_the_wire(content: bytes) -> None:
+    """Check what a server may refuse: the octets and lines of the message, and of each part by what it declares."""
+    assert b"\0" not in content, "RFC 5322, section 3.5; RFC 2045, sections 2.7 and 2.8"
+    assert not re.search(rb"(?<!\r)\n|\r(?!\n)", content), "every line ends in CRLF"
+    assert max(map(len, content.split(b"\r\n"))) <= 998, "RFC 5322, section 2.1.1"
+    for part in message_from_bytes(content, policy=compat32).walk():
+        encoding = part.get("Content-Transfer-Encoding", "7bit")
+        allowed = {"7bit"} if part.is_multipart() else {"7bit", "quoted-printable", "base64"}  # RFC 2045, section 6.4
+        assert encoding in allowed
+        payload = "" if part.is_multipart() else part.get_payload()
+        assert isinstance(payload, str)
+        assert payload.isascii(), "RFC 2045, section 2.7"
+        if encoding != "7bit":
+            assert max(map(len, payload.split("\r\n"))) <= 76, "RFC 2045, sections 6.7 and 6.8"
+
+
 def check(email: Email) -> bytes:
     """Render it, and check that what is read back is what was written."""
     content = bytes(to_mime(email))
-    assert not re.search(rb"(?<!\r)\n|\r(?!\n)", content), "every line ends in CRLF"
-    assert max(map(len, content.split(b"\r\n"))) <= 998, "RFC 5322, section 2.1.1"
+    check_the_rules_of_the_wire(content)
     message = read(content)
     assert not message.defects
     assert message["Subject"] == email.subject
@@ -171,9 +191,25 @@ def check_by_another_parser(email: Email, content: bytes) -> None:
 
 def test_a_plain_email_is_as_plain_as_can_be(row: dict[str, Any]) -> None:
     content = check(Email.from_row(row))
-    assert content.startswith(b"From: Shop <shop@example.com>\r\nTo: ada@example.com\r\nDate: ")
+    assert b"\r\nFrom: Shop <shop@example.com>\r\nTo: ada@example.com\r\nDate: " in content
     assert b"\r\nSubject: Hello\r\n" in content
     assert content.endswith(b"\r\n\r\nHi\r\n")
+
+
+def test_the_id_is_in_what_ses_sends_back_of_long_headers(row: dict[str, Any]) -> None:
+    """SES's feedback notifications have the first 10 KB of the headers."""
+    recipients = [f'"{"Long name, " * 18}{number}" <user{number}@example.com>' for number in range(50)]
+    email = Email.from_row({**row, "RecipientsTo": recipients, "Headers": {"X-Campaign": "spring"}})
+    content = check(email)
+    headers = BytesHeaderParser(policy=compat32).parsebytes(content[:10_000]).items()
+    callback = feedback("Bounce", None)
+    callback["mail"] |= {
+        "headersTruncated": True,
+        "headers": [{"name": name, "value": str(value)} for name, value in headers],
+    }
+    (event,) = parse_callback(json.dumps(callback))
+    assert event.email_id == email.id
+    assert content.startswith(b"X-Email-Id: ")
 
 
 def test_text_and_html_are_alternatives_and_attachments_stand_beside_them(row: dict[str, Any]) -> None:
@@ -251,7 +287,7 @@ def test_every_attempt_at_an_email_has_the_same_message_id(row: dict[str, Any]) 
 @pytest.mark.parametrize("email_id", ["1", "a" * 190, "ä" * 95, "Ünïcode 😀?", "a/b+c=d"])
 def test_the_id_comes_back_from_its_header(row: dict[str, Any], email_id: str) -> None:
     content = check(Email.from_row({**row, "EmailId": email_id}))
-    (encoded,) = re.findall(rb"\r\nX-Email-Id: ([A-Za-z0-9_-]+)\r\n", content)
+    (encoded,) = re.findall(rb"^X-Email-Id: ([A-Za-z0-9_-]+)\r\n", content)
     assert base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4)).decode() == email_id
 
 
@@ -371,6 +407,12 @@ BODIES = [
     "Grüße, 世界 😀",
     "trailing space \ntab\t\n=\n=20\n",
     "\x00\x01\x07\x0b\x0c\x1b\x85\u2028",
+    "\x00",
+    "plain but for the end of a C string\x00",
+    "Hi\x00\n" * 3,
+    "\x01\x7f",
+    "=" * 80,
+    *("x" * length + "\x00" for length in range(70, 80)),
     "--===============1==\n--x--\n",
     " ",
     "\n",
@@ -491,7 +533,7 @@ attachments = st.fixed_dictionaries(
         "content_id": st.none() | st.uuids().map("{}@example.com".format),
         "name": names.filter(lambda name: 0 < len(name.encode()) <= 255),
         "content_type": st.sampled_from(["application/pdf", "text/plain; charset=utf-8", "image/png"]),
-        "body": st.binary(min_size=1, max_size=200).map(lambda content: base64.b64encode(content).decode()),
+        "body": st.binary(max_size=200).map(lambda content: base64.b64encode(content).decode()),
     }
 )
 rows = st.fixed_dictionaries(
@@ -514,4 +556,37 @@ rows = st.fixed_dictionaries(
 @hypothesis.settings(deadline=None, max_examples=80, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 @given(rows)
 def test_any_email_that_maps_is_read_as_it_was_written(row: dict[str, Any]) -> None:
+    check(Email.from_row(row))
+
+
+ascii_texts = st.text(st.characters(max_codepoint=127), max_size=90)  # more than 7bit allows: it has U+0000
+long_lines = st.builds(
+    lambda start, length, end: start + "x" * length + end, ascii_texts, st.integers(70, 1000), bodies
+)
+any_body = st.lists(ascii_texts | long_lines | bodies, min_size=1, max_size=4).map("".join).filter(bool)
+files = st.fixed_dictionaries(
+    {
+        "name": st.just("a"),
+        "content_type": st.sampled_from(["text/plain", "message/rfc822", "application/x-7bit; charset=us-ascii"]),
+        "content_id": st.none() | st.just("a@b"),
+        "body": st.binary(max_size=90) | any_body.map(str.encode),
+    }
+)
+
+
+@hypothesis.settings(deadline=None, max_examples=100)
+@given(text=any_body, html=any_body | st.none(), attachments=st.lists(files, max_size=1))
+def test_no_body_and_no_file_breaks_a_rule_of_its_encoding(
+    text: str, html: str | None, attachments: list[dict[str, Any]]
+) -> None:
+    row = {
+        "EmailId": "email-1",
+        "EmailStatus": "Pending",
+        "Subject": "Hello",
+        "Sender": "shop@example.com",
+        "RecipientsTo": ["ada@example.com"],
+        "BodyText": text,
+        "BodyHtml": html,
+        "Attachments": [file | {"body": Binary(file["body"])} for file in attachments],
+    }
     check(Email.from_row(row))

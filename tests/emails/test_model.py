@@ -174,7 +174,10 @@ def test_a_row_needs_a_recipient_and_a_body(row: dict[str, Any], empty: object) 
         ("Attachments", [{**PDF, "content_id": "a@b" * 67}], "Attachments[0].content_id", "is no id like logo@exampl"),
         ("Attachments", [{**PDF, "content_id": Decimal(5)}], "Attachments[0].content_id", "should be a valid string"),
         ("Attachments", [{**PDF, "content_id": "a@b"}] * 2, "Attachments", "content_id is the same in two of them"),
-        ("Attachments", [{**PDF, "body": ""}], "Attachments[0]", "has neither body nor s3_uri"),
+        ("Attachments", [{**PDF, "body": None}], "Attachments[0]", "has neither body nor s3_uri"),
+        ("Attachments", [{**PDF, "body": None, "s3_uri": ""}], "Attachments[0]", "has neither body nor s3_uri"),
+        ("Attachments", [{**PDF, "body": []}], "Attachments[0].body", "is not base64"),
+        ("Attachments", [{**PDF, "body": "", "size": Decimal(5)}], "Attachments[0]", "size is 5, but body has 0 bytes"),
         ("Attachments", [{**PDF, "body": "secret!"}], "Attachments[0].body", "is not base64"),
         ("Attachments", [{**PDF, "body": Decimal(1234)}], "Attachments[0].body", "is not base64"),
         ("Attachments", [{**PDF, "size": Decimal(4)}], "Attachments[0]", "size is 4, but body has 5 bytes"),
@@ -319,6 +322,23 @@ def test_an_attachment_s_body_may_have_the_line_breaks_of_base64_in_a_shell(row:
     assert body.count("\n") > 1
     (attachment,) = Email.from_row({**row, "Attachments": [{**PDF, "body": body, "size": Decimal(256)}]}).attachments
     assert attachment.body == content
+
+
+@pytest.mark.parametrize("body", ["", Binary(b""), b"", "\n"])
+@pytest.mark.parametrize("size", [{}, {"size": Decimal(0)}], ids=["no size", "size 0"])
+def test_an_attachment_with_an_empty_body_is_a_file_of_0_bytes(
+    row: dict[str, Any], body: object, size: dict[str, Any]
+) -> None:
+    file = {"name": "empty.log", "content_type": "text/plain", "body": body, "s3_uri": "", **size}
+    (attachment,) = Email.from_row(deserialize(serialize({**row, "Attachments": [file]}))).attachments
+    assert attachment.body == b""
+
+
+@pytest.mark.parametrize("empty", EMPTY, ids=repr)
+def test_an_empty_body_beside_an_s3_uri_is_none(row: dict[str, Any], empty: object) -> None:
+    file = {**PDF, "body": empty, "s3_uri": "s3://bucket/a", "size": Decimal(5)}
+    (attachment,) = Email.from_row({**row, "Attachments": [file]}).attachments
+    assert (attachment.body, attachment.s3_uri) == (None, "s3://bucket/a")
 
 
 @pytest.mark.parametrize(
