@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from email.headerregistry import Address
 from functools import lru_cache
 
@@ -20,6 +21,13 @@ _LABEL = r"[A-Za-z0-9\x80-\U0010ffff](?:[A-Za-z0-9\x80-\U0010ffff-]*[A-Za-z0-9\x
 _ADDRESS = re.compile(rf"(?P<local>{_DOT_ATOM}|{_QUOTED})@(?P<domain>{_LABEL}(?:\.{_LABEL})*)")
 _NAMED = re.compile(rf'(?P<name>{_QUOTED}\s*|[^"<>()@,;:\\]*)<(?P<address>[^<>]*)>')
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+# Format characters and spaces, and the other characters that are not shown (Default_Ignorable_Code_Point in Unicode's
+# DerivedCoreProperties.txt).
+_INVISIBLE_CATEGORIES = frozenset({"Cf", "Zs"})
+_INVISIBLE_OTHERS = re.compile(
+    r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 
 def parse_mailbox(text: str) -> Address:
@@ -39,7 +47,9 @@ def parse_mailbox(text: str) -> Address:
         msg = "is no address: it has no @"
         raise ValueError(msg)
     named = _NAMED.fullmatch(text)
-    match = _ADDRESS.fullmatch(named["address"].strip() if named else text)
+    address = named["address"].strip() if named else text
+    check_visible(address)
+    match = _ADDRESS.fullmatch(address)
     local = _unquoted(match["local"]) if match else ""
     # Address forgets the quotes around a local part that is empty, or whose dots need them.
     if not match or "" in local.split("."):
@@ -56,10 +66,31 @@ def parse_mailbox(text: str) -> Address:
     return Address(_unquoted(named["name"].strip()) if named else "", local, domain)
 
 
+def check_visible(address: str) -> None:
+    """Check that a reader sees every character of the address.
+
+    An invisible character, such as a U+200B that was copied from a web page together with the address, makes it the
+    address of another mailbox that looks the same. UTS 46 would drop such a character from a domain without a word.
+
+    Raises:
+        ValueError: the message says which character it has.
+    """
+    if address.isascii():
+        return
+    for character in address:
+        if not character.isascii() and (
+            unicodedata.category(character) in _INVISIBLE_CATEGORIES or _INVISIBLE_OTHERS.match(character)
+        ):
+            msg = f"has an invisible character, U+{ord(character):04X}, in its address"
+            raise ValueError(msg)
+
+
 @lru_cache(maxsize=1000)  # most mail goes to few domains, and each email is read twice: to judge it, and to send it
 def _to_ascii(domain: str) -> str:
     # IDNA 2008: the standard library's codec is that of 2003, which sends mail for faß.de to fass.de.
-    return idna.encode(domain, uts46=True).decode()
+    ascii_domain = idna.encode(domain, uts46=True).decode()
+    check_visible(idna.decode(ascii_domain))  # IDNA 2008 allows a zero-width joiner between some letters
+    return ascii_domain
 
 
 def _unquoted(text: str) -> str:

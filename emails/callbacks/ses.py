@@ -15,9 +15,10 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from emails.events import DeliveryEvent, EventType
+from emails.mailbox import check_visible
 from emails.message import InvalidMessage, check_email_id
 from emails.providers.contract import RejectReason
 
@@ -52,7 +53,14 @@ def _moment(value: object) -> object:
         raise ValueError("is before the first year or after the last") from None
 
 
+def _address(value: str) -> str:
+    """A recipient. It may have a display name, because SES repeats the To header if a server's report names nobody."""
+    check_visible(value.rpartition("<")[2])
+    return value
+
+
 Moment = Annotated[datetime, BeforeValidator(_moment)]
+Address = Annotated[str, AfterValidator(_address)]
 
 
 class _Header(_Object):
@@ -63,13 +71,13 @@ class _Header(_Object):
 class _Mail(_Object):
     message_id: str = Field(alias="messageId")
     timestamp: Moment
-    destination: list[str] = []
+    destination: list[Address] = []
     tags: dict[str, list[str]] = {}
     headers: list[_Header] = []
 
 
 class _Recipient(_Object):
-    address: str = Field(alias="emailAddress")
+    address: Address = Field(alias="emailAddress")
     status: str = ""
     diagnostic: str = Field("", alias="diagnosticCode")
 
@@ -89,7 +97,7 @@ class _Complaint(_Object):
 
 
 class _Delivery(_Object):
-    recipients: list[str]
+    recipients: list[Address]
     response: str = Field("", alias="smtpResponse")
     timestamp: Moment
 

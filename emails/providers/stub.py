@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Self
 
+from emails.mailbox import parse_mailbox
 from emails.mime import message_id, to_mime
 from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
+from settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,11 +31,20 @@ class StubProvider:
 
     def __init__(self, outbox: Path | None = None, failures: Mapping[str, str] | None = None) -> None:
         self._outbox = outbox
-        self._failures = dict(failures or {})
+        self._failures = {} if failures is None else failures
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        return cls(settings.stub_outbox, settings.stub_failures)
+        """The provider.
+
+        Raises:
+            SettingsError: a recipient to fail for is not an address.
+        """
+        try:
+            failures = {parse_mailbox(key).addr_spec: failure for key, failure in settings.stub_failures.items()}
+        except ValueError as error:
+            raise SettingsError(f"EMAIL_STUB_FAILURES: a recipient {error}") from None
+        return cls(settings.stub_outbox, failures)
 
     def max_send_rate(self) -> float | None:
         return None

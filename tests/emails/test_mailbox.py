@@ -95,6 +95,58 @@ def test_what_is_no_mailbox_is_told_why_without_being_quoted(text: str) -> None:
     assert not {"eve", "Countess", "xn--", "192"} & set(without_our_own_example.replace(":", " ").split())
 
 
+# Format characters: soft hyphen, zero-width space and joiners, direction marks, byte-order mark, a tag. Then other
+# invisible ones: a no-break space, fillers, variation selectors.
+INVISIBLE = [
+    *("\u00ad", "\u200b", "\u200c", "\u200d", "\u200e", "\u202e", "\u2060", "\u2066", "\ufeff", "\U000e0041"),
+    *("\u00a0", "\u034f", "\u115f", "\u3164", "\ufe0f", "\U000e0100"),
+]
+
+
+@pytest.mark.parametrize("character", INVISIBLE, ids=ascii)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a{}@example.com",
+        "ad{}a@example.com",
+        '"ad{}a"@example.com',
+        "ada{}@example.com",
+        "ada@exam{}ple.com",
+        "ada@example.com{}.example",
+        "Ada <a{}da@example.com>",
+        "Ada <ada@exam{}ple.com>",
+    ],
+)
+def test_an_address_has_no_invisible_character(text: str, character: str) -> None:
+    with pytest.raises(ValueError, match=rf"^has an invisible character, U\+{ord(character):04X}, in its address$"):
+        parse_mailbox(text.format(character))
+
+
+@pytest.mark.parametrize("text", ["{}ada@example.com", "ada@example.com{}", "Ada <ada@example.com>{}"])
+def test_an_address_has_no_invisible_character_around_it(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^has an invisible character, U\+FEFF, in its address$"):
+        parse_mailbox(text.format("\ufeff"))
+
+
+@hypothesis.settings(deadline=None)
+@given(st.characters(categories=["Cf"]), st.sampled_from(["{}a@b.example", "a@b{}c.example", "<a{}@b.example>"]))
+def test_no_character_of_the_category_cf_is_in_an_address(character: str, text: str) -> None:
+    with pytest.raises(ValueError, match="an invisible character"):
+        parse_mailbox(text.format(character))
+
+
+@pytest.mark.parametrize("domain", ["xn--mgba3gch31f060k.com", "XN--MGBA3GCH31F060K.com"])
+def test_a_domain_in_punycode_has_no_invisible_character_either(domain: str) -> None:
+    """IDNA 2008 allows a zero-width joiner between some letters."""
+    with pytest.raises(ValueError, match=r"^has an invisible character, U\+200C, in its address$"):
+        parse_mailbox(f"ada@{domain}")
+
+
+@pytest.mark.parametrize("name", ["\u0646\u0627\u0645\u0647\u200c\u0627\u06cc", "👩\u200d🔬", "❤\ufe0f", "a\u00a0b"])
+def test_a_name_may_have_what_no_address_may(name: str) -> None:
+    assert parse_mailbox(f"{name} <ada@example.com>") == Address(name, "ada", "example.com")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -202,6 +202,35 @@ def test_what_cannot_be_read_is_refused_with_its_reason(callback: Json, reason: 
     assert RECIPIENT not in raised.value.detail
 
 
+@pytest.mark.parametrize(
+    ("callback", "field"),
+    [
+        (event("Send", ID, "\u200bada@example.com"), "mail.destination.0"),
+        (event("Delivery", ID, recipients=["ada@exam\ufeffple.com"]), "delivery.recipients.0"),
+        *(
+            (
+                event(kind, ID, **{name: [{"emailAddress": "Ada <a\u2060@b.example>"}]}),
+                f"{part}.{name}.0.emailAddress",
+            )
+            for kind, part, name in (
+                ("Bounce", "bounce", "bouncedRecipients"),
+                ("Complaint", "complaint", "complainedRecipients"),
+                ("DeliveryDelay", "deliveryDelay", "delayedRecipients"),
+            )
+        ),
+    ],
+)
+def test_an_address_with_an_invisible_character_is_refused(callback: Json, field: str) -> None:
+    with pytest.raises(InvalidMessage) as raised:
+        parse_callback(json.dumps(callback))
+    assert (raised.value.reason, raised.value.detail) == ("InvalidCallback", f"wrong or missing: {field}")
+
+
+def test_a_display_name_may_have_an_invisible_character() -> None:
+    recipient = "\U0001f469\u200d\U0001f52c <ada@example.com>"
+    assert parsed(event("Send", ID, recipient)).recipient == recipient
+
+
 @pytest.mark.parametrize("value", ["%%%", "/w", "\u00e9"])
 def test_an_id_that_is_not_base64url_of_utf_8_is_refused(value: str) -> None:
     notification = event("Bounce", ID)

@@ -12,7 +12,7 @@ from emails.mime import message_id
 from emails.model import Email
 from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
 from emails.providers.stub import StubProvider
-from settings import Settings
+from settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +70,19 @@ def test_a_failure_may_be_of_the_first_attempts_only(row: dict[str, Any], failur
         with pytest.raises(FAILURES[failure]):
             stub.send(Email.from_row({**row, "Attempts": attempts}))
     stub.send(Email.from_row({**row, "Attempts": 3}))
+
+
+@pytest.mark.parametrize("address", ["\u200bada@example.com", "ada", "", "ada@example.com,eve@example.com"])
+def test_a_failure_of_no_address_stops_the_start(address: str) -> None:
+    with pytest.raises(SettingsError, match=r"^EMAIL_STUB_FAILURES: a recipient (is|has) ") as raised:
+        StubProvider.from_settings(Settings(stub_failures={address: "permanent"}))
+    assert not address or address not in str(raised.value)
+
+
+def test_a_recipient_to_fail_for_is_the_same_address_however_it_is_written(row: dict[str, Any]) -> None:
+    stub = StubProvider.from_settings(Settings(stub_failures={"Ada <ada@EXAMPLE.com>": "permanent"}))
+    with pytest.raises(PermanentError):
+        stub.send(Email.from_row(row))
 
 
 def test_the_settings_set_outbox_and_failures(row: dict[str, Any], tmp_path: Path) -> None:
