@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticOmit
 
 from emails.headers import check_header_name, check_headers, shortened
 from emails.mailbox import CONTROL_CHARACTERS, parse_mailbox
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
+
+logger = logging.getLogger(__name__)
 
 MAX_FILE_NAME_BYTES = 255  # file systems take no longer one; percent-encoded (RFC 2231) it still fits a line
 MAX_S3_KEY_BYTES = 1024  # S3 user guide, "Naming Amazon S3 objects"
@@ -118,7 +122,16 @@ def _mailbox(value: object) -> Address:
     return parse_mailbox(value)
 
 
-def _listed(value: object) -> object:
+def _listed_mailbox(value: object) -> Address:
+    if value == "":
+        raise PydanticOmit
+    return _mailbox(value)
+
+
+def _listed(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, (list, set)) and "" in value:
+        attribute = Email.model_fields[info.field_name or ""].alias
+        logger.warning("%s has an empty string, which is skipped", attribute)
     return sorted(value, key=repr) if isinstance(value, set) else value
 
 
@@ -202,7 +215,8 @@ _S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/(?P<key>.+)")
 _RESTRICTED_NAME = "[A-Za-z0-9!#$&^_.+-]+"  # RFC 6838, section 4.2
 
 Mailbox = Annotated[Address, BeforeValidator(_mailbox)]
-Mailboxes = Annotated[list[Mailbox], BeforeValidator(_listed)]
+ListedMailbox = Annotated[Address, BeforeValidator(_listed_mailbox)]
+Mailboxes = Annotated[list[ListedMailbox], BeforeValidator(_listed)]
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 Number = Annotated[float, BeforeValidator(_number)]
 Line = Annotated[str, BeforeValidator(_one_line)]
@@ -326,7 +340,12 @@ class Email(_Attributes):
 
     @property
     def recipients(self) -> list[Address]:
-        return [*self.to, *self.cc, *self.bcc]
+        """The envelope's recipients: everybody who gets the email, each once."""
+        # parse_mailbox has lower-cased the domains. Before the @ only the recipient's server knows what is the same.
+        unique: dict[str, Address] = {}
+        for mailbox in (*self.to, *self.cc, *self.bcc):
+            unique.setdefault(mailbox.addr_spec, mailbox)
+        return list(unique.values())
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Email:

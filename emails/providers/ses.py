@@ -30,7 +30,7 @@ from settings.aws import CONNECT_TIMEOUT, client
 
 if TYPE_CHECKING:
     from mypy_boto3_sesv2 import SESV2Client
-    from mypy_boto3_sesv2.type_defs import MessageTagTypeDef, SendEmailRequestTypeDef
+    from mypy_boto3_sesv2.type_defs import DestinationTypeDef, MessageTagTypeDef, SendEmailRequestTypeDef
 
     from emails.model import Email
     from emails.providers.contract import SendError
@@ -132,11 +132,7 @@ class SesProvider:
             raise PermanentError(f"the message has {len(content)} bytes; SES takes {MAX_MESSAGE_BYTES}")
         request: SendEmailRequestTypeDef = {
             "Content": {"Raw": {"Data": content}},
-            "Destination": {
-                "ToAddresses": [mailbox.addr_spec for mailbox in email.to],
-                "CcAddresses": [mailbox.addr_spec for mailbox in email.cc],
-                "BccAddresses": [mailbox.addr_spec for mailbox in email.bcc],
-            },
+            "Destination": _destination(email),
             "EmailTags": _tags(email),
         }
         if self._configuration_set:
@@ -148,16 +144,29 @@ class SesProvider:
         return request
 
 
+def _destination(email: Email) -> DestinationTypeDef:
+    """Each recipient once, in the first list that has it: SES counts an address as often as it is listed."""
+    to = {mailbox.addr_spec for mailbox in email.to}
+    cc = {mailbox.addr_spec for mailbox in email.cc} - to
+    addresses = [mailbox.addr_spec for mailbox in email.recipients]
+    return {
+        "ToAddresses": [address for address in addresses if address in to],
+        "CcAddresses": [address for address in addresses if address in cc],
+        "BccAddresses": [address for address in addresses if address not in to | cc],
+    }
+
+
 def _check_recipients(email: Email) -> None:
-    if len(email.recipients) > MAX_RECIPIENTS:
-        raise PermanentError(f"the email has {len(email.recipients)} recipients; SES takes {MAX_RECIPIENTS}")
+    recipients = email.recipients
+    if len(recipients) > MAX_RECIPIENTS:
+        raise PermanentError(f"the email has {len(recipients)} recipients; SES takes {MAX_RECIPIENTS}")
     # "Amazon SES does not support the SMTPUTF8 extension" (API reference, "Destination").
-    mailboxes = [email.sender, *email.reply_to, *email.recipients]
+    mailboxes = [email.sender, *email.reply_to, *recipients]
     if not all(mailbox.username.isascii() for mailbox in mailboxes):
         said = "not ASCII before the @, which SES does not take"
         refused = tuple(
             RefusedRecipient(mailbox.addr_spec, RejectReason.INVALID, said)
-            for mailbox in email.recipients
+            for mailbox in recipients
             if not mailbox.username.isascii()
         )
         raise PermanentError(f"an address is {said}", RejectReason.INVALID, refused)

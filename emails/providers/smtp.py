@@ -100,8 +100,7 @@ class SmtpProvider:
             TemporaryError, PermanentError: nobody is to get it now.
         """
         replies = {
-            address: session.ask(f"RCPT TO:<{address}>")
-            for address in dict.fromkeys(recipient.addr_spec for recipient in email.recipients)
+            recipient.addr_spec: session.ask(f"RCPT TO:<{recipient.addr_spec}>") for recipient in email.recipients
         }
         refused = tuple(
             RefusedRecipient(address, reply.reject_reason, reply.words)

@@ -89,6 +89,52 @@ def test_recipients_may_be_a_string_set(row: dict[str, Any]) -> None:
     assert [mailbox.username for mailbox in mapped] == ["a", "b", "c"], "in the same order for every attempt"
 
 
+@pytest.mark.parametrize("attribute", ["Sender", "RecipientsTo", "RecipientsCc", "RecipientsBcc", "ReplyTo"])
+def test_no_address_of_a_row_has_an_invisible_character(row: dict[str, Any], attribute: str) -> None:
+    address = "\u200bada@example.com"
+    named = attribute if attribute == "Sender" else f"{attribute}[0]"
+    assert problems({**row, attribute: address if attribute == "Sender" else [address]}) == {
+        named: "has an invisible character, U+200B, in its address"
+    }
+
+
+def test_every_recipient_is_in_the_envelope_once(row: dict[str, Any]) -> None:
+    email = Email.from_row(
+        {
+            **row,
+            "RecipientsTo": ["ada@example.com", "Ada <ada@EXAMPLE.com>", "b@bücher.example"],
+            "RecipientsCc": ["Ada@example.com", '"ada"@example.com'],
+            "RecipientsBcc": ["b@XN--bcher-KVA.example", "c@example.com", "ada@example.com"],
+        }
+    )
+    assert [mailbox.addr_spec for mailbox in email.recipients] == [
+        *("ada@example.com", "b@xn--bcher-kva.example", "Ada@example.com", "c@example.com")
+    ]
+    assert len(email.to) == 3, "the headers are as the row has them"
+
+
+@pytest.mark.parametrize(
+    ("attribute", "name"),
+    [("RecipientsTo", "to"), ("RecipientsCc", "cc"), ("RecipientsBcc", "bcc"), ("ReplyTo", "reply_to")],
+)
+def test_an_empty_string_among_addresses_is_skipped_and_logged(
+    row: dict[str, Any], caplog: pytest.LogCaptureFixture, attribute: str, name: str
+) -> None:
+    email = Email.from_row({**row, attribute: ["", "ada@example.com", ""]})
+    assert getattr(email, name) == [ADA]
+    assert caplog.messages == [f"{attribute} has an empty string, which is skipped"]
+
+
+def test_an_empty_string_among_addresses_leaves_the_others_their_place(row: dict[str, Any]) -> None:
+    assert list(problems({**row, "RecipientsTo": ["", "eve", "", "bob"]})) == ["RecipientsTo[1]", "RecipientsTo[3]"]
+
+
+def test_a_list_of_empty_strings_names_no_recipient(row: dict[str, Any]) -> None:
+    said = {"RecipientsBcc": "is missing, as are RecipientsTo and RecipientsCc"}
+    assert problems({**row, "RecipientsTo": ["", ""]}) == said
+    assert problems({**row, "RecipientsTo": None, "RecipientsBcc": {""}}) == said
+
+
 @pytest.mark.parametrize("recipients", ["RecipientsTo", "RecipientsCc", "RecipientsBcc"])
 def test_one_recipient_anywhere_is_enough(row: dict[str, Any], recipients: str) -> None:
     del row["RecipientsTo"]

@@ -47,6 +47,9 @@ class Backend(Protocol):
     def received(self) -> Sequence[bytes]:
         """The messages that it accepted."""
 
+    def asked_for(self) -> Sequence[str]:
+        """The recipients of those messages, each as often as it was named."""
+
 
 class Server(Backend, Protocol):
     """One that is asked over a connection."""
@@ -64,13 +67,25 @@ class Server(Backend, Protocol):
         """From now on. Where the provider knows how much without a word of its server, this is what it knows."""
 
 
+class _Asked(dict[str, str]):
+    """The stub's failures, which it looks up for each recipient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys_asked: list[str] = []
+
+    def get(self, key: str, default: str = "") -> str:  # type: ignore[override]  # as the stub calls it
+        self.keys_asked.append(key)
+        return super().get(key, default)
+
+
 class Stub:
     def __init__(self, outbox: Path) -> None:
         self._outbox = outbox
-        self._failures: dict[str, str] = {}
+        self._failures = _Asked()
 
     def provider(self) -> Provider:
-        return StubProvider.from_settings(Settings(stub_outbox=self._outbox, stub_failures=self._failures))
+        return StubProvider(self._outbox, self._failures)
 
     def fail_temporarily(self) -> float:
         self._failures[RECIPIENT] = "temporary"
@@ -84,6 +99,9 @@ class Stub:
 
     def received(self) -> Sequence[bytes]:
         return [file.read_bytes() for file in self._outbox.glob("*.eml")]
+
+    def asked_for(self) -> Sequence[str]:
+        return self._failures.keys_asked
 
 
 class Smtp:
@@ -108,6 +126,9 @@ class Smtp:
 
     def received(self) -> Sequence[bytes]:
         return [message.content for message in self._server.messages]
+
+    def asked_for(self) -> Sequence[str]:
+        return [recipient for message in self._server.messages for recipient in message.recipients]
 
     def requests(self) -> int:
         return self._server.seen["MAIL"]
@@ -147,6 +168,14 @@ class Ses:
 
     def received(self) -> Sequence[bytes]:
         return self._server.messages()
+
+    def asked_for(self) -> Sequence[str]:
+        return [
+            recipient
+            for request in self._server.requests
+            for recipients in request["Destination"].values()
+            for recipient in recipients
+        ]
 
     def requests(self) -> int:
         return len(self._server.requests)

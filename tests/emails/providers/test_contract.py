@@ -103,6 +103,18 @@ def test_the_message_has_the_email_s_id_and_nobody_s_name_who_is_in_blind_copy(
     assert base64.b64encode(f"{MARK}-bcc".encode()) not in received
 
 
+def test_every_recipient_is_asked_for_once(backend: Backend, new_email: Callable[..., Email]) -> None:
+    everybody = {
+        "RecipientsTo": ["Ada <ada@example.com>", "ada@EXAMPLE.com", "bob@example.com"],
+        "RecipientsCc": ["ada@example.com", "Ada@example.com"],
+        "RecipientsBcc": ["ada@example.com", "eve@example.com", "bob@example.com"],
+    }
+    backend.provider().send(new_email(**everybody))
+    assert sorted(backend.asked_for()) == [
+        *("Ada@example.com", "ada@example.com", "bob@example.com", "eve@example.com")
+    ]
+
+
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failure_is_told_for_what_it_is_without_a_word_of_the_email(
     backend: Backend, new_email: Callable[..., Email], failure: str

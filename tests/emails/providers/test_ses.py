@@ -71,6 +71,20 @@ def test_the_message_goes_as_it_is_to_every_recipient_with_tags_and_set_and_list
     assert receipt.message_id.endswith("@email.amazonses.com")
 
 
+def test_a_recipient_who_is_listed_twice_counts_once(
+    server: SesServer, provider: Callable[..., SesProvider], row: dict[str, Any]
+) -> None:
+    addresses = [f"a{number}@example.com" for number in range(30)]
+    email = Email.from_row(row | {"RecipientsTo": addresses, "RecipientsCc": [*addresses, "cc@example.com"]})
+    provider().send(email)
+    (request,) = server.requests
+    assert request["Destination"] == {
+        "ToAddresses": addresses,
+        "CcAddresses": ["cc@example.com"],
+        "BccAddresses": [],
+    }
+
+
 def test_without_set_and_list_none_is_named(
     server: SesServer, provider: Callable[..., SesProvider], row: dict[str, Any]
 ) -> None:
