@@ -38,6 +38,10 @@ TABLE_NAME_PATTERN = r"[A-Za-z0-9_.-]{3,248}"  # DynamoDB naming rules, less `_e
 # A name, each label as RFC 1035, section 2.3.4, has it, or an IP address: what Python can look up.
 HOST_PATTERN = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?|[0-9A-Fa-f:]{2,39}"
 
+# What servers take in EHLO: RFC 5321, section 4.1.2, with a dot, and not an IP address without its brackets.
+_EHLO_LABEL = "([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+EHLO_PATTERN = rf"([A-Za-z0-9]{_EHLO_LABEL}\.)+[A-Za-z]{_EHLO_LABEL}"
+
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 # A whole folder or bucket: "s3://bucket/a" would begin the URIs of "s3://bucket/another" too.
 AttachmentPrefix = Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^,]+/)?$")]
@@ -142,6 +146,12 @@ class Settings(BaseSettings):
     smtp_port: int = Field(default=587, ge=1, le=65535, description="the SMTP server's port; 465 where it wants tls")
     smtp_security: Literal["starttls", "tls", "none"] = Field(
         default="starttls", description="starttls, tls from the first byte, or none for clear text"
+    )
+    smtp_ehlo_name: str = Field(
+        default="",
+        pattern=f"^({EHLO_PATTERN})?$",
+        max_length=255,  # RFC 5321, section 4.5.3.1.2
+        description="this machine's name for the SMTP server (EHLO), such as mail.example.com, with a dot",
     )
     smtp_username: str = Field(default="", repr=False, description="who logs in at the SMTP server, where it asks")
     smtp_password: SecretStr | None = Field(default=None, description="that one's password")

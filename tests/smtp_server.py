@@ -55,6 +55,7 @@ class SmtpServer:
         self.seen: Counter[str] = Counter()  # by step
         self.messages: list[Message] = []
         self.logins: list[tuple[str, bytes, bytes]] = []
+        self.ehlo_names: list[str] = []
         self.injected = ""  # into the answer to STARTTLS, by somebody on the way
         self.port = 0
         self._tls = tls if implicit_tls else None
@@ -153,6 +154,8 @@ class _Conversation(SMTP):
 
 def _step(name: str) -> Callable[..., Awaitable[None]]:
     async def method(self: _Conversation, arg: str) -> None:
+        if name == "EHLO":
+            self._server.ehlo_names.append(arg)
         if not await self.meet(name):
             await getattr(SMTP, f"smtp_{name}")(self, arg)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import smtplib
 import socket
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from settings import Settings
 
+logger = logging.getLogger(__name__)
+
+EHLO = "EHLO (EMAIL_SMTP_EHLO_NAME)"
 LONGEST_IDLE_SECONDS = 30  # many servers and NATs forget a connection after minutes, some after less than one
 MOST_EMAILS = 100  # over one connection: some servers refuse more, and a new one may find a server that was added
 
@@ -134,7 +138,7 @@ class Sessions:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._context = _context() if settings.smtp_security != "none" else None
-        self._hostname = smtplib.SMTP().local_hostname  # once: it may ask the DNS
+        self._ehlo_name = settings.smtp_ehlo_name or _own_name()
         self._lock = threading.Lock()
         self._idle: list[Session] = []
         os.register_at_fork(after_in_child=self._forget)
@@ -194,7 +198,7 @@ class Sessions:
             self._idle.append(session)
 
     def _opened(self, deadline: float) -> Session:
-        session = Session(self._hostname, deadline)
+        session = Session(self._ehlo_name, deadline)
         try:
             self._enter(session)
         except BaseException:
@@ -208,13 +212,13 @@ class Sessions:
         if self._context and settings.smtp_security == "tls":
             session.secure(self._context, settings.smtp_host)
         _expect(session.hear(), "its greeting")
-        _expect(Reply(*_decoded(session.ehlo())), "EHLO")
+        _expect(Reply(*_decoded(session.ehlo())), EHLO)
         if self._context and settings.smtp_security == "starttls":
             if not session.has_extn("starttls"):
                 raise TemporaryError("the SMTP server offers no STARTTLS, and nothing is sent in clear text")
             _expect(session.ask("STARTTLS"), "STARTTLS")
             session.secure(self._context, settings.smtp_host)
-            _expect(Reply(*_decoded(session.ehlo())), "EHLO")
+            _expect(Reply(*_decoded(session.ehlo())), EHLO)
         if settings.smtp_username and settings.smtp_password:
             _log_in(session, settings.smtp_username, settings.smtp_password.get_secret_value())
 
@@ -224,6 +228,14 @@ class Sessions:
         for session in self._idle:
             session.close()
         self._idle = []
+
+
+def _own_name() -> str:
+    """The machine's name, or an address in brackets if that has no dot. It may ask the DNS."""
+    name = smtplib.SMTP().local_hostname
+    if name.startswith("["):
+        logger.warning("the SMTP server is told %s, which some servers refuse: set EMAIL_SMTP_EHLO_NAME", name)
+    return name
 
 
 def _context() -> ssl.SSLContext:

@@ -291,6 +291,25 @@ def test_an_smtp_server_is_a_name_or_an_address(host: str) -> None:
     assert Settings(smtp_host=host).smtp_host == host
 
 
+@pytest.mark.parametrize("name", ["", "mail.example.com", "a.b", "x-1.2.example", f"{'a' * 63}.{'b' * 63}.example"])
+def test_an_ehlo_name_is_a_domain_name(name: str) -> None:
+    assert Settings(smtp_ehlo_name=name).smtp_ehlo_name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("f3a9c1", "localhost", "mail.example.com.", "mail_1.example.com", "-a.example", "a-.example", "a..example"),
+        *("192.0.2.1", "[127.0.0.1]", "a.example b", "bücher.example", "a.example\r\nMAIL FROM:<x@example.com>"),
+        *("a.exam\u200bple", f"{'a' * 64}.example", f"{'a.' * 130}example"),
+    ],
+)
+def test_an_ehlo_name_that_servers_refuse_stops_the_start(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("EMAIL_SMTP_EHLO_NAME", name)
+    with pytest.raises(SettingsError, match=r"^EMAIL_SMTP_EHLO_NAME: "):
+        get_settings()
+
+
 def test_values_that_just_agree_pass() -> None:
     Settings(provider_timeout=60, claim_lease=120, retry_delay=9, retry_delay_max=9)
     assert Settings(queue_url=HttpUrl(EU_QUEUE), region="eu-west-1").queue == "shop-mail"

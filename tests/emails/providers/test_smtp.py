@@ -276,6 +276,40 @@ def test_a_refused_transaction_ends_and_its_connection_goes_on(
     assert (server.seen["EHLO"], server.seen["RSET"]) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("setting", "host_name", "said"),
+    [
+        ("", "mail.example.com", "mail.example.com"),
+        ("", "f3a9c1", "[127.0.0.1]"),
+        ("shop.example.com", "mail.example.com", "shop.example.com"),
+        ("shop.example.com", "f3a9c1", "shop.example.com"),
+    ],
+)
+def test_the_server_is_told_the_name_that_is_set_or_the_machine_s(  # noqa: PLR0913, PLR0917 (a table's columns)
+    secure: SmtpServer,
+    provide: Callable[..., SmtpProvider],
+    email: Email,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    setting: str,
+    host_name: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda: host_name)
+    monkeypatch.setattr(socket, "gethostbyname", lambda _: "127.0.0.1")
+    provide(secure, **LOGS_IN, smtp_ehlo_name=setting).send(email)
+    assert secure.ehlo_names == [said, said], "before STARTTLS and after it"
+    assert ("set EMAIL_SMTP_EHLO_NAME" in caplog.text) == (said == "[127.0.0.1]")
+
+
+def test_a_server_that_refuses_the_name_is_told_by_the_setting_that_changes_it(
+    server: SmtpServer, provide: Callable[..., SmtpProvider], email: Email
+) -> None:
+    server.fates["EHLO"] = "421 4.7.0 Try again later, closing connection. (EHLO)"
+    with pytest.raises(TemporaryError, match=r"to EHLO \(EMAIL_SMTP_EHLO_NAME\) with 421 4\.7\.0"):
+        provide(server).send(email)
+
+
 @pytest.mark.parametrize("step", ["greeting", "EHLO", "MAIL", "RCPT", "DATA"])
 def test_what_is_no_reply_is_temporary_before_the_dot(
     server: SmtpServer, provide: Callable[..., SmtpProvider], email: Email, step: str
