@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import IO, Any
 
 import click
 
 from commands import say
 from emails.model import Email, EmailStatus, InvalidRow
-from emails.store import Conflict, EmailStore
+from emails.store import Conflict, EmailStore, StoreRefused
 from settings import get_settings
 from settings.aws import client
 
@@ -35,6 +35,11 @@ def put(file: IO[str]) -> None:
         EmailStore(client("dynamodb", settings), settings.table).put(row)
     except InvalidRow as error:
         raise click.ClickException(f"This row would fail: {error}") from None
+    except StoreRefused as error:
+        hint = (
+            " (a row has at most 400 KB)" if error.__cause__ else ""
+        )  # DynamoDB said it, without the attribute's name
+        raise click.ClickException(f"This row cannot be stored: {error}{hint}") from None
     except Conflict:
         raise click.ClickException(f"{email.id} has a row already; see `email-service status {email.id}`.") from None
     say(f"{email.id} is {email.status}. Send it: email-service enqueue {email.id}")
@@ -42,9 +47,17 @@ def put(file: IO[str]) -> None:
 
 def _read(file: IO[str]) -> dict[str, Any]:
     try:
-        row = json.load(file, parse_float=Decimal)
+        row = json.load(file, parse_float=_number, parse_int=_number, parse_constant=_number)
     except (ValueError, RecursionError) as error:
         raise click.ClickException(f"{file.name} is not JSON: {error}") from None
     if not isinstance(row, dict):
         raise click.ClickException(f"{file.name} is JSON, but no object of attributes.")
     return row
+
+
+def _number(text: str) -> Decimal:
+    """The number, or NaN, which JSON does not have and no row can hold, if even Decimal cannot hold its exponent."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return Decimal("NaN")

@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel, ValidationError
+
 from emails.message import InvalidMessage, check_email_id
 from emails.model import ABANDON, DISCARD, EmailStatus
 from emails.store import Conflict, StoreRefused
@@ -40,6 +42,13 @@ class Report:
 
 class PositionRefused(Exception):
     """The position is another table's, or none. The text says what to do."""
+
+
+class _Position(BaseModel):
+    """The file of an interrupted sweep: of each segment the key to go on from, or None if it has no more rows."""
+
+    table: str
+    keys: dict[str, dict[str, str] | None]
 
 
 class Sweep:
@@ -94,16 +103,15 @@ class Sweep:
     def _read(self, position: Path) -> dict[str, Row | None]:
         advice = "Name another file with --position, or delete it to begin anew."
         try:
-            found = json.loads(position.read_text())
-            table, keys = found["table"], found["keys"]
+            found = _Position.model_validate_json(position.read_bytes())
         except FileNotFoundError:
             return {}
-        except (ValueError, KeyError, TypeError):
+        except ValidationError:
             raise PositionRefused(f"{position} holds no position of a sweep. {advice}") from None
-        if table != self._store.table:
-            msg = f"{position} is the position of a sweep of table {table}, not of {self._store.table}. {advice}"
+        if found.table != self._store.table:
+            msg = f"{position} is the position of a sweep of table {found.table}, not of {self._store.table}. {advice}"
             raise PositionRefused(msg)
-        return dict(keys)
+        return {**found.keys}
 
     def _settle(self, rows: list[Row], report: Report) -> None:
         due = []

@@ -19,6 +19,10 @@ _FINAL_ERRORS = frozenset({"ItemCollectionSizeLimitExceededException", "Serializ
 
 serialize = TypeSerializer().serialize
 
+# Amazon DynamoDB Developer Guide, "Naming rules and data types" and "Service quotas".
+MIN_EXPONENT, MAX_EXPONENT = -130, 125
+MAX_DEPTH = 32
+
 
 class _Deserializer(TypeDeserializer):
     """Reads what DynamoDB writes out in more than 38 digits, such as 1E+38: boto3 raises Rounded (boto/boto3#4693)."""
@@ -74,6 +78,40 @@ def errors() -> Iterator[None]:
     except BotoCoreError as error:
         msg = f"DynamoDB cannot be reached: {type(error).__name__}"
         raise StoreUnavailable(msg) from error
+
+
+def to_item(row: Row) -> dict[str, Any]:
+    """The row as DynamoDB takes it.
+
+    Raises:
+        StoreRefused: it never would. The text names each such attribute and what is wrong with it, without its value.
+    """
+    problems = {name: _problem(name) or _problem(value) for name, value in row.items()}
+    if any(problems.values()):
+        raise StoreRefused("; ".join(f"{name}: {problem}" for name, problem in problems.items() if problem))
+    return {name: serialize(value) for name, value in row.items()}
+
+
+def _problem(value: object, depth: int = 0) -> str:
+    """Why DynamoDB cannot hold the value, or nothing."""
+    if isinstance(value, (dict, list, set)):
+        if depth == MAX_DEPTH:
+            return f"has more than the {MAX_DEPTH} levels that DynamoDB holds"
+        inner = [part for item in value.items() for part in item] if isinstance(value, dict) else value
+        return next(filter(None, (_problem(part, depth + 1) for part in inner)), "")
+    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool) and not _is_held(value):
+        return "has a number that DynamoDB cannot hold (at most 38 digits, from 1E-130 to 9.9E+125)"
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        return "has a lone surrogate, which UTF-8 cannot hold"
+    return ""
+
+
+def _is_held(number: float | Decimal) -> bool:
+    try:
+        held = Decimal(serialize(number)["N"])
+    except (TypeError, ArithmeticError):
+        return False
+    return held.is_finite() and (not held or MIN_EXPONENT <= held.adjusted() <= MAX_EXPONENT)
 
 
 def to_row(item: Mapping[str, Any] | None) -> Row | None:

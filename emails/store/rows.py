@@ -24,7 +24,7 @@ from emails.model import (
     Transition,
     status_of,
 )
-from emails.store.items import ClaimUnanswered, Conflict, StoreUnavailable, errors, serialize, to_row
+from emails.store.items import ClaimUnanswered, Conflict, StoreUnavailable, errors, serialize, to_item, to_row
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -68,10 +68,11 @@ class EmailStore:
         Raises:
             Conflict: a row of that id exists.
         """
+        item = to_item(row)
         with errors():
             self._client.put_item(
                 TableName=self.table,
-                Item={name: serialize(value) for name, value in row.items()},
+                Item=item,
                 ConditionExpression="attribute_not_exists(EmailId)",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -85,11 +87,75 @@ def test_put_refuses_an_id_that_has_a_row(run: Callable[..., Result], row: dict[
     assert (store.get(row["EmailId"]) or {})["Subject"] == row["Subject"]
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "7"])
-def test_put_refuses_what_is_no_json_object(run: Callable[..., Result], text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", "7", "null", "NaN", "{} {}", '{"a": 1,}', "[" * 100_000, b"\xff\xfe{", "1" * 5000]
+)
+def test_put_refuses_what_is_no_json_object(run: Callable[..., Result], text: str | bytes) -> None:
     result = run("put", input=text)
     assert result.exit_code == 1
-    assert "JSON" in result.output
+    assert re.fullmatch(r"Error: <stdin> is (not )?JSON.*\n", result.output)
+
+
+NO_NUMBERS = [
+    *("NaN", "Infinity", "-Infinity", "1" * 51, "1" * 5000, "-" + "9" * 39, "1" + "0" * 50, f"0.{'1' * 39}"),
+    *("1e126", "1e-131", "1e400", "-1e400", "1e-400", "0e400", f"1e{'9' * 30}", f"1e-{'9' * 30}"),
+]
+
+
+def put_json(run: Callable[..., Result], row: dict[str, Any], attribute: str, value: str) -> Result:
+    """`put` with one more attribute, whose value is this JSON, or nearly JSON."""
+    return run("put", input=f'{json.dumps(row)[:-1]}, "{attribute}": {value}}}')
+
+
+@pytest.mark.parametrize("attribute", ["Customer", "NextAttemptAt", "Attempts"])
+@pytest.mark.parametrize("number", NO_NUMBERS, ids=lambda number: number[:12])
+def test_put_refuses_a_number_that_dynamodb_cannot_hold_in_one_sentence(
+    run: Callable[..., Result], row: dict[str, Any], attribute: str, number: str
+) -> None:
+    result = put_json(run, row, attribute, number)
+    assert result.exit_code == 1
+    assert re.fullmatch(rf"Error: This row [^\n]*: {attribute}: (has a number|should be less) [^\n]*\n", result.output)
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [
+        ('[{"a": [NaN]}]', "has a number that DynamoDB cannot hold"),
+        ("[" * 33 + "]" * 33, "has more than the 32 levels that DynamoDB holds"),
+        ("[" * 900 + "]" * 900, "has more than the 32 levels that DynamoDB holds"),
+        (r'"\ud800"', "has a lone surrogate"),
+        (r'{"\ud800": 1}', "has a lone surrogate"),
+    ],
+    ids=["number", "33 levels", "900 levels", "surrogate", "surrogate in a key"],
+)
+def test_put_refuses_what_dynamodb_cannot_hold_at_any_depth(
+    run: Callable[..., Result], row: dict[str, Any], value: str, wrong: str
+) -> None:
+    result = put_json(run, row, "Customer", value)
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: This row cannot be stored: Customer: {wrong}")
+    assert result.output.count("\n") == 1
+
+
+def test_put_refuses_a_row_that_is_too_large(run: Callable[..., Result], row: dict[str, Any]) -> None:
+    result = put_json(run, row, "Customer", json.dumps("x" * 420_000))
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: This row cannot be stored: DynamoDB refuses: ")
+    assert "400 KB" in result.output
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("0", "-0", "-0.0", "1e50", "1e125", "9.9e125", "1e-130", "1" * 38, "true", "false", "null"),
+        *("[]", "{}", '""', "[" * 32 + "]" * 32, '[{"a": [1, -0.5e-7, true, null, "x"]}]'),
+    ],
+)
+def test_put_writes_what_dynamodb_can_hold(
+    run: Callable[..., Result], row: dict[str, Any], store: EmailStore, value: str
+) -> None:
+    assert put_json(run, row, "Customer", value).exit_code == 0
+    assert (store.get(row["EmailId"]) or {})["Customer"] == json.loads(value, parse_float=Decimal)
 
 
 def test_enqueue_takes_ids_from_a_file_or_stdin_one_a_line(

@@ -85,8 +85,12 @@ def test_sweep_goes_on_from_the_position_that_an_interrupted_one_left(
         ('{"0": null}', "holds no position of a sweep"),
         ("", "holds no position of a sweep"),
         ("[]", "holds no position of a sweep"),
+        ("[" * 100_000, "holds no position of a sweep"),
+        ('{"table": "emails", "keys": 5}', "holds no position of a sweep"),
+        ('{"table": "emails", "keys": {"0": {"EmailId": NaN}}}', "holds no position of a sweep"),
+        ('{"table": "emails", "keys": {"0": 1e50}}', "holds no position of a sweep"),
     ],
-    ids=["another table", "no table", "empty", "no object"],
+    ids=["another table", "no table", "empty", "no object", "too deep", "no keys", "no id", "no key"],
 )
 def test_sweep_refuses_a_position_that_is_not_of_its_table(
     run: Run, raw_queue: RawQueue, tmp_path: Path, content: str, why: str

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from boto3.dynamodb.types import Binary
 from botocore.stub import Stubber
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import HttpUrl
 
 from emails.claim_tokens import claim_id, new_token
@@ -28,6 +33,7 @@ from emails.model import (
 from emails.providers.contract import Receipt
 from emails.resources import provision
 from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreRefused, StoreUnavailable
+from emails.store.items import to_item, to_row
 from emails.store.rows import MAX_REASON
 from settings import Settings
 from settings.aws import client
@@ -36,6 +42,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LEASE = 60
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.decimals() | st.floats() | st.text(st.characters(), max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@hypothesis.settings(deadline=None)
+@given(json_values | st.integers(0, 40).map(lambda depth: json.loads("[" * depth + "1" + "]" * depth)))
+def test_any_value_is_stored_as_it_is_or_refused_with_its_attribute(value: object) -> None:
+    row = {"EmailId": "email-1", "Customer": value}
+    said = ""
+    try:
+        assert to_row(to_item(row)) == row
+    except StoreRefused as refused:
+        said = str(refused)
+    assert not said or re.fullmatch("Customer: has [^;]+", said)
+
+
 RECEIPT = Receipt("stub", "<id@example.com>", "accepted", accepted_at=1_769_860_800)
 
 # What the holder of a claim may write.
