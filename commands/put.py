@@ -9,7 +9,7 @@ from typing import IO, Any
 import click
 
 from commands import say
-from emails.model import Email, EmailStatus, InvalidRow
+from emails.model import Email, EmailStatus, InvalidRow, status_of
 from emails.store import Conflict, EmailStore, StoreRefused
 from settings import get_settings
 from settings.aws import client
@@ -28,7 +28,9 @@ def put(file: IO[str]) -> None:
       echo '{"EmailId": "test-1", "Subject": "Hello", "Sender": "shop@example.com",
              "RecipientsTo": ["ada@example.com"], "BodyText": "Hi"}' | email-service put
     """
-    row = {"EmailStatus": EmailStatus.PENDING.value, **_read(file)}
+    row = _read(file)
+    if status_of(row) is None:
+        row["EmailStatus"] = EmailStatus.PENDING.value
     settings = get_settings()
     try:
         email = Email.from_row(row)

@@ -91,7 +91,7 @@ class Provider(Protocol):
         ...
 
     def send(self, email: Email) -> Receipt:
-        """Send the email.
+        """Send the email to its `recipients`, which are the envelope: each address once.
 
         Raises:
             TemporaryError, PermanentError, NoTellingError

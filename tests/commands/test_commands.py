@@ -74,6 +74,14 @@ def test_put_then_enqueue_then_status(run: Callable[..., Result], row: dict[str,
     assert dict(line.split(maxsplit=1) for line in status.output.splitlines())["EmailStatus"] == "Pending"
 
 
+@pytest.mark.parametrize("empty", [None, "", []], ids=repr)
+def test_put_takes_an_empty_status_for_a_missing_one(
+    run: Callable[..., Result], row: dict[str, Any], store: EmailStore, empty: object
+) -> None:
+    assert run("put", input=json.dumps(row | {"EmailStatus": empty})).exit_code == 0
+    assert (store.get(row["EmailId"]) or {})["EmailStatus"] == "Pending"
+
+
 def test_put_refuses_a_row_that_would_fail_and_says_why(run: Callable[..., Result], row: dict[str, Any]) -> None:
     result = run("put", input=json.dumps({**row, "Sender": "nobody"}))
     assert result.exit_code == 1

@@ -358,6 +358,7 @@ def test_mailboxes_are_read_as_they_were_written(row: dict[str, Any], mailboxes:
         ("X-Campaign", INJECTION),
         ("X-Campaign", "a" * 2000),
         ("X-Campaign", " "),
+        ("X-Campaign", ""),
         ("In-Reply-To", f"<{'a' * 100}@example.com>"),
         ("x" * 200, "b" * 790),
         ("x" * 200, "b" * 1000),
