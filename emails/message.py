@@ -9,6 +9,15 @@ from emails.mailbox import CONTROL_CHARACTERS
 
 MAX_EMAIL_ID_BYTES = 190  # whose base64url form fits an SES tag value of 256 characters
 
+# By the envelope's Type. Nobody but a person visits the URL: whoever may send to the queue chooses where it leads.
+# Source: Amazon SNS Developer Guide, "HTTP/HTTPS subscription confirmation JSON format".
+_CONFIRMATIONS = {
+    "SubscriptionConfirmation": "an SNS topic asks whether it may send to this queue: if you know the TopicArn in the"
+    " body, visit the SubscribeURL beside it to confirm the subscription",
+    "UnsubscribeConfirmation": "this queue's subscription to an SNS topic was ended: if you know the TopicArn in the"
+    " body, visit the SubscribeURL beside it to restore the subscription",
+}
+
 
 class InvalidMessage(Exception):
     """A body is not understood. `reason` is a stable code, `detail` a sentence without the body's content."""
@@ -40,6 +49,9 @@ def out_of_envelope(body: str, *keys: str) -> dict[str, Any]:
     message = _json_object(body, "the body")
     if any(key in message for key in keys):
         return message
+    kind = message.get("Type")
+    if isinstance(kind, str) and kind in _CONFIRMATIONS:
+        raise InvalidMessage(kind, _CONFIRMATIONS[kind])
     if "Message" in message and "TopicArn" in message:
         if not isinstance(message["Message"], str):
             raise InvalidMessage("InvalidEnvelope", "the SNS envelope's Message is not a string")

@@ -10,6 +10,7 @@ import pytest
 from celery_sqs.queue import Queue
 from emails.resources import queue_url
 from settings.model import dead_letter_queue
+from tests.emails.callbacks.notifications import confirmation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +115,16 @@ def test_show_keeps_the_body_and_the_producers_attributes_to_itself_unless_it_is
     story = dict(line.split(maxsplit=1) for line in asked.splitlines())
     assert (story["Body"], story["MessageAttributes.Team"]) == ("private body", "private-team")
     assert visible(dead_letter_queue(settings.queue)) == 2
+
+
+def test_show_has_the_url_that_a_subscription_is_confirmed_by_whole_and_only_if_it_is_asked(
+    run: Run, settings: Settings, bury: Callable[..., str]
+) -> None:
+    body = confirmation("SubscriptionConfirmation")
+    letter = bury(settings.queue, body, {"Reason": "SubscriptionConfirmation", "Detail": "visit the SubscribeURL"})
+    assert json.loads(body)["SubscribeURL"] in run("dead-letters", "show", letter, "--body").output
+    assert json.loads(body)["Token"] not in run("dead-letters", "show", letter).output
+    assert json.loads(body)["Token"] not in run("dead-letters", "list").output
 
 
 @pytest.mark.parametrize(("name", "email_id"), [("killer", "test-2"), ("task", "test-1")])

@@ -11,7 +11,7 @@ from email_lambda.batch import Batch
 from email_lambda.record_callbacks import RecordCallback
 from emails.store import StoreUnavailable
 from tests.email_lambda.conftest import Mapping
-from tests.emails.callbacks.notifications import RECIPIENT, by_sns, event
+from tests.emails.callbacks.notifications import CONFIRMATIONS, RECIPIENT, by_sns, confirmation, event
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -46,6 +46,7 @@ def test_a_callback_moves_the_row_and_is_in_the_history(
         ("no JSON", "NotJson"),
         ("{}", "UnknownCallback"),
         (json.dumps(event("Delivery", "no-row")), "EmailNotFound"),
+        *((confirmation(kind), kind) for kind in CONFIRMATIONS),
     ],
 )
 def test_what_no_row_explains_is_a_dead_letter(function: Batch, callbacks: Mapping, body: str, reason: str) -> None:

@@ -17,6 +17,7 @@ from email_lambda.message import TOKENS_ATTRIBUTE
 from email_lambda.send_emails import SendEmail
 from emails.claim_tokens import claim_id, new_token
 from settings.model import S3_SECONDS
+from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation
 from tests.proxy import Proxy, Unanswered, running
 
 if TYPE_CHECKING:
@@ -105,6 +106,17 @@ def test_a_bad_message_between_good_ones_harms_none(
     assert mapping.invoke(function) == []
     assert [(store.get(f"good-{number}") or {})["EmailStatus"] for number in range(2)] == ["Sent", "Sent"]
     assert [letter["Body"] for letter in mapping.dead_letters()] == ["no JSON"]
+
+
+@pytest.mark.parametrize("kind", CONFIRMATIONS)
+def test_what_sns_asks_of_a_person_is_a_dead_letter_with_its_advice(
+    function: Batch, mapping: Mapping, kind: str
+) -> None:
+    mapping.send(confirmation(kind))
+    assert mapping.invoke(function) == []
+    (letter,) = mapping.dead_letters()
+    assert letter["MessageAttributes"]["Reason"]["StringValue"] == kind
+    assert "visit the SubscribeURL" in letter["MessageAttributes"]["Detail"]["StringValue"]
 
 
 def test_a_message_that_comes_twice_sends_once(

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emails.message import MAX_EMAIL_ID_BYTES, InvalidMessage, check_email_id, parse_message
+from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation
 
 # Every sentence that may stand beside a dead letter. None has room for content.
 DETAILS = {
@@ -24,6 +25,18 @@ DETAILS = {
         "the EventBridge envelope's detail is not an object",
     },
     "NoEmailId": {'there is no "email_id"'},
+    "SubscriptionConfirmation": {
+        (
+            "an SNS topic asks whether it may send to this queue: if you know the TopicArn in the body, visit the"
+            " SubscribeURL beside it to confirm the subscription"
+        )
+    },
+    "UnsubscribeConfirmation": {
+        (
+            "this queue's subscription to an SNS topic was ended: if you know the TopicArn in the body, visit the"
+            " SubscribeURL beside it to restore the subscription"
+        )
+    },
     "InvalidEmailId": {
         *(f"email_id is a {kind}, not a string" for kind in ("dict", "list", "int", "float", "bool", "NoneType")),
         "email_id is blank",
@@ -167,6 +180,21 @@ def test_a_body_that_is_not_understood_has_a_reason_and_a_detail(body: object, r
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("kind", CONFIRMATIONS)
+@pytest.mark.parametrize("message", ["You have chosen to subscribe", '{"email_id": "test-1"}'])
+def test_what_sns_asks_of_a_person_advises_to_visit_the_url_and_does_not_quote_it(kind: str, message: str) -> None:
+    with pytest.raises(InvalidMessage) as raised:
+        parse_message(confirmation(kind, message, token="secret"))
+    assert raised.value.reason == kind
+    assert "visit the SubscribeURL" in raised.value.detail
+    assert "secret" not in str(raised.value)
+
+
+def test_an_envelope_of_a_type_that_is_new_to_us_is_read_as_a_notification() -> None:
+    for kind in ("Notification", "Teleport", None, ["SubscriptionConfirmation"]):
+        assert parse_message(json.dumps(sns('{"email_id": "test-1"}') | {"Type": kind})) == "test-1"
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -213,11 +241,16 @@ def test_of_keys_that_stand_there_twice_the_last_counts() -> None:
     assert parse_message('{"email_id": "first", "email_id": "last"}') == "last"
 
 
-keys = st.sampled_from(["email_id", "Message", "TopicArn", "detail", "detail-type", "body", "headers"]) | st.text(
-    max_size=5
+keys = st.text(max_size=5) | st.sampled_from(
+    ["email_id", "Message", "TopicArn", "Type", "detail", "detail-type", "body", "headers"]
 )
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["SubscriptionConfirmation", "UnsubscribeConfirmation"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4),
     max_leaves=8,
 )

@@ -9,7 +9,7 @@ import pytest
 
 from emails.store import EventStore
 from settings.aws import client
-from tests.emails.callbacks.notifications import RECIPIENT, by_sns, event, feedback
+from tests.emails.callbacks.notifications import CONFIRMATIONS, RECIPIENT, by_sns, confirmation, event, feedback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +57,7 @@ def test_what_a_provider_says_is_in_the_row_the_history_and_the_log(
         ('{"email_id": "email-1"}', "UnknownCallback"),
         (json.dumps(feedback("Bounce", None)), "NoEmailId"),
         (json.dumps(event("Bounce", "nobody-s")), "EmailNotFound"),
+        *((confirmation(kind), kind) for kind in CONFIRMATIONS),
     ],
 )
 def test_what_is_no_callback_of_an_email_of_ours_is_a_dead_letter_with_its_reason(

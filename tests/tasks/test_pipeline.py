@@ -19,6 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from settings.model import dead_letter_queue
+from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation
 
 if TYPE_CHECKING:
     from emails.dead_letters import DeadLetter
@@ -138,6 +139,7 @@ BAD_BODIES = {
     "too long": (json.dumps({"email_id": "x" * 191}), "InvalidEmailId"),
     "control characters": ('{"email_id": "a\\u0000b"}', "InvalidEmailId"),
     "nested deeply": ("[" * 100_000, "NotJson"),
+    **{kind: (confirmation(kind), kind) for kind in CONFIRMATIONS},
     "an envelope of a known task": (json.dumps(celery_message("tasks.process_email", "x")), "NoEmailId"),
     "an envelope of an unknown task": (json.dumps(celery_message("os.system", "x")), "NoEmailId"),
     "a pickle envelope": (json.dumps(pickled(["x"])), "NoEmailId"),

@@ -23,6 +23,7 @@ from emails.resources import provision
 from emails.store import EmailStore
 from settings import Settings
 from settings.aws import client
+from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation
 from tests.smtp_server import SmtpServer, running
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ BODIES = {
     "NoEmailId": json.dumps({MARK: MARK, "email": marked(10)}),
     "InvalidEmailId": json.dumps({"email_id": [MARK]}),
     "InvalidEnvelope": json.dumps({"TopicArn": MARK, "Message": [MARK]}),
+    **{kind: confirmation(kind, message=MARK, token=MARK) for kind in CONFIRMATIONS},
 }
 
 

@@ -131,14 +131,30 @@ def feedback(kind: str, email_id: str | None, **changes: Any) -> Json:
 def by_sns(notification: Json | str) -> str:
     """As SNS puts it on a queue where raw message delivery is off."""
     message = notification if isinstance(notification, str) else json.dumps(notification)
-    return json.dumps(
-        {
-            "Type": "Notification",
-            "MessageId": "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
-            "TopicArn": "arn:aws:sns:eu-central-1:123456789012:emails_test_callbacks",
-            "Subject": "Amazon SES Email Event Notification",
-            "Message": message,
-            "Timestamp": HAPPENED_AT,
-            "SignatureVersion": "1",
-        }
-    )
+    return json.dumps(_envelope(message))
+
+
+CONFIRMATIONS = ("SubscriptionConfirmation", "UnsubscribeConfirmation")
+
+
+def confirmation(
+    kind: str, message: str = "To confirm the subscription, visit the SubscribeURL", token: str = "t0ken"
+) -> str:
+    """What SNS asks of a person whose queue another account subscribed, or whose subscription ended.
+
+    Source: Amazon SNS Developer Guide, "HTTP/HTTPS subscription confirmation JSON format".
+    """
+    url = f"https://sns.eu-central-1.amazonaws.com/?Action=ConfirmSubscription&Token={token}"
+    return json.dumps(_envelope(message) | {"Type": kind, "Token": token, "SubscribeURL": url})
+
+
+def _envelope(message: str) -> Json:
+    return {
+        "Type": "Notification",
+        "MessageId": "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
+        "TopicArn": "arn:aws:sns:eu-central-1:123456789012:emails_test_callbacks",
+        "Subject": "Amazon SES Email Event Notification",
+        "Message": message,
+        "Timestamp": HAPPENED_AT,
+        "SignatureVersion": "1",
+    }
