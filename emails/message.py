@@ -43,6 +43,8 @@ def parse_message(body: str) -> str:
 def out_of_envelope(body: str, *keys: str) -> dict[str, Any]:
     """The object in the body: itself where it has one of the keys, else what an SNS or EventBridge envelope holds.
 
+    A key or an element that is null is missing from it.
+
     Raises:
         InvalidMessage
     """
@@ -65,12 +67,21 @@ def out_of_envelope(body: str, *keys: str) -> dict[str, Any]:
 
 def _json_object(text: str, what: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_without_nulls)
     except (ValueError, RecursionError):  # a ValueError too: a number of more than 4,300 digits
         raise InvalidMessage("NotJson", f"{what} is not JSON") from None
     if not isinstance(value, dict):
         raise InvalidMessage("NotAnObject", f"{what} is JSON, but no object")
     return value
+
+
+def _without_nulls(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The JSON object of these pairs. Null means missing: SES writes either for a field without a value."""
+    return {
+        name: [element for element in value if element is not None] if isinstance(value, list) else value
+        for name, value in pairs
+        if value is not None
+    }
 
 
 def check_email_id(value: object) -> str:

@@ -64,8 +64,8 @@ Address = Annotated[str, AfterValidator(_address)]
 
 
 class _Header(_Object):
-    name: str
-    value: str
+    name: str = ""
+    value: str = ""
 
 
 class _Mail(_Object):
@@ -79,32 +79,32 @@ class _Mail(_Object):
 class _Recipient(_Object):
     address: Address = Field(alias="emailAddress")
     status: str = ""
-    diagnostic: str = Field("", alias="diagnosticCode")
+    diagnostic: str = Field(default="", alias="diagnosticCode")
 
 
 class _Bounce(_Object):
     type: str = Field(alias="bounceType")
     sub_type: str = Field("", alias="bounceSubType")
-    recipients: list[_Recipient] = Field(alias="bouncedRecipients")
+    recipients: list[_Recipient] = Field([], alias="bouncedRecipients")
     timestamp: Moment
 
 
 class _Complaint(_Object):
-    sub_type: str | None = Field(None, alias="complaintSubType")
-    feedback_type: str | None = Field(None, alias="complaintFeedbackType")
-    recipients: list[_Recipient] = Field(alias="complainedRecipients")
+    sub_type: str = Field("", alias="complaintSubType")
+    feedback_type: str = Field("", alias="complaintFeedbackType")
+    recipients: list[_Recipient] = Field([], alias="complainedRecipients")
     timestamp: Moment
 
 
 class _Delivery(_Object):
-    recipients: list[Address]
+    recipients: list[Address] = []
     response: str = Field("", alias="smtpResponse")
     timestamp: Moment
 
 
 class _Delay(_Object):
     type: str = Field("", alias="delayType")
-    recipients: list[_Recipient] = Field(alias="delayedRecipients")
+    recipients: list[_Recipient] = Field([], alias="delayedRecipients")
     timestamp: Moment
 
 
@@ -166,7 +166,7 @@ class _Notification:
             InvalidMessage: the text names each field that is wrong, without its value.
         """
         try:
-            return model.model_validate(self._callback.get(name))
+            return model.model_validate(self._callback.get(name, {}))
         except ValidationError as error:
             fields = (".".join(map(str, (name, *problem["loc"]))) for problem in error.errors())
             raise InvalidMessage("InvalidCallback", f"wrong or missing: {', '.join(fields)}"[:500]) from None
@@ -175,12 +175,19 @@ class _Notification:
         return DeliveryEvent(self._email_id, kind, recipient, occurred_at, NAME, self.mail.message_id, **rest)
 
     def to_all(self, kind: EventType, occurred_at: datetime, **rest: Any) -> list[DeliveryEvent]:
-        return [self.event(kind, address, occurred_at, **rest) for address in self.mail.destination]
+        return [self.event(kind, address, occurred_at, **rest) for address in self.mail.destination or [""]]
 
     def of_someone(self, kind: EventType, occurred_at: datetime, **rest: Any) -> list[DeliveryEvent]:
-        """Of a recipient whom SES does not name: known only where there is one."""
-        recipient = self.mail.destination[0] if len(self.mail.destination) == 1 else ""
-        return [self.event(kind, recipient, occurred_at, **rest)]
+        return [self.event(kind, self.only_recipient, occurred_at, **rest)]
+
+    @property
+    def only_recipient(self) -> str:
+        """Whom SES means if it names nobody. With several recipients that is unknown, and the event is the email's."""
+        return self.mail.destination[0] if len(self.mail.destination) == 1 else ""
+
+    def affected(self, named: list[_Recipient]) -> list[_Recipient]:
+        """The recipients that SES names. If it names nobody, the event still counts."""
+        return named or [_Recipient(emailAddress=self.only_recipient)]
 
 
 def parse(callback: Mapping[str, Any]) -> list[DeliveryEvent]:
@@ -199,7 +206,7 @@ def parse(callback: Mapping[str, Any]) -> list[DeliveryEvent]:
         events = _EVENTS[name](notification)
     if len(events) > MAX_RECIPIENTS:
         raise InvalidMessage("InvalidCallback", f"it has more than {MAX_RECIPIENTS} recipients")
-    return events or notification.of_someone(EventType.UNKNOWN, notification.mail.timestamp, description=_word(name))
+    return events
 
 
 def _bounced(notification: _Notification) -> list[DeliveryEvent]:
@@ -215,7 +222,7 @@ def _bounced(notification: _Notification) -> list[DeliveryEvent]:
             description=_words(bounce.type, bounce.sub_type, recipient.status),
             diagnostic=recipient.diagnostic,
         )
-        for recipient in bounce.recipients
+        for recipient in notification.affected(bounce.recipients)
     ]
 
 
@@ -232,9 +239,9 @@ def _complained(notification: _Notification) -> list[DeliveryEvent]:
             recipient.address,
             complaint.timestamp,
             reject_reason=None if kind == EventType.UNKNOWN else RejectReason.SPAM,
-            description=_words("Complaint", complaint.sub_type or "", complaint.feedback_type or ""),
+            description=_words("Complaint", complaint.sub_type, complaint.feedback_type),
         )
-        for recipient in complaint.recipients
+        for recipient in notification.affected(complaint.recipients)
     ]
 
 
@@ -242,7 +249,7 @@ def _delivered(notification: _Notification) -> list[DeliveryEvent]:
     delivery = notification.part("delivery", _Delivery)
     return [
         notification.event(EventType.DELIVERED, address, delivery.timestamp, diagnostic=delivery.response)
-        for address in delivery.recipients
+        for address in delivery.recipients or [notification.only_recipient]
     ]
 
 
@@ -256,7 +263,7 @@ def _deferred(notification: _Notification) -> list[DeliveryEvent]:
             description=_words(delay.type, recipient.status),
             diagnostic=recipient.diagnostic,
         )
-        for recipient in delay.recipients
+        for recipient in notification.affected(delay.recipients)
     ]
 
 

@@ -38,7 +38,7 @@ DETAILS = {
         )
     },
     "InvalidEmailId": {
-        *(f"email_id is a {kind}, not a string" for kind in ("dict", "list", "int", "float", "bool", "NoneType")),
+        *(f"email_id is a {kind}, not a string" for kind in ("dict", "list", "int", "float", "bool")),
         "email_id is blank",
         "email_id has a control character or a lone surrogate",
         "email_id is longer than 190 bytes in UTF-8",
@@ -149,13 +149,11 @@ def test_an_email_id_is_any_text_of_190_bytes(email_id: str) -> None:
         (sns('{"id": "secret"}'), "NoEmailId", 'there is no "email_id"'),
         (sns(json.dumps(sns('{"email_id": "secret"}'))), "NoEmailId", 'there is no "email_id"'),
         (event_bridge("secret"), "InvalidEnvelope", "the EventBridge envelope's detail is not an object"),
-        (event_bridge(None), "InvalidEnvelope", "the EventBridge envelope's detail is not an object"),
         (event_bridge({"id": "secret"}), "NoEmailId", 'there is no "email_id"'),
         ({"email_id": {"email_id": "secret"}}, "InvalidEmailId", "email_id is a dict, not a string"),
         ({"email_id": ["secret"]}, "InvalidEmailId", "email_id is a list, not a string"),
         ({"email_id": 5}, "InvalidEmailId", "email_id is a int, not a string"),
         ({"email_id": True}, "InvalidEmailId", "email_id is a bool, not a string"),
-        ({"email_id": None}, "InvalidEmailId", "email_id is a NoneType, not a string"),
         ({"email_id": float("nan")}, "InvalidEmailId", "email_id is a float, not a string"),
         ({"email_id": ""}, "InvalidEmailId", "email_id is blank"),
         ({"email_id": " \u3000\u00a0"}, "InvalidEmailId", "email_id is blank"),
@@ -193,6 +191,29 @@ def test_what_sns_asks_of_a_person_advises_to_visit_the_url_and_does_not_quote_i
 def test_an_envelope_of_a_type_that_is_new_to_us_is_read_as_a_notification() -> None:
     for kind in ("Notification", "Teleport", None, ["SubscriptionConfirmation"]):
         assert parse_message(json.dumps(sns('{"email_id": "test-1"}') | {"Type": kind})) == "test-1"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"email_id": "test-1", "Message": None, "TopicArn": None, "detail": None, "detail-type": None, "Type": None},
+        sns('{"email_id": "test-1", "else": null}') | {"email_id": None, "Subject": None, "Type": None},
+        event_bridge({"email_id": "test-1", "else": None}) | {"email_id": None, "Message": None, "TopicArn": None},
+        event_bridge({"email_id": "test-1"}) | {"Message": "secret", "TopicArn": None},
+        sns('{"email_id": "test-1"}') | {"detail": {}, "detail-type": None},
+    ],
+)
+def test_a_null_is_as_good_as_missing(body: dict[str, Any]) -> None:
+    assert parse_message(json.dumps(body)) == "test-1"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"email_id": None}, sns(None), event_bridge(None), sns('{"email_id": null}'), event_bridge({"email_id": None})],
+)
+def test_an_id_or_an_envelope_s_content_that_is_null_is_missing(body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidMessage, match="NoEmailId"):
+        parse_message(json.dumps(body))
 
 
 @pytest.mark.parametrize(

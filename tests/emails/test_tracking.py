@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from emails.store import EmailStore
 from emails.store.events import MAX_TEXT
 from emails.tracking import EmailUnknown, Tracking
 from settings.aws import client
+from tests.emails.callbacks.notifications import event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +55,15 @@ def happened(email_id: str, kind: EventType, recipient: str = ADA, seconds: floa
 
 def status(store: EmailStore, email_id: str) -> str:
     return str((store.get(email_id) or {})["EmailStatus"])
+
+
+def test_a_complaint_that_names_nobody_makes_the_row_complained(
+    tracking: Tracking, store: EmailStore, events: EventStore, put: Callable[..., str]
+) -> None:
+    email_id = put(EmailStatus="Delivered")
+    assert tracking.take(json.dumps(event("Complaint", email_id, ADA, BOB, complainedRecipients=[])))
+    assert status(store, email_id) == "Complained"
+    assert [(each["EventType"], each.get("Recipient")) for each in events.of(email_id)] == [("complained", None)]
 
 
 MOVES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -27,6 +27,9 @@ from tests.emails.callbacks.notifications import (
     event,
     feedback,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ID = "order-1044 \N{GRINNING FACE}"
 
@@ -90,6 +93,11 @@ def test_an_envelope_of_sns_or_of_eventbridge_changes_nothing(kind: str) -> None
         ("Transient", "MailboxFull", RejectReason.TIMED_OUT, False),
         ("Transient", "ContentRejected", RejectReason.SPAM, False),
         ("Transient", "MessageTooLarge", RejectReason.OTHER, False),
+        ("Transient", "AttachmentRejected", RejectReason.OTHER, False),
+        ("Transient", "CustomTimeoutExceeded", RejectReason.TIMED_OUT, False),
+        ("Transient", "New in 2027", RejectReason.TIMED_OUT, False),
+        ("Transient", "", RejectReason.TIMED_OUT, False),
+        ("Undetermined", "General", RejectReason.OTHER, False),
         ("Undetermined", "Undetermined", RejectReason.OTHER, False),
         ("New in 2027", "", RejectReason.OTHER, False),
     ],
@@ -124,6 +132,34 @@ def test_each_recipient_has_an_event_of_its_own() -> None:
     recipients = [{"emailAddress": f"{name}@example.com", "status": "5.1.1"} for name in ("ada", "bob")]
     events = parse_callback(json.dumps(event("Bounce", ID, bouncedRecipients=recipients)))
     assert [bounce.recipient for bounce in events] == ["ada@example.com", "bob@example.com"]
+
+
+NAMES_ITS_RECIPIENTS = {
+    "Bounce": "bouncedRecipients",
+    "Complaint": "complainedRecipients",
+    "Delivery": "recipients",
+    "DeliveryDelay": "delayedRecipients",
+}
+
+
+@pytest.mark.parametrize("kind", NAMES_ITS_RECIPIENTS)
+@pytest.mark.parametrize("nobody", [[], None, [None]], ids=repr)
+@pytest.mark.parametrize(
+    ("destination", "recipient"), [((RECIPIENT,), RECIPIENT), ((RECIPIENT, "bob@example.com"), "")], ids=["one", "two"]
+)
+def test_an_event_that_names_nobody_moves_the_row_all_the_same(
+    kind: str, nobody: object, destination: tuple[str, ...], recipient: str
+) -> None:
+    found = parsed(event(kind, ID, *destination, **{NAMES_ITS_RECIPIENTS[kind]: nobody}))
+    assert ((found.type, found.status), found.recipient) == (KINDS[kind], recipient)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("nobody", [[], None])
+def test_an_email_whose_recipients_ses_leaves_out_is_moved_all_the_same(kind: str, nobody: object) -> None:
+    notification = event(kind, ID)
+    notification["mail"]["destination"] = nobody
+    assert (parsed(notification).type, parsed(notification).status) == KINDS[kind]
 
 
 def test_who_of_several_opened_it_is_not_guessed() -> None:
@@ -237,6 +273,80 @@ def test_an_id_that_is_not_base64url_of_utf_8_is_refused(value: str) -> None:
     notification["mail"]["tags"]["email_id"] = [value]
     with pytest.raises(InvalidMessage, match="InvalidEmailId"):
         parse_callback(json.dumps(notification))
+
+
+# Without them, a notification says nothing of use.
+REQUIRED = {"messageId", "timestamp", "bounceType", "emailAddress", "eventType", "notificationType", "mail"}
+EXAMPLES = [
+    *(event(kind, ID, *destination) for kind in KINDS for destination in ((), (RECIPIENT, "bob@example.com"))),
+    *(feedback(kind, ID) for kind in ("Bounce", "Complaint", "Delivery")),
+]
+
+
+def fields(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:
+    """The paths of a JSON value's fields, those of the elements of arrays too."""
+    for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(name, str):
+            yield (*path, name)
+        if isinstance(inner, (dict, list)):
+            yield from fields(inner, *path, name)
+
+
+def optional_fields(notification: Json) -> list[tuple[str | int, ...]]:
+    # A part with a time of its own cannot be missing; the id is in one place.
+    needed = {name for name, part in notification.items() if isinstance(part, dict) and "timestamp" in part}
+    return [path for path in fields(notification) if path[-1] not in REQUIRED | needed and not is_the_id(path)]
+
+
+def is_the_id(path: tuple[str | int, ...]) -> bool:
+    return path[:2] in {("mail", "tags"), ("mail", "headers")} and path[-1] in {
+        "tags",
+        "email_id",
+        "headers",
+        "value",
+        "name",
+    }
+
+
+def changed(notification: Json, paths: list[tuple[str | int, ...]], *, null: bool) -> str:
+    """The notification without these fields, or with null in them."""
+    notification = json.loads(json.dumps(notification))
+    for path in sorted(paths, key=len, reverse=True):
+        inner: Any = notification
+        for name in path[:-1]:
+            inner = inner[name]
+        if null:
+            inner[path[-1]] = None
+        else:
+            del inner[path[-1]]
+    return json.dumps(notification)
+
+
+@given(st.data())
+def test_null_means_missing_in_every_field(data: st.DataObject) -> None:
+    notification = data.draw(st.sampled_from(EXAMPLES))
+    paths = data.draw(st.lists(st.sampled_from(optional_fields(notification)), unique=True))
+    nulls, missing = (changed(notification, paths, null=null) for null in (True, False))
+    events = parse_callback(nulls)
+    assert events == parse_callback(missing)
+    assert events == parse_callback(by_sns(json.loads(nulls)))
+    assert {found.type for found in events} <= {
+        EventType.UNKNOWN,
+        *(found.type for found in parse_callback(json.dumps(notification))),
+    }
+
+
+@given(st.data())
+def test_null_in_a_field_that_is_needed_is_refused_as_if_it_were_missing(data: st.DataObject) -> None:
+    notification = data.draw(st.sampled_from(EXAMPLES))
+    paths = data.draw(st.lists(st.sampled_from(list(fields(notification))), unique=True))
+    outcomes = []
+    for null in (True, False):
+        try:
+            outcomes.append(repr(parse_callback(changed(notification, paths, null=null))))
+        except InvalidMessage as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
 
 
 json_values = st.recursive(
