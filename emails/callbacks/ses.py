@@ -76,10 +76,29 @@ class _Mail(_Object):
     headers: list[_Header] = []
 
 
+# An RFC 3463 status code, and where a diagnostic has one: at its start or after the SMTP reply code (RFC 2034), so that
+# no address or version number of a server is taken for one.
+_STATUS_CODE = r"[245]\.\d{1,3}\.\d{1,3}(?!\d|\.\d)"
+_STATUS = re.compile(rf"\s*({_STATUS_CODE})")
+_DIAGNOSTIC_STATUS = re.compile(rf"(?:^\s*(?:[\w-]+;\s*)?|\b[245]\d\d[ -]#?)({_STATUS_CODE})")
+
+
 class _Recipient(_Object):
     address: Address = Field(alias="emailAddress")
+    action: str = ""  # RFC 3464's: failed, delayed, delivered, relayed, expanded
     status: str = ""
     diagnostic: str = Field(default="", alias="diagnosticCode")
+
+    @property
+    def status_code(self) -> str:
+        """The RFC 3463 code that its server gave, or nothing."""
+        found = _STATUS.match(self.status) or _DIAGNOSTIC_STATUS.search(self.diagnostic)
+        return found[1] if found else ""
+
+    @property
+    def failed_for_good(self) -> bool:
+        """Whether its server says that another try would end alike (RFC 3463, section 3.1: class 5)."""
+        return self.status_code.startswith("5.") and self.action.strip().lower() in ("", "failed")
 
 
 class _Bounce(_Object):
@@ -87,6 +106,11 @@ class _Bounce(_Object):
     sub_type: str = Field("", alias="bounceSubType")
     recipients: list[_Recipient] = Field([], alias="bouncedRecipients")
     timestamp: Moment
+
+    def type_for(self, recipient: _Recipient) -> str:
+        """The bounce's type. SES calls some Transient and General though the recipient's server refuses for good."""
+        is_general = (self.type, self.sub_type) == ("Transient", "General")
+        return "Permanent" if is_general and recipient.failed_for_good else self.type
 
 
 class _Complaint(_Object):
@@ -211,19 +235,21 @@ def parse(callback: Mapping[str, Any]) -> list[DeliveryEvent]:
 
 def _bounced(notification: _Notification) -> list[DeliveryEvent]:
     bounce = notification.part("bounce", _Bounce)
-    reason = _BOUNCE_REASONS.get(bounce.sub_type, _BOUNCE_TYPE_REASONS.get(bounce.type, RejectReason.OTHER))
-    return [
-        notification.event(
+    events = []
+    for recipient in notification.affected(bounce.recipients):
+        kind = bounce.type_for(recipient)
+        reason = _BOUNCE_REASONS.get(bounce.sub_type, _BOUNCE_TYPE_REASONS.get(kind, RejectReason.OTHER))
+        event = notification.event(
             EventType.BOUNCED,
             recipient.address,
             bounce.timestamp,
             reject_reason=reason,
-            permanent=bounce.type == "Permanent",
-            description=_words(bounce.type, bounce.sub_type, recipient.status),
+            permanent=kind == "Permanent",
+            description=_words(bounce.type, bounce.sub_type, recipient.status_code),
             diagnostic=recipient.diagnostic,
         )
-        for recipient in notification.affected(bounce.recipients)
-    ]
+        events.append(event)
+    return events
 
 
 def _complained(notification: _Notification) -> list[DeliveryEvent]:
@@ -260,7 +286,7 @@ def _deferred(notification: _Notification) -> list[DeliveryEvent]:
             EventType.DEFERRED,
             recipient.address,
             delay.timestamp,
-            description=_words(delay.type, recipient.status),
+            description=_words(delay.type, recipient.status_code),
             diagnostic=recipient.diagnostic,
         )
         for recipient in notification.affected(delay.recipients)

@@ -57,6 +57,18 @@ def status(store: EmailStore, email_id: str) -> str:
     return str((store.get(email_id) or {})["EmailStatus"])
 
 
+def test_a_bounce_that_is_transient_for_one_recipient_and_for_good_for_another_shows_the_worst(
+    tracking: Tracking, store: EmailStore, events: EventStore, put: Callable[..., str]
+) -> None:
+    email_id = put(EmailStatus="Sent")
+    recipients = [{"emailAddress": ADA, "status": "4.4.7"}, {"emailAddress": BOB, "status": "5.4.4"}]
+    bounce = event("Bounce", email_id, bounceType="Transient", bounceSubType="General", bouncedRecipients=recipients)
+    tracking.take(json.dumps(bounce))
+    row = store.get(email_id) or {}
+    assert (row["EmailStatus"], row["FailureReason"]) == ("Bounced", "bounced: Transient General 5.4.4")
+    assert {each["Recipient"]: each["Permanent"] for each in events.of(email_id)} == {ADA: False, BOB: True}
+
+
 def test_a_complaint_that_names_nobody_makes_the_row_complained(
     tracking: Tracking, store: EmailStore, events: EventStore, put: Callable[..., str]
 ) -> None:

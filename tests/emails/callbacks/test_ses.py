@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,6 @@ def test_an_envelope_of_sns_or_of_eventbridge_changes_nothing(kind: str) -> None
         ("Permanent", "OnAccountSuppressionList", RejectReason.BLOCKED, True),
         ("Permanent", "UnsubscribedRecipient", RejectReason.UNSUBSCRIBED, True),
         ("Permanent", "New in 2027", RejectReason.BOUNCED, True),
-        ("Transient", "General", RejectReason.TIMED_OUT, False),
         ("Transient", "MailboxFull", RejectReason.TIMED_OUT, False),
         ("Transient", "ContentRejected", RejectReason.SPAM, False),
         ("Transient", "MessageTooLarge", RejectReason.OTHER, False),
@@ -110,6 +110,76 @@ def test_only_a_permanent_bounce_makes_the_row_bounced(
     assert bounce.status == (EmailStatus.BOUNCED if permanent else EmailStatus.SENT)
     assert bounce.description == f"{kind} {sub_type} 5.1.1".replace("  ", " ")
     assert bounce.diagnostic.endswith("User unknown")
+
+
+@pytest.mark.parametrize(
+    ("recipient", "permanent"),
+    [
+        ({"status": "5.4.4", "diagnosticCode": "smtp; 550 5.4.4 Invalid domain"}, True),
+        ({"status": "5.1.1"}, True),
+        ({"status": " 5.0.0 (permanent failure)"}, True),
+        ({"status": "5.4.4", "diagnosticCode": "smtp; 421 4.4.0 Unable to lookup DNS"}, True),
+        ({"status": "5.1.1", "action": "failed"}, True),
+        ({"status": "5.1.1", "action": "Failed"}, True),
+        ({"status": "5.1.1", "action": "delayed"}, False),
+        ({"status": "5.1.1", "action": "delivered"}, False),
+        ({"status": "5.1.1", "action": "relayed"}, False),
+        ({"status": "5.1.1", "action": "expanded"}, False),
+        ({"status": "4.4.7", "action": "failed"}, False),
+        ({"status": "4.4.7", "diagnosticCode": "smtp; 554 5.4.7 Message expired"}, False),
+        ({"status": "2.0.0"}, False),
+        ({"diagnosticCode": "smtp; 550 5.4.4 Invalid domain"}, True),
+        ({"status": None, "diagnosticCode": "smtp; 550 5.4.4 Invalid domain", "action": None}, True),
+        ({"status": "", "diagnosticCode": "550-5.1.1 no such user\r\n550 5.1.1 at all"}, True),
+        ({"status": "unknown", "diagnosticCode": "smtp; 550 #5.1.0 Address rejected."}, True),
+        ({"diagnosticCode": "smtp; 5.4.7 - Delivery expired"}, True),
+        ({"diagnosticCode": "5.1.1"}, True),
+        ({"diagnosticCode": "x-postfix; host mx[192.0.2.1] said: 550 5.1.1. User unknown"}, True),
+        ({"diagnosticCode": "smtp; 450 4.2.0 Greylisted by mailer 5.0.1"}, False),
+        ({"diagnosticCode": "smtp; 421 by 5.6.7.8"}, False),
+        ({"diagnosticCode": "smtp; 550 5.6.7.8 is on a list"}, False),
+        ({"diagnosticCode": "smtp; 550 5.1.1000"}, False),
+        ({"diagnosticCode": "smtp; 550 User unknown"}, False),
+        ({"diagnosticCode": "Mailer 5.0.1: 3550 5.1.1 messages"}, False),
+        ({}, False),
+    ],
+)
+def test_the_status_code_decides_of_a_bounce_that_ses_calls_transient_and_general(
+    recipient: Json, *, permanent: bool
+) -> None:
+    recipients = [{"emailAddress": RECIPIENT, **recipient}]
+    changes: Json = {"bounceType": "Transient", "bounceSubType": "General", "bouncedRecipients": recipients}
+    for bounce in (parsed(event("Bounce", ID, **changes)), parsed(feedback("Bounce", ID, **changes))):
+        reason = RejectReason.BOUNCED if permanent else RejectReason.TIMED_OUT
+        assert (bounce.type, bounce.reject_reason, bounce.permanent) == (EventType.BOUNCED, reason, permanent)
+        assert bounce.status == (EmailStatus.BOUNCED if permanent else EmailStatus.SENT)
+
+
+def test_a_status_code_that_only_the_diagnostic_has_is_in_the_description() -> None:
+    recipients = [{"emailAddress": RECIPIENT, "diagnosticCode": "smtp; 550 5.4.4 Invalid domain"}]
+    assert parsed(event("Bounce", ID, bouncedRecipients=recipients)).description == "Permanent General 5.4.4"
+
+
+def test_the_recipients_of_one_bounce_are_judged_one_by_one() -> None:
+    statuses = {"ada@example.com": "4.4.7", "bob@example.com": "5.4.4", "eve@example.com": None}
+    recipients = [{"emailAddress": address, "status": status} for address, status in statuses.items()]
+    bounce = event("Bounce", ID, bounceType="Transient", bounceSubType="General", bouncedRecipients=recipients)
+    assert [(each.recipient, each.permanent, each.reject_reason) for each in parse_callback(json.dumps(bounce))] == [
+        ("ada@example.com", False, RejectReason.TIMED_OUT),
+        ("bob@example.com", True, RejectReason.BOUNCED),
+        ("eve@example.com", False, RejectReason.TIMED_OUT),
+    ]
+
+
+@pytest.mark.parametrize("text", [" ", "a", "5", "5.1.1.", "550 ", "550-", "smtp;", "smtp; "])
+def test_a_status_code_is_looked_for_at_once_in_a_diagnostic_as_large_as_sqs_takes(text: str) -> None:
+    recipients = [
+        {"emailAddress": RECIPIENT, "status": text * 100_000, "diagnosticCode": text * (900_000 // len(text))}
+    ]
+    bounce = event("Bounce", ID, bounceType="Transient", bounceSubType="General", bouncedRecipients=recipients)
+    started = time.process_time()
+    assert parsed(bounce).permanent is False
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
