@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 
     from infrastructure.stage import Stage
 
-# What comes back of an email. Opens and clicks change no status.
+# What comes back of an email: docs/providers.md has the same list. SEND settles an Unknown email whose other callbacks
+# are late. Opens and clicks change no status.
 EVENTS = (
+    ses.EmailSendingEvent.SEND,
+    ses.EmailSendingEvent.REJECT,
     ses.EmailSendingEvent.BOUNCE,
     ses.EmailSendingEvent.COMPLAINT,
     ses.EmailSendingEvent.DELIVERY,
     ses.EmailSendingEvent.DELIVERY_DELAY,
-    ses.EmailSendingEvent.REJECT,
     ses.EmailSendingEvent.RENDERING_FAILURE,
+    ses.EmailSendingEvent.SUBSCRIPTION,
 )
 
 
