@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 RECORD_RETRY_SECONDS = 0.5
 RATE_ROW = "send rate\nof all workers"  # the emails' table has it; no email's id has a line break
+EXPIRED = "expired"
 ABANDONED = "a worker stopped between the claim and the record: the provider may have accepted it"
 LEASE_GRACE_SECONDS = 1  # clocks of two workers differ; a lease is over when it is over on both
 
@@ -220,7 +221,7 @@ class Delivery:
     def _refusal(self, email: Email) -> str:
         """Why the email must not be sent at all, or nothing."""
         if email.expires_at and email.expires_at.timestamp() <= time.time():
-            return "expired"
+            return EXPIRED
         if email.send_via and email.send_via not in self._providers:
             return f"SendVia: names none of the providers {', '.join(self._providers)}"
         return attachments.refusal(email, self._settings.attachment_prefixes)

@@ -14,7 +14,7 @@ from structlog.contextvars import bind_contextvars
 from celery_sqs import Reason
 from celery_sqs.poller import pause
 from emails import claim_tokens, waits
-from emails.delivery import Delivery, EmailNotFound, Finished, Later
+from emails.delivery import EXPIRED, Delivery, EmailNotFound, Finished, Later
 from emails.message import InvalidMessage, parse_message
 from emails.store import ClaimUnanswered, StoreRefused, StoreUnavailable
 from settings import get_settings
@@ -78,11 +78,15 @@ def send_email(self: Task, email_id: str, missing_since: float | None = None) ->
 
 
 @task_revoked.connect
-def explain_revoked(sender: Task, request: Any, **_: Any) -> None:
-    """A task that somebody revoked leaves its email Failed, not Pending with no message to send it."""
+def explain_revoked(sender: Task, request: Any, expired: bool, **_: Any) -> None:
+    """Record why the email will not be sent, so that it is not left Pending with no message to send it.
+
+    Celery sends this signal for a task that somebody revoked, and for one that came after its `expires`.
+    """
+    reason = EXPIRED if expired else "cancelled: its task was revoked"
     try:
         email_id = parse_message(request.args[0]) if sender.name == bridge.name else request.args[0]
-        delivery().cancel(email_id, "cancelled: its task was revoked")
+        delivery().cancel(email_id, reason)
     except (IndexError, InvalidMessage, StoreRefused, StoreUnavailable) as error:
         logger.error("the email of the revoked task %s stays as it is, for sweep to find: %s", request.id, error)
 

@@ -48,14 +48,14 @@ def test_an_expired_task_leaves_its_email_failed_with_the_reason(
     pipeline.store.put(row)
     expire(task, row["EmailId"])
     pipeline.wait_until(lambda: pipeline.status(row) == "Failed")
-    assert (pipeline.store.get(row["EmailId"]) or {})["FailureReason"] == "cancelled: its task was revoked"
+    assert (pipeline.store.get(row["EmailId"]) or {})["FailureReason"] == "expired"
 
 
 def test_an_expired_bridge_leaves_the_email_of_its_body_failed(pipeline: Pipeline, row: Row, expire: Expire) -> None:
     pipeline.store.put(row)
     expire("tasks.bridge", json.dumps({"email_id": row["EmailId"]}))
     pipeline.wait_until(lambda: pipeline.status(row) == "Failed")
-    assert (pipeline.store.get(row["EmailId"]) or {})["FailureReason"] == "cancelled: its task was revoked"
+    assert (pipeline.store.get(row["EmailId"]) or {})["FailureReason"] == "expired"
 
 
 @pytest.mark.parametrize("status", ["Sending", "Sent", "Unknown", "Waiting"])
@@ -96,6 +96,25 @@ def test_an_expired_task_of_no_email_stops_nobody(
     pipeline.wait_until(lambda: pipeline.status(row) == "Sent")
 
 
+@pytest.mark.parametrize(
+    ("expired", "reason"), [(True, "expired"), (False, "cancelled: its task was revoked")], ids=["expired", "revoked"]
+)
+def test_the_reason_says_whether_the_task_expired_or_was_revoked(
+    monkeypatch: pytest.MonkeyPatch, expired: bool, reason: str
+) -> None:
+    reasons: list[str] = []
+
+    class Recorder:
+        def cancel(self, email_id: str, reason: str) -> bool:
+            reasons.append(reason)
+            return True
+
+    monkeypatch.setattr(pipeline_module, "delivery", Recorder)
+    request = SimpleNamespace(id="task-1", args=["email-1"])
+    pipeline_module.explain_revoked(pipeline_module.load_email, request, expired=expired)
+    assert reasons == [reason]
+
+
 @pytest.mark.filterwarnings("ignore::celery.exceptions.CPendingDeprecationWarning")
 def test_while_dynamodb_is_away_a_revoked_task_is_logged_and_stops_nobody(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -109,5 +128,5 @@ def test_while_dynamodb_is_away_a_revoked_task_is_logged_and_stops_nobody(
     monkeypatch.setattr(pipeline_module, "delivery", Away)
     request = SimpleNamespace(id="task-1", args=["email-1"])
     with caplog.at_level("ERROR", pipeline_module.logger.name):
-        pipeline_module.explain_revoked(pipeline_module.load_email, request)
+        pipeline_module.explain_revoked(pipeline_module.load_email, request, expired=False)
     assert "revoked task task-1 stays as it is, for sweep to find: DynamoDB cannot be reached" in caplog.text
