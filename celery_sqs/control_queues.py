@@ -24,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from kombu.exceptions import OperationalError
 from kombu.log import get_logger
 
-from celery_sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage
+from celery_sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage, code_of
 from celery_sqs.quiet import OnceAMinute
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class ControlQueues:
                 try:
                     self._client().tag_queue(QueueUrl=own.url, Tags=_lease())
                 except (BotoCoreError, ClientError) as error:
-                    if _code(error) in NO_SUCH_QUEUE:
+                    if code_of(error) in NO_SUCH_QUEUE:
                         logger.warning("somebody deleted %s, which this process consumes; making another", own.name)
                         own.make()
                     else:
@@ -226,7 +226,7 @@ class ControlQueues:
             try:
                 queue.send({"MessageBody": body})
             except (BotoCoreError, ClientError) as error:
-                if _code(error) in NO_SUCH_QUEUE:  # its owner has just gone
+                if code_of(error) in NO_SUCH_QUEUE:  # its owner has just gone
                     return ""
                 problem = str(error)
                 if attempt < SEND_ATTEMPTS:
@@ -254,7 +254,7 @@ class ControlQueues:
             if own.url:
                 self._client().delete_queue(QueueUrl=own.url)
         except (BotoCoreError, ClientError) as error:
-            if _code(error) not in NO_SUCH_QUEUE:
+            if code_of(error) not in NO_SUCH_QUEUE:
                 complain("cannot delete %s: %r; its lease ends within an hour", own.name, error)
 
     def _keep(self) -> None:
@@ -286,7 +286,7 @@ def reap(client: Any, prefix: str, *, dry_run: bool = False) -> Iterator[str]:
                     client.delete_queue(QueueUrl=url)
                 yield name
         except ClientError as error:
-            if _code(error) not in NO_SUCH_QUEUE:
+            if code_of(error) not in NO_SUCH_QUEUE:
                 raise
 
 
@@ -321,7 +321,3 @@ def _lease() -> dict[str, str]:
 
 def _is_of_other_queues(attribute: str) -> bool:
     return attribute.startswith(("Redrive", "MessageRetention")) or "Fifo" in attribute or "Dedup" in attribute
-
-
-def _code(error: Exception) -> str:
-    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else ""

@@ -15,6 +15,7 @@ from kombu.log import get_logger
 from kombu.utils.uuid import uuid
 
 from celery_sqs.batches import pack
+from celery_sqs.queue import NO_SUCH_QUEUE, code_of
 from celery_sqs.quiet import OnceAMinute
 
 if TYPE_CHECKING:
@@ -35,8 +36,14 @@ BILLED_BYTES = 65_536
 # and whoever begins to watch sends one (`EventReceiver.wakeup_workers`).
 WATCHERS_SECONDS = 30.0
 
-# How long nothing is tried after SQS failed.
-BREAK_SECONDS = 30.0
+# How long a watcher's queue that failed is left alone. The same holds for ListQueues.
+REST_SECONDS = 30.0
+
+# A queue that SQS does not know has been deleted, or was made within the last second (CreateQueue in the API
+# Reference), and ListQueues may still name a deleted one.
+REST_IF_UNKNOWN_SECONDS = 5.0
+
+LISTING = ""  # stands for ListQueues where the others are queue URLs
 
 # A late "task-retried" of one worker would overwrite the "task-succeeded" of another in a monitor's memory.
 URGENT = "task-retried"
@@ -46,6 +53,8 @@ EXIT_FLUSH_SECONDS = 3.0
 
 class EventPublisher:
     """Merges events over a window, and sends what there is to every queue of the events exchange.
+
+    A queue that fails is left alone for a while, which costs the other queues nothing.
 
     `types`, where not empty, are the events to send.
     """
@@ -61,7 +70,7 @@ class EventPublisher:
         self._sending = False
         self._watchers: list[Queue] = []
         self._look_again_at = 0.0
-        self._closed_until = 0.0
+        self._resting_until: dict[str, float] = {}
         self.on_watched: Callable[[bool], object] = bool  # hears whether anybody watches, when that is looked up
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
@@ -110,29 +119,60 @@ class EventPublisher:
             try:
                 self._send(events)
             except Exception as error:  # noqa: BLE001 (monitoring never stops work, whatever becomes of it)
-                self._closed_until = time.monotonic() + BREAK_SECONDS
-                complain("cannot send events, and tries none for %d s: %r", int(BREAK_SECONDS), error)
+                complain("cannot send events: %r", error)
             with self._changed:
                 self._sending = False
                 self._changed.notify_all()
 
     def _send(self, events: list[dict[str, Any]]) -> None:
-        now = time.monotonic()
-        if now < self._closed_until:
-            return
-        if now >= self._look_again_at:
-            self._look_again_at = now + WATCHERS_SECONDS
-            self._watchers = self._queues.bound_to(EVENT_EXCHANGE_NAME)
-            self.on_watched(bool(self._watchers))
-        if not self._watchers:
+        self._look_for_watchers()
+        watchers = [watcher for watcher in self._watchers if not self._is_resting(watcher.url)]
+        if not watchers:
             return
         bodies = [{"MessageBody": body} for body in merged(events, self._headers)]
-        for watcher in self._watchers:
+        for watcher in watchers:
+            self._send_to(watcher, bodies)
+
+    def _look_for_watchers(self) -> None:
+        now = time.monotonic()
+        if now < self._look_again_at or self._is_resting(LISTING):
+            return
+        self._look_again_at = now + WATCHERS_SECONDS
+        self._resting_until = {what: until for what, until in self._resting_until.items() if until > now}
+        try:
+            self._watchers = self._queues.bound_to(EVENT_EXCHANGE_NAME)
+        except Exception as error:  # noqa: BLE001 (the watchers that are known still get their events)
+            self._rest(LISTING)
+            complain("cannot look for who watches events, and tries again in %d s: %r", int(REST_SECONDS), error)
+            return
+        self.on_watched(bool(self._watchers))
+
+    def _send_to(self, watcher: Queue, bodies: list[dict[str, Any]]) -> None:
+        try:
             for batch in pack(bodies, lambda entry: len(entry["MessageBody"])):
                 codes = watcher.send_batch(batch)
                 if refused := [code for code in codes if code]:
                     text = "%s does not take %d of %d messages: %s"
                     complain(text, watcher.name, len(refused), len(batch), refused[0])
+                if all(codes):
+                    self._rest(watcher.url)
+                    return
+        except Exception as error:  # noqa: BLE001 (the other watchers still get their events)
+            if code_of(error) in NO_SUCH_QUEUE:
+                self._rest(watcher.url, REST_IF_UNKNOWN_SECONDS)
+                self._watchers.remove(watcher)
+                self.look_again()
+            else:
+                self._rest(watcher.url)
+                complain(
+                    "cannot send events to %s, and tries none for %d s: %r", watcher.name, int(REST_SECONDS), error
+                )
+
+    def _is_resting(self, what: str) -> bool:
+        return time.monotonic() < self._resting_until.get(what, 0.0)
+
+    def _rest(self, what: str, seconds: float = REST_SECONDS) -> None:
+        self._resting_until[what] = time.monotonic() + seconds
 
 
 def merged(events: list[dict[str, Any]], headers: dict[str, Any]) -> Iterator[str]:

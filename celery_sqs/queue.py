@@ -6,6 +6,8 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from botocore.exceptions import ClientError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -49,6 +51,11 @@ STALE_HANDLE = frozenset(
 REDRIVE_POLICY_SECONDS = 300
 
 ReceivedMessage = dict[str, Any]  # as boto3's receive_message has it
+
+
+def code_of(error: Exception) -> str:
+    """The error code of SQS's answer, or "" where the error is no answer."""
+    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else ""
 
 
 class Depths(NamedTuple):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery_sqs.queue import Queue
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class ScriptedQueue(Queue):
@@ -19,7 +16,7 @@ class ScriptedQueue(Queue):
         self.sent: list[list[dict[str, Any]]] = []
         self.deleted: list[list[dict[str, Any]]] = []
         self.changed: list[list[dict[str, Any]]] = []
-        self.answers: list[list[str] | Exception | Callable[[], None]] = []
+        self.answers: list[list[str] | Exception] = []
         self.gate = threading.Event()
         self.gate.set()
         self._dlq = dead_letters

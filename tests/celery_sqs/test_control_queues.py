@@ -18,7 +18,7 @@ from kombu.pidbox import Mailbox
 from celery_sqs import control_queues
 from celery_sqs.control_queues import LEASE_TAG, MAX_NAME_LENGTH, ControlQueue, ControlQueues, reap
 from celery_sqs.transport import Transport
-from tests.proxy import Proxy, running
+from tests.proxy import Away, Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -344,21 +344,25 @@ def test_two_processes_may_say_the_same(make: Callable[..., ControlQueues], queu
     assert len(set(ids(worker.get("commands")))) == 2
 
 
-def test_a_command_is_sent_again_to_the_one_queue_that_did_not_take_it(
+def test_a_command_that_is_sent_again_because_an_answer_was_lost_is_the_same(
     make: Callable[..., ControlQueues], queues: Queues
 ) -> None:
     workers = [make(), make()]
     for worker in workers:
         worker.open("commands", COMMANDS, "")
-    refusing = workers[0].get("commands")
-    assert refusing
-    failures = ["InternalError"]
+    unlucky = workers[0].get("commands")
+    assert unlucky
+    lost: list[bytes] = []
 
-    def refuse_one(_: str, action: str, body: bytes) -> str:
-        return failures.pop() if refusing.name.encode() in body and action == "SendMessage" and failures else ""
+    def lose_an_answer(_: str, action: str, body: bytes) -> str:
+        if unlucky.name.encode() in body and action == "SendMessage" and not lost:
+            lost.append(body)
+            queues.sqs.send_message(**json.loads(body))
+            raise Away
+        return ""
 
-    with running(Proxy(queues.endpoint, refuse_one)) as proxy:
+    with running(Proxy(queues.endpoint, lose_an_answer)) as proxy:
         broadcast(queues, proxy.url)
     found = [ids(worker.get("commands")) for worker in workers]
-    assert list(map(len, found)) == [1, 1]
+    assert list(map(len, found)) == [2, 1]
     assert len({each for one in found for each in one}) == 1

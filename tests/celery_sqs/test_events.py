@@ -6,18 +6,24 @@ import json
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
+import boto3
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_sqs import events
+from celery_sqs.clients import IMPATIENT
+from celery_sqs.control_queues import ControlQueues
 from celery_sqs.events import BILLED_BYTES, EventPublisher, merged
 from tests.celery_sqs.doubles import ScriptedQueue
+from tests.proxy import Away, Proxy, running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from celery_sqs.control_queues import ControlQueues
+    from celery_sqs.control_queues import ControlQueue
+    from tests.celery_sqs.conftest import Queues
 
 
 class Watchers:
@@ -33,7 +39,7 @@ class Watchers:
         self.asked += 1
         if self.error:
             raise self.error
-        return self.queues
+        return list(self.queues)
 
 
 def message(*found: dict[str, Any]) -> dict[str, Any]:
@@ -109,21 +115,94 @@ def test_only_the_chosen_types_leave(watcher: ScriptedQueue, wait_until: Callabl
     assert [each["type"] for each in received(watcher)] == ["task-failed"]
 
 
-def test_after_a_failure_nothing_is_tried_for_a_while(
+def send(ours: EventPublisher, wait_until: Callable[..., None], *numbers: int) -> None:
+    """Send events with these numbers, each in a window of its own."""
+    for number in numbers:
+        ours.add(message(event(number=number)))
+        wait_until(lambda: not ours._events and not ours._sending)
+
+
+def numbers(queue: ScriptedQueue) -> list[int]:
+    return [each["number"] for each in received(queue)]
+
+
+def client_error(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": ""}}, "SendMessageBatch")
+
+
+def test_after_a_failed_search_there_is_none_for_a_while_even_if_somebody_begins_to_watch(
     watcher: ScriptedQueue, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watchers = Watchers(watcher)
     watchers.error = ConnectionError("away")
     ours = publisher(watchers)
-    for _ in range(3):
-        ours.add(message(event()))
-        wait_until(lambda: not ours._events and not ours._sending)
+    for number in range(3):
+        ours.look_again()
+        send(ours, wait_until, number)
     assert watchers.asked == 1
     watchers.error = None
+    monkeypatch.setattr(ours, "_resting_until", {})
+    send(ours, wait_until, 3)
+    assert numbers(watcher) == [3]
+
+
+def test_a_failed_search_costs_known_watchers_nothing(watcher: ScriptedQueue, wait_until: Callable[..., None]) -> None:
+    watchers = Watchers(watcher)
+    ours = publisher(watchers)
+    send(ours, wait_until, 1)
+    watchers.error = ConnectionError("away")
     ours.look_again()
-    monkeypatch.setattr(ours, "_closed_until", 0.0)
-    ours.add(message(event()))
-    wait_until(lambda: received(watcher))
+    send(ours, wait_until, 2, 3)
+    assert numbers(watcher) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("position", [0, 1], ids=["first", "last"])
+def test_a_watcher_that_has_gone_costs_the_others_nothing_and_is_dropped(
+    wait_until: Callable[..., None], position: int
+) -> None:
+    gone, stays = ScriptedQueue("gone"), ScriptedQueue("stays")
+    gone.answers = [client_error("QueueDoesNotExist")] * 3
+    watchers = Watchers(stays)
+    watchers.queues.insert(position, gone)
+    ours = publisher(watchers)
+    send(ours, wait_until, 1)
+    watchers.queues.remove(gone)
+    send(ours, wait_until, 2, 3)
+    assert numbers(stays) == [1, 2, 3]
+    assert len(gone.sent) == 1
+    assert watchers.asked == 2, "it looked again at once, and once"
+
+
+def test_a_watcher_that_is_still_listed_after_it_has_gone_is_not_tried_at_once(wait_until: Callable[..., None]) -> None:
+    gone, stays = ScriptedQueue("gone"), ScriptedQueue("stays")
+    gone.answers = [client_error("QueueDoesNotExist")] * 3
+    ours = publisher(Watchers(gone, stays))
+    send(ours, wait_until, 1, 2, 3)
+    assert numbers(stays) == [1, 2, 3]
+    assert len(gone.sent) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [client_error("AccessDenied"), client_error("RequestThrottled"), ConnectionError("away"), ["InternalError"]],
+    ids=["refused", "throttled", "unreachable", "every entry refused"],
+)
+def test_a_watcher_that_fails_is_left_alone_for_a_while_and_the_others_miss_nothing(
+    wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    failing, works = ScriptedQueue("failing"), ScriptedQueue("works")
+    failing.answers = [answer]
+    heard: list[bool] = []
+    ours = publisher(Watchers(failing, works))
+    ours.on_watched = heard.append
+    send(ours, wait_until, 1, 2)
+    assert numbers(works) == [1, 2]
+    assert len(failing.sent) == 1
+    monkeypatch.setattr(ours, "_resting_until", {})
+    send(ours, wait_until, 3)
+    assert numbers(works) == [1, 2, 3]
+    assert numbers(failing) == [1, 3], "the first of them was refused"
+    assert heard == [True]
 
 
 def test_adding_never_waits_for_sqs_and_the_oldest_go_where_there_are_too_many(
@@ -140,6 +219,78 @@ def test_adding_never_waits_for_sqs_and_the_oldest_go_where_there_are_too_many(
     watcher.gate.set()
     wait_until(lambda: len(received(watcher)) == 6)
     assert [each["number"] for each in received(watcher)] == ["held", 7, 8, 9, 10, 11]
+
+
+@pytest.fixture
+def watching(queues: Queues) -> Iterator[Callable[[str], ControlQueues]]:
+    """The queues of one more process that watches events, which it asks for at this endpoint."""
+    made: list[ControlQueues] = []
+
+    def start(endpoint: str) -> ControlQueues:
+        client = boto3.client(
+            "sqs",
+            endpoint_url=endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=IMPATIENT,
+        )
+        made.append(ControlQueues(f"{queues.prefix}control-", lambda: client, lambda: client, {}, {}))
+        made[-1].open("events", "celeryev", "#")
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.exit()
+
+
+def own_queue(process: ControlQueues) -> ControlQueue:
+    queue = process.get("events")
+    assert queue
+    return queue
+
+
+def numbers_seen(process: ControlQueues, seen: list[int]) -> list[int]:
+    """Those of all events that the process has received, the ones in `seen` included."""
+    for received_message in own_queue(process).receive(10, 0, 60):
+        seen.extend(each["number"] for each in json.loads(json.loads(received_message["Body"])["body"]))
+    return sorted(seen)
+
+
+def test_two_watch_on_sqs_and_one_goes_and_the_other_misses_nothing(
+    queues: Queues, watching: Callable[[str], ControlQueues], wait_until: Callable[..., None]
+) -> None:
+    first, second = sorted((watching(queues.endpoint) for _ in range(2)), key=lambda each: own_queue(each).name)
+    ours = EventPublisher(second, 0.05, ())
+    send(ours, wait_until, 1)
+    wait_until(lambda: numbers_seen(first, []) == [1])
+    first.exit()
+    send(ours, wait_until, 2, 3)
+    seen: list[int] = []
+    wait_until(lambda: numbers_seen(second, seen) == [1, 2, 3])
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "ThrottlingException", "away"])
+def test_a_watchers_queue_that_fails_on_sqs_costs_the_others_nothing(
+    queues: Queues, watching: Callable[[str], ControlQueues], wait_until: Callable[..., None], code: str
+) -> None:
+    refused: list[str] = []
+
+    def refuse(service: str, action: str, body: bytes) -> str:
+        if action != "SendMessageBatch" or own_queue(first).name not in body.decode():
+            return ""
+        refused.append(code)
+        if code == "away":
+            raise Away
+        return code
+
+    with running(Proxy(queues.endpoint, refuse)) as proxy:
+        first, second = sorted((watching(proxy.url) for _ in range(2)), key=lambda each: own_queue(each).name)
+        ours = EventPublisher(second, 0.05, ())
+        send(ours, wait_until, 1, 2, 3)
+        seen: list[int] = []
+        wait_until(lambda: numbers_seen(second, seen) == [1, 2, 3])
+    assert refused == [code], "it is left alone for a while"
 
 
 @given(st.lists(st.dictionaries(st.text(), st.text(max_size=20_000), max_size=3), max_size=30))
