@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
 from kombu.log import get_logger
 
 from celery_sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES
 from celery_sqs.poller import stop_receiving_for
-from celery_sqs.queue import ACCESS_DENIED
+from celery_sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, code_of
 from celery_sqs.quiet import OnceAMinute
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ logger = get_logger(__name__)
 complain = OnceAMinute(logger)
 
 THREADS = 2
-CAPACITY = 1000  # entries, above which whoever adds one waits
+CAPACITY = 1000  # entries for one queue, above which whoever adds one waits
 FIRST_BACKOFF_SECONDS = 0.1
 LAST_BACKOFF_SECONDS = 20.0
 ANSWER_SECONDS = 1.0  # for how long beyond the backoff nothing is received, so that SQS can answer the next try
@@ -71,7 +70,10 @@ class Batcher:
         self._send = send
         self._linger = linger
         self._is_final = is_final
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        # Publishers wait here, so that none of them takes the wake-up that is meant for a batcher's thread.
+        self._has_room = threading.Condition(lock)
         self._lines: dict[str, _Line] = {}
         self._refused: dict[str, _Line] = {}
         self._waiting = 0
@@ -80,12 +82,12 @@ class Batcher:
         self._threads: list[threading.Thread] = []
 
     def add(self, entry: Entry, *, may_wait: bool = True) -> None:
-        """Add an entry. Waits while the buffer is full, unless the caller is one that empties it."""
+        """Add an entry. Waits while the queue's buffer is full, unless the caller is one that empties it."""
         with self._changed:
             if not self._threads:
                 self._start()
             if may_wait:
-                self._changed.wait_for(lambda: self._waiting < CAPACITY)
+                self._has_room.wait_for(lambda: self._waiting_for(entry.queue.url) < CAPACITY)
             line = self._lines.setdefault(entry.queue.url, _Line())
             line.entries.append(entry)
             self._waiting += 1
@@ -107,6 +109,9 @@ class Batcher:
         with self._changed:
             self._changed.wait_for(lambda: not (self._waiting or self._in_flight), seconds)
             return self._waiting + self._in_flight
+
+    def _waiting_for(self, url: str) -> int:
+        return sum(len(lines[url].entries) for lines in (self._lines, self._refused) if url in lines)
 
     def _start(self) -> None:
         for number in range(THREADS):
@@ -135,6 +140,7 @@ class Batcher:
                 self._waiting -= len(batch)
                 self._hurried = self._hurried and self._waiting > 0
                 self._changed.notify_all()
+                self._has_room.notify_all()
                 return line, batch
         return None
 
@@ -152,12 +158,7 @@ class Batcher:
 
     def _transmit(self, line: _Line, batch: list[Entry]) -> None:
         queue = batch[0].queue
-        try:
-            codes = self._send(queue, batch)
-        except ClientError as error:
-            codes = [error.response["Error"]["Code"]] * len(batch)
-        except Exception as error:  # noqa: BLE001 (a thread that ends sends nothing, and nobody would know)
-            codes = [type(error).__name__] * len(batch)
+        codes = self._codes(queue, batch)
         settled = [not code or self._is_final(queue, code) for code in codes]
         again = [entry for entry, is_settled in zip(batch, settled, strict=True) if not is_settled]
         if again:
@@ -187,6 +188,17 @@ class Batcher:
             self._changed.notify_all()
         if again and code in ACCESS_DENIED:
             stop_receiving_for(backoff + ANSWER_SECONDS, queue.name, code)
+
+    def _codes(self, queue: Queue, batch: list[Entry]) -> list[str]:
+        """Send the batch, and return each entry's error code."""
+        try:
+            return self._send(queue, batch)
+        except Exception as error:  # noqa: BLE001 (a thread that ends sends nothing, and nobody would know)
+            code = code_of(error) or type(error).__name__
+        if len(batch) > 1 and code not in NO_SUCH_QUEUE | ACCESS_DENIED and self._is_final(queue, code):
+            # SQS refuses the whole request, of which one entry may be the cause.
+            return [self._codes(queue, [entry])[0] for entry in batch]
+        return [code] * len(batch)
 
     @staticmethod
     def _tell(entry: Entry, code: str) -> None:

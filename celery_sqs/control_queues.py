@@ -206,10 +206,17 @@ class ControlQueues:
                     self._client().tag_queue(QueueUrl=own.url, Tags=_lease())
                 except (BotoCoreError, ClientError) as error:
                     if code_of(error) in NO_SUCH_QUEUE:
-                        logger.warning("somebody deleted %s, which this process consumes; making another", own.name)
-                        own.make()
+                        self._make_anew(own)
                     else:
                         complain("cannot renew the lease of %s: %r", own.name, error)
+
+    @staticmethod
+    def _make_anew(own: ControlQueue) -> None:
+        logger.warning("somebody deleted %s, which this process consumes; making another", own.name)
+        try:
+            own.make()
+        except (BotoCoreError, ClientError) as error:
+            complain("cannot make another queue for %s: %r", own.name, error)
 
     def exit(self) -> None:
         """Delete this process's own."""
@@ -260,10 +267,7 @@ class ControlQueues:
     def _keep(self) -> None:
         while True:
             threading.Event().wait(RENEW_EVERY_SECONDS)
-            try:
-                self.renew()
-            except (BotoCoreError, ClientError) as error:
-                complain("cannot make a control queue anew: %r", error)
+            self.renew()
 
 
 def is_for_replies(exchange: str) -> bool:
@@ -274,8 +278,9 @@ def is_for_replies(exchange: str) -> bool:
 def reap(client: Any, prefix: str, *, dry_run: bool = False) -> Iterator[str]:
     """Delete the control queues of that prefix whose owner let its lease end, and only those. Yields their names.
 
-    Safe beside another one. Raises botocore's errors.
+    Safe beside another one. Raises botocore's errors; that of one queue when it is done with all the others.
     """
+    failure: Exception | None = None
     # A longer prefix than this is cut in the names: the tags say which of the queues found are control queues.
     for name, url in _list_queues(client, _entity_name(prefix)[:_KEPT_LENGTH]):
         try:
@@ -287,7 +292,9 @@ def reap(client: Any, prefix: str, *, dry_run: bool = False) -> Iterator[str]:
                 yield name
         except ClientError as error:
             if code_of(error) not in NO_SUCH_QUEUE:
-                raise
+                failure = failure or error
+    if failure:
+        raise failure
 
 
 _NONCE_LENGTH = 16

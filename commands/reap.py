@@ -19,7 +19,8 @@ def reap(dry_run: bool) -> None:
     an hour. Fit for a cron; two at once do no harm.
     """
     settings = get_settings()
-    names = list(control_queues.reap(client("sqs", settings), settings.control_queue_prefix, dry_run=dry_run))
-    for name in names:
+    count = 0
+    for name in control_queues.reap(client("sqs", settings), settings.control_queue_prefix, dry_run=dry_run):
+        count += 1
         say(f"{'would delete' if dry_run else 'deleted'} {name}")
-    say(f"{len(names)} of {settings.control_queue_prefix}* had no owner any more")
+    say(f"{count} of {settings.control_queue_prefix}* had no owner any more")

@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from celery_sqs import batcher as batcher_module
 from celery_sqs import poller
 from celery_sqs.batcher import CAPACITY, Batcher, Entry
+from celery_sqs.queue import NO_SUCH_QUEUE
 from tests.celery_sqs.doubles import ScriptedQueue
 
 if TYPE_CHECKING:
@@ -161,6 +162,48 @@ def test_a_full_buffer_makes_publishers_wait(done: list[str], wait_until: Callab
     publisher.join(60)
     assert batcher.flush(60) == 0
     assert len(done) == CAPACITY + in_flight + 2
+
+
+def test_a_queue_that_takes_nothing_keeps_nobody_from_publishing_to_another(
+    done: list[str], wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher_module, "FIRST_BACKOFF_SECONDS", HOURS)
+    monkeypatch.setattr(batcher_module, "LAST_BACKOFF_SECONDS", HOURS)
+    failing, works, batcher = ScriptedQueue("failing"), ScriptedQueue("works"), make(linger=0.01)
+    failing.answers = [ClientError({"Error": {"Code": "AccessDenied"}}, "SendMessageBatch")] * 2
+    for entry in entries(failing, done, CAPACITY):
+        batcher.add(entry)
+    waits, publishes = (
+        threading.Thread(target=lambda queue=queue: batcher.add(entries(queue, done, 1)[0]), daemon=True)
+        for queue in (failing, works)
+    )
+    waits.start()
+    publishes.start()
+    publishes.join(10)
+    wait_until(lambda: done == [""])
+    assert waits.is_alive()
+
+
+def test_a_batch_that_sqs_refuses_as_a_whole_costs_only_the_entry_that_is_the_cause(done: list[str]) -> None:
+    queue, batcher = ScriptedQueue(), make()
+    final = ClientError({"Error": {"Code": "Final"}}, "SendMessageBatch")
+    queue.answers = [final, [""], final, [""]]
+    for entry in entries(queue, done, 3):
+        batcher.add(entry)
+    assert batcher.flush(60) == 0
+    assert done == ["", "Final", ""]
+    assert [[item["n"] for item in batch] for batch in queue.sent] == [[0, 1, 2], [0], [1], [2]]
+
+
+def test_a_batch_for_a_queue_that_is_not_there_is_refused_by_one_request(done: list[str]) -> None:
+    queue = ScriptedQueue()
+    batcher = Batcher("test", send, HOURS, NO_SUCH_QUEUE)
+    queue.answers = [ClientError({"Error": {"Code": "QueueDoesNotExist"}}, "SendMessageBatch")]
+    for entry in entries(queue, done, 3):
+        batcher.add(entry)
+    assert batcher.flush(60) == 0
+    assert done == ["QueueDoesNotExist"] * 3
+    assert len(queue.sent) == 1
 
 
 def test_a_flush_that_does_not_succeed_says_how_much_is_left(done: list[str]) -> None:

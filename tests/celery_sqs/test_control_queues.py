@@ -202,6 +202,48 @@ def test_a_queue_that_somebody_deleted_is_made_anew(make: Callable[..., ControlQ
     assert [m["Body"] for m in queue.receive(10, 0, 30)] == ["hello"]
 
 
+def test_a_queue_that_cannot_be_made_anew_costs_no_other_its_lease(
+    make: Callable[..., ControlQueues], queues: Queues
+) -> None:
+    client = Denied(queues.sqs)
+    client.allowed = True
+    control = make(client=lambda: client)
+    control.open("events", EVENTS, "#")
+    control.open("commands", COMMANDS, "")
+    deleted, kept = control.get("events"), control.get("commands")
+    assert deleted
+    queues.sqs.delete_queue(QueueUrl=deleted.url)
+    end_lease(queues, kept)
+    client.allowed = False
+    control.renew()
+    assert int(tags_of(queues, kept)[LEASE_TAG]) > time.time()
+
+
+def test_reap_goes_on_after_a_queue_that_refuses_and_then_says_so(
+    make: Callable[..., ControlQueues], queues: Queues
+) -> None:
+    for exchange in (EVENTS, COMMANDS):
+        crashed = make()
+        crashed.open("queue", exchange, "#")
+        end_lease(queues, crashed.get("queue"))
+    first, second = names(queues)
+
+    class RefusesTheFirst:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(queues.sqs, name)
+
+        def list_queue_tags(self, QueueUrl: str) -> Any:  # noqa: N803 (boto3's)
+            if QueueUrl.endswith(first):
+                raise ClientError({"Error": {"Code": "AccessDenied"}}, "ListQueueTags")
+            return queues.sqs.list_queue_tags(QueueUrl=QueueUrl)
+
+    reaping = reap(RefusesTheFirst(), f"{queues.prefix}control-")
+    assert next(reaping) == second
+    with pytest.raises(ClientError, match="AccessDenied"):
+        next(reaping)
+    assert names(queues) == [first]
+
+
 def test_reap_deletes_what_a_crash_left_and_nothing_else(make: Callable[..., ControlQueues], queues: Queues) -> None:
     crashed, alive = make(), make()
     for control in (crashed, alive):
