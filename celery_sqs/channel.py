@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from celery._state import current_app, get_current_task
+from celery._state import current_app, get_current_worker_task
 from celery.events.event import EVENT_EXCHANGE_NAME
 from celery.signals import worker_shutting_down
 from kombu.log import get_logger
@@ -33,7 +33,6 @@ from celery_sqs.dead_letters import Reason, message_bytes
 from celery_sqs.deliveries import get_deliveries, is_final_for_send, make_visible
 from celery_sqs.exceptions import (
     ChannelClosed,
-    DelayRefused,
     MessageTooLarge,
     PublishDenied,
     PublishRefused,
@@ -217,12 +216,11 @@ class Channel(SQS.Channel):
             if self._transport.liveness:
                 self._transport.liveness.forget(queue)
             _stopped.add(poller)
-            self._release(queue)
+            self._release(self._queue(queue))
 
-    def _release(self, queue: str) -> list[Delivery]:
+    def _release(self, source: Queue, group: str | None = None) -> list[Delivery]:
         held = get_deliveries()
-        source = self._queue(queue)
-        released = held.release([delivery for delivery in held.held() if delivery.queue is source])
+        released = held.release([d for d in held.held() if d.queue is source and group in (None, d.group)])
         for delivery in released:
             self.qos.ack(delivery.tag)  # if the consumer has it already; `deliver` drops what is still in the inbox
         return released
@@ -232,31 +230,42 @@ class Channel(SQS.Channel):
 
         Returns how many they were. The queues stay consumed.
         """
-        queues = [queue for queue in list(self._pollers) if not isinstance(self._queue(queue), ControlQueue)]
-        return sum(len(self._release(queue)) for queue in queues)
+        sources = [self._queue(queue) for queue in list(self._pollers)]
+        return sum(len(self._release(source)) for source in sources if not isinstance(source, ControlQueue))
+
+    def fifo_queues(self) -> list[str]:
+        """Those that it consumes."""
+        return [queue for queue in list(self._pollers) if self._queue(queue).is_fifo]
 
     def _accept(self, queue: str, source: Queue, messages: list[ReceivedMessage]) -> None:
         """Hand each message to the consumer, or settle it here where it is not to reach the consumer."""
+        waiting: set[str] = set()
         for message in messages:
-            if payload := self._admit(queue, source, message):
+            if payload := self._admit(queue, source, message, waiting):
                 self._transport.inbox.put((self, queue, payload))
             else:
                 self.qos.room.give_back(1)
         if queue not in self._pollers:  # it stopped meanwhile: nobody looks into the inbox
-            self._release(queue)
+            self._release(self._queue(queue))
 
-    def _admit(self, queue: str, source: Queue, message: ReceivedMessage) -> dict[str, Any] | None:
+    def _admit(self, queue: str, source: Queue, message: ReceivedMessage, waiting: set[str]) -> dict[str, Any] | None:
         delivery = get_deliveries().add(source, message, self.visibility_timeout)
         try:
-            return self._examine(queue, source, delivery)
+            return self._examine(queue, source, delivery, waiting)
         except Exception as error:  # noqa: BLE001 (no message may end the thread that receives, whatever it holds)
             name = type(error).__name__
             logger.error("the channel raised %s for message %s of %s", name, message["MessageId"], queue)
             delivery.reject(Reason(name, f"the channel raised {name} when it read the message"))
             return None
 
-    def _examine(self, queue: str, source: Queue, delivery: Delivery) -> dict[str, Any] | None:
-        """The message for the consumer, or None if it was settled here."""
+    def _examine(self, queue: str, source: Queue, delivery: Delivery, waiting: set[str]) -> dict[str, Any] | None:
+        """The message for the consumer, or None if it was settled here.
+
+        `waiting` has the message groups of a FIFO queue of which a message of the same receive waits for its time.
+        """
+        if source.is_fifo and delivery.group in waiting:
+            delivery.give_up(after=0)  # SQS hands it out after the one that waits
+            return None
         payload = self._to_payload(queue, source, delivery.message)
         if isinstance(payload, Reason):
             delivery.reject(payload)
@@ -268,7 +277,11 @@ class Channel(SQS.Channel):
                 delivery.ack()
                 return None
         if delays.is_early(payload["headers"]):
-            delivery.delay(delays.delay_seconds(payload["headers"]))
+            if source.is_fifo:
+                waiting.add(delivery.group)
+                delivery.give_up(after=delays.invisible_seconds(payload["headers"]))
+            else:
+                delivery.delay(delays.delay_seconds(payload["headers"]))
             return None
         payload["headers"].pop("eta", None)  # it is due: Celery's worker would set a timer for it
         return payload
@@ -286,7 +299,7 @@ class Channel(SQS.Channel):
     def _get(self, queue: str) -> dict[str, Any]:
         source = self._queue(queue)
         for message in source.receive(1, self.wait_time_seconds, self.visibility_timeout):
-            if payload := self._admit(queue, source, message):
+            if payload := self._admit(queue, source, message, set()):
                 return payload
         raise Empty
 
@@ -408,6 +421,13 @@ class Channel(SQS.Channel):
             delivery.reject(self.qos.get(delivery_tag).reject_reason)
         self.qos.ack(delivery_tag)
 
+    @undisturbed
+    def release_followers(self, delivery_tag: str) -> None:
+        """Give back what has not begun of the message's group on a FIFO queue: SQS hands it out after the message."""
+        delivery = get_deliveries().get(delivery_tag)
+        if delivery and delivery.queue.is_fifo and not self.closed:
+            self._release(delivery.queue, delivery.group)
+
     # Sending
 
     @transient_errors_translated()
@@ -437,20 +457,19 @@ class Channel(SQS.Channel):
         parameters: dict[str, Any] = {}
         if attributes := properties.pop("message_attributes", None):
             parameters["MessageAttributes"] = attributes
-        if group := properties.get("MessageGroupId"):
+        if group := properties.get("MessageGroupId", _current_group()):
             parameters["MessageGroupId"] = group
-        delay = self._resolve_delay_seconds(properties)
-        if (until_eta := delays.delay_seconds(message["headers"])) > 0:
-            delay = max(delay or 0, until_eta)
+        delay, until_eta = self._resolve_delay_seconds(properties), delays.delay_seconds(message["headers"])
         if target.is_fifo:
-            if delay:
-                raise DelayRefused(f"queue {target.name} is FIFO and takes no delay of a message; asked for {delay} s")
+            # SQS refuses a DelaySeconds here: whoever receives the message lets it wait for its eta (`_examine`).
+            if delay and delay > until_eta:
+                message["headers"] = {**message["headers"], "eta": delays.eta_in(delay)}
             parameters.setdefault("MessageGroupId", "default")
             parameters["MessageDeduplicationId"] = (
                 properties.get("MessageDeduplicationId") or properties["delivery_tag"]
             )
-        elif delay is not None:
-            parameters["DelaySeconds"] = delay
+        elif delay is not None or until_eta:
+            parameters["DelaySeconds"] = max(delay or 0, until_eta)
         parameters["MessageBody"] = self._encode(message)
         return parameters
 
@@ -497,10 +516,21 @@ def _let_pollers_give_back() -> None:
 
 def _current_delivery() -> Delivery | None:
     """What this process holds of the task that runs in this thread; none where it was acknowledged before it ran."""
-    task = get_current_task()
-    tag = ((task.request.properties if task else None) or {}).get("delivery_tag", "")
-    delivery = get_deliveries().get(tag)
+    delivery = get_deliveries().get(_current_properties().get("delivery_tag", ""))
     return delivery if delivery and delivery.is_open else None
+
+
+def _current_group() -> str | None:
+    """The message group of the task that runs in this thread, also where another process holds its message."""
+    message = _current_properties().get("delivery_info", {}).get("sqs_message", {})
+    group: str | None = message.get("Attributes", {}).get("MessageGroupId")
+    return group
+
+
+def _current_properties() -> dict[str, Any]:
+    """Of the message whose task runs in this thread, and not of a task that it calls as a function."""
+    task = get_current_worker_task()
+    return (task.request.properties if task else None) or {}
 
 
 def _send(target: Queue, parameters: dict[str, Any]) -> None:

@@ -70,6 +70,12 @@ class Delivery:
         handle: str = self.message["ReceiptHandle"]
         return handle
 
+    @property
+    def group(self) -> str:
+        """Its message group, or "" where it has none."""
+        group: str = self.message.get("Attributes", {}).get("MessageGroupId", "")
+        return group
+
     def start(self) -> bool:
         """Whether its work may begin: not where the message was released to others."""
         with self._lock:
@@ -91,7 +97,7 @@ class Delivery:
         self._finish(lambda: self._dead_letter(reason))
 
     def delay(self, seconds: int) -> None:
-        """Replace it by a copy that comes after so many seconds."""
+        """Replace it by a copy that comes after so many seconds, which a FIFO queue refuses."""
         attributes = self.message.get("MessageAttributes", {})
         self.publish(self.queue, self._copy(self.queue, attributes) | {"DelaySeconds": seconds})
         self.ack()
@@ -210,8 +216,8 @@ class Delivery:
 
     def _copy(self, target: Queue, attributes: dict[str, Any]) -> dict[str, Any]:
         parameters: dict[str, Any] = {"MessageBody": self.message["Body"], "MessageAttributes": attributes}
-        if group := self.message.get("Attributes", {}).get("MessageGroupId"):
-            parameters["MessageGroupId"] = group
+        if self.group:
+            parameters["MessageGroupId"] = self.group
         if target.is_fifo:
             parameters["MessageDeduplicationId"] = self.message["MessageId"]
         return parameters

@@ -20,10 +20,6 @@ class MessageTooLarge(ValueError):
     """A message is larger than SQS takes."""
 
 
-class DelayRefused(ValueError):
-    """A FIFO queue takes no delay of a single message: it would be sent early."""
-
-
 class PublishRefused(ValueError):
     """SQS refuses the message for good."""
 

@@ -143,6 +143,12 @@ class Request(CeleryRequest):
         if getattr(pool.terminate_job, "__func__", None) is not BasePool.terminate_job:
             super().cancel(pool, *args, **kwargs)
 
+    def reject(self, requeue: bool = False) -> None:
+        if requeue and "sqs_queue" in self.message.delivery_info:
+            # Now, before a thread of the pool takes up the next message, which may be of the same message group.
+            self.message.channel.release_followers(self.message.delivery_tag)
+        super().reject(requeue)
+
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         error = _raised(exc_info)
         cause = error.reason if isinstance(error, Reject) else error

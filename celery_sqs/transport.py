@@ -12,6 +12,7 @@ from kombu.transport import SQS
 from celery_sqs.channel import Channel
 from celery_sqs.compression import MAX_DECOMPRESSED_BYTES
 from celery_sqs.exceptions import ChannelClosed, SqsUnavailable
+from celery_sqs.fifo import warn_of_concurrency
 from celery_sqs.inbox import Inbox
 from celery_sqs.liveness import LivenessFile
 from celery_sqs.message import keep_what_celery_cannot_read
@@ -20,6 +21,7 @@ from celery_sqs.request import use_our_request
 from celery_sqs.watchdog import watch
 
 worker_ready.connect(watch)
+worker_ready.connect(warn_of_concurrency)
 
 CONTROL_QUEUE_PREFIX = "celery-control-"
 BEAT_EVERY_SECONDS = 5

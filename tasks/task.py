@@ -8,13 +8,13 @@ from celery.app.task import Task as CeleryTask
 from celery.exceptions import SoftTimeLimitExceeded, TaskPredicate
 from kombu.exceptions import OperationalError
 
-from celery_sqs.exceptions import DelayRefused, MessageTooLarge, PublishRefused
+from celery_sqs.exceptions import MessageTooLarge, PublishRefused
 from emails.store import StoreRefused, StoreUnavailable
 from emails.unforeseen import Unforeseen, place
 
 # Celery's own, by which it and celery_sqs tell what to do.
 SIGNALS = (TaskPredicate, OperationalError, SoftTimeLimitExceeded)
-FORESEEN = (StoreRefused, StoreUnavailable, DelayRefused, MessageTooLarge, PublishRefused)
+FORESEEN = (StoreRefused, StoreUnavailable, MessageTooLarge, PublishRefused)
 
 
 class Task(CeleryTask):

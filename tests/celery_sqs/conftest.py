@@ -125,12 +125,16 @@ class Queues:
     def dead_letters(self, name: str = "tasks") -> list[dict[str, Any]]:
         """The dead letters of a queue, each with its attributes as plain text; takes them away."""
         found: list[dict[str, Any]] = []
+        base, dot, fifo = name.partition(".")
         while messages := self.sqs.receive_message(
-            QueueUrl=self.url(f"{name}-dlq"), MessageAttributeNames=["All"], MaxNumberOfMessages=10
+            QueueUrl=self.url(f"{base}-dlq{dot}{fifo}"),
+            MessageAttributeNames=["All"],
+            MessageSystemAttributeNames=["MessageGroupId"],
+            MaxNumberOfMessages=10,
         ).get("Messages"):
             for message in messages:
                 attributes = {k: v.get("StringValue") for k, v in message.get("MessageAttributes", {}).items()}
-                found.append({"Body": message["Body"], **attributes})
+                found.append({"Body": message["Body"], **message.get("Attributes", {}), **attributes})
         return found
 
 

@@ -4,7 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from celery_sqs.delays import MAX_DELAY_SECONDS, delay_seconds, is_early
+from celery_sqs.delays import (
+    MAX_DELAY_SECONDS,
+    MAX_INVISIBLE_SECONDS,
+    delay_seconds,
+    eta_in,
+    invisible_seconds,
+    is_early,
+)
 
 
 def eta(seconds: float) -> dict[str, object]:
@@ -29,6 +36,12 @@ def test_the_delay_is_the_time_to_the_eta(headers: dict[str, object], delay: int
 
 def test_a_delay_is_rounded_up_so_that_no_copy_comes_early() -> None:
     assert delay_seconds(eta(59.5)) == 60
+
+
+def test_on_a_fifo_queue_a_message_is_invisible_until_its_eta_or_for_as_long_as_sqs_allows() -> None:
+    assert invisible_seconds({"eta": eta_in(2000)}) == 2000
+    assert invisible_seconds({"eta": eta_in(90_000)}) == MAX_INVISIBLE_SECONDS
+    assert invisible_seconds({"eta": eta_in(-5)}) == 0
 
 
 def test_a_naive_eta_is_left_to_celery_since_only_the_app_knows_its_time_zone() -> None:

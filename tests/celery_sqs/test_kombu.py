@@ -82,7 +82,7 @@ PRIVATE: dict[Any, list[str]] = {
         "revoked",
         "time_limits",
     ],
-    BasePool: ["apply_async", "terminate_job", "uses_semaphore"],
+    BasePool: ["apply_async", "num_processes", "terminate_job", "uses_semaphore"],
     Mailbox: ["oid", "reply_exchange_fmt"],
     EventReceiver: ["wakeup_workers"],
 }
@@ -105,6 +105,7 @@ def test_the_signatures_that_are_overridden_are_as_they_were() -> None:
         message._celerys_on_unknown_message: "(self, body, message)",
         Request.execute_using_pool: "(self, pool: celery.concurrency.base.BasePool, **kwargs)",
         Request.on_accepted: "(self, pid, time_accepted)",
+        Request.reject: "(self, requeue=False)",
         Request.on_failure: "(self, exc_info, send_failed_event=True, return_ok=False)",
     }
     assert {method: str(inspect.signature(method)) for method in signatures} == signatures
@@ -134,7 +135,7 @@ def test_the_names_of_the_exchanges_are_as_they_were() -> None:
 
 
 def test_the_current_task_and_app_are_found() -> None:
-    assert _state.get_current_task() is None
+    assert _state.get_current_worker_task() is None
     assert hasattr(_state, "current_app")
 
 

@@ -19,7 +19,7 @@ from kombu.transport.SQS.exceptions import DoesNotExistQueueException
 
 from celery_sqs import poller as poller_module
 from celery_sqs.clients import CLIENT_CONFIG
-from celery_sqs.exceptions import DelayRefused, MessageTooLarge
+from celery_sqs.exceptions import MessageTooLarge
 from celery_sqs.quiet import OnceAMinute
 from tests.proxy import Away, Proxy, running
 
@@ -214,15 +214,6 @@ def test_a_message_that_is_too_large_is_refused_with_both_sizes(queues: Queues) 
     with pytest.raises(MessageTooLarge, match=r"has [12]\d{6,} bytes .* takes 1048576"):
         queues.send("note", "x" * 1_048_576)
     assert queues.counts() == (0, 0, 0)
-
-
-def test_a_fifo_queue_refuses_a_delay_instead_of_sending_early(queues: Queues) -> None:
-    url = queues.create_queue("line.fifo", FifoQueue="true")
-    with pytest.raises(DelayRefused, match="FIFO"):
-        queues.send("note", "x", queue="line.fifo", countdown=60)
-    queues.send("note", "y", queue="line.fifo")
-    names = ["ApproximateNumberOfMessages"]
-    assert queues.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"] == {names[0]: "1"}
 
 
 def test_the_probe_says_whether_the_worker_receives(queues: Queues, wait_until: Callable[..., None]) -> None:

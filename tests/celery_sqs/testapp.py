@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
+from celery import Celery, chain
 from celery.exceptions import Reject
 from celery.signals import task_prerun, task_revoked, worker_ready, worker_shutdown
 from celery.worker.control import Panel
@@ -103,6 +103,47 @@ def again(self: Any, name: str, countdown: float) -> None:
     journal(f"{name} {self.request.retries}")
     if not self.request.retries:
         raise self.retry(countdown=countdown)
+
+
+@app.task(name="give_back", bind=True)
+def give_back(self: Any, name: str) -> None:
+    """Be received again the first time."""
+    count = self.request.properties["delivery_info"]["sqs_message"]["Attributes"]["ApproximateReceiveCount"]
+    journal(f"{name} {count}")
+    if count == "1":
+        raise Reject(requeue=True)
+
+
+def journal_group(task: Any) -> None:
+    """Write where the task's message came from, and its message group."""
+    info = task.request.properties["delivery_info"]
+    queue = info["sqs_queue"].rpartition("-")[2]
+    journal(f"{task.name} {task.request.retries} {queue} {info['sqs_message']['Attributes'].get('MessageGroupId')}")
+
+
+@app.task(name="first", bind=True)
+def first(self: Any, body: str) -> None:
+    """Of a raw queue: starts a chain, by a task that it calls as a function."""
+    journal_group(self)
+    start(json.loads(body))
+
+
+@app.task(name="start")
+def start(options: dict[str, Any]) -> None:
+    chain(second.s(3).set(**options), third.s().set(**options)).apply_async()
+
+
+@app.task(name="second", bind=True)
+def second(self: Any, countdown: float) -> None:
+    journal_group(self)
+    if not self.request.retries:
+        raise self.retry(countdown=countdown)
+
+
+@app.task(name="third", bind=True)
+def third(self: Any, result: object) -> None:
+    journal_group(self)
+    raise Reject(Reason("TheEnd", "this task is the last"))
 
 
 @app.task(name="seldom", rate_limit="20/m")

@@ -1,0 +1,196 @@
+"""FIFO queues: what waits keeps its place, and nothing asks SQS for a delay that it refuses."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import kombu
+import pytest
+from botocore.exceptions import ClientError
+
+from celery_sqs import delays
+from celery_sqs.delays import TOLERANCE_SECONDS
+from celery_sqs.deliveries import get_deliveries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.celery_sqs.conftest import Queues
+
+LINE = ("-Q", "line.fifo", "-P", "threads", "-c", "1")
+POOLS = [
+    pytest.param(
+        ("-Q", "line.fifo", "-P", pool, "-c", "1"), id=pool, marks=() if pool == "threads" else pytest.mark.slow
+    )
+    for pool in ("threads", "gevent", "prefork")
+]
+
+
+@pytest.fixture(autouse=True)
+def line(queues: Queues) -> str:
+    """A FIFO queue's URL."""
+    return queues.create_queue("line.fifo", FifoQueue="true")
+
+
+def test_the_emulator_refuses_the_delay_of_a_single_message_as_aws_does(queues: Queues, line: str) -> None:
+    message = {"MessageBody": "x", "MessageGroupId": "g", "MessageDeduplicationId": "1", "DelaySeconds": 1}
+    with pytest.raises(ClientError, match="InvalidParameterValue"):
+        queues.sqs.send_message(QueueUrl=line, **message)  # type: ignore[arg-type]  # each is of the right type
+    answer = queues.sqs.send_message_batch(QueueUrl=line, Entries=[{"Id": "1", **message}])  # type: ignore[typeddict-item]  # the same
+    assert [failure["Code"] for failure in answer["Failed"]] == ["InvalidParameterValue"]
+
+
+def ran(queues: Queues) -> list[str]:
+    """The journal, in order."""
+    return queues.journal.read_text().splitlines()
+
+
+@contextmanager
+def consuming(queues: Queues, taken: list[kombu.Message]) -> Iterator[kombu.Connection]:
+    """Consume the queue in this process, and acknowledge each message."""
+    transport, options = "celery_sqs.transport:Transport", queues.app.conf.broker_transport_options
+    options |= {"wait_time_seconds": 1, "visibility_timeout": 60}
+    with kombu.Connection(queues.broker_url(), transport=transport, transport_options=options) as connection:
+
+        def take(message: kombu.Message) -> None:
+            taken.append(message)
+            message.ack()
+
+        with connection.Consumer(kombu.Queue("line.fifo", no_declare=True), on_message=take, auto_declare=False):
+            yield connection
+
+
+def texts(taken: list[kombu.Message]) -> list[str]:
+    """What each message's task is to note."""
+    return [message.payload[0][0] for message in taken]
+
+
+@pytest.mark.parametrize("name", ["countdown", "DelaySeconds", "delay_seconds"])
+def test_a_message_that_is_to_wait_keeps_its_place_in_its_group_and_holds_up_no_other_group(
+    queues: Queues, wait_until: Callable[..., None], name: str
+) -> None:
+    sent_at = time.monotonic()
+    queues.send("note", "waits", queue="line.fifo", MessageGroupId="one", **{name: 2})
+    for number in range(3):
+        queues.send("note", f"follows {number}", queue="line.fifo", MessageGroupId="one")
+    queues.send("note", "other", queue="line.fifo", MessageGroupId="two")
+    taken: list[kombu.Message] = []
+    with consuming(queues, taken) as connection:
+        connection.drain_events(timeout=30)
+        assert texts(taken) == ["other"]
+        wait_until(lambda: not get_deliveries().held(), what="nobody holds what waits, so nobody extends its time-out")
+        for _ in range(4):
+            connection.drain_events(timeout=30)
+    assert time.monotonic() - sent_at > 2 - TOLERANCE_SECONDS
+    assert texts(taken) == ["other", "waits", "follows 0", "follows 1", "follows 2"]
+    wait_until(lambda: queues.counts("line.fifo") == (0, 0, 0))
+
+
+def test_a_wait_longer_than_a_message_may_be_invisible_takes_several_receives(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delays, "MAX_INVISIBLE_SECONDS", 1)
+    queues.send("note", "waits", queue="line.fifo", countdown=4)
+    taken: list[kombu.Message] = []
+    with consuming(queues, taken) as connection:
+        connection.drain_events(timeout=30)
+    assert texts(taken) == ["waits"]
+    assert int(taken[0].delivery_info["sqs_message"]["Attributes"]["ApproximateReceiveCount"]) > 2
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_task_retries_after_its_countdown(
+    queues: Queues, wait_until: Callable[..., None], pool: tuple[str, ...]
+) -> None:
+    queues.send("again", "a", 3, queue="line.fifo", MessageGroupId="one")
+    queues.start(*pool)
+    wait_until(lambda: ran(queues) == ["a 0", "a 1"])
+    wait_until(lambda: queues.counts("line.fifo") == (0, 0, 0))
+    assert queues.dead_letters("line.fifo") == []
+
+
+def test_a_message_that_is_given_back_keeps_its_place_in_its_group(
+    queues: Queues, wait_until: Callable[..., None]
+) -> None:
+    for name in ("one", "two", "three"):
+        queues.send("give_back", name, queue="line.fifo", MessageGroupId="g")
+    queues.send("note", "other", queue="line.fifo", MessageGroupId="other")
+    queues.start(*LINE)
+    wait_until(lambda: queues.counts("line.fifo") == (0, 0, 0))
+    names = [line.split()[0] for line in ran(queues) if not line.startswith("other")]
+    assert names[:2] == ["one", "one"], "it came again before what follows it"
+    assert list(dict.fromkeys(names)) == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("concurrency", ["1", "2"])
+def test_a_worker_warns_of_a_concurrency_above_one(
+    queues: Queues, wait_until: Callable[..., None], concurrency: str
+) -> None:
+    queues.send("note", "x", queue="line.fifo")
+    queues.start("-Q", "line.fifo", "-P", "threads", "-c", concurrency)
+    wait_until(lambda: ran(queues) == ["x"])
+    warning = "line.fifo: with a concurrency of 2, tasks of one message group run side by side"
+    assert (warning in queues.log()) is (concurrency == "2")
+
+
+def test_a_worker_without_fifo_queues_warns_of_nothing(queues: Queues, wait_until: Callable[..., None]) -> None:
+    queues.send("note", "x")
+    queues.start("-Q", "tasks", "-P", "threads", "-c", "2")
+    wait_until(lambda: ran(queues) == ["x"])
+    assert "message group" not in queues.log()
+
+
+@pytest.mark.parametrize(
+    ("raw", "tasks_queue"),
+    [
+        ("raw.fifo", "tasks"),
+        pytest.param("raw", "tasks", marks=pytest.mark.slow),
+        pytest.param("raw", "line.fifo", marks=pytest.mark.slow),
+        pytest.param("raw.fifo", "line.fifo", marks=pytest.mark.slow),
+    ],
+)
+def test_a_message_group_survives_every_hop(
+    queues: Queues, wait_until: Callable[..., None], raw: str, tasks_queue: str
+) -> None:
+    fifo = {"MessageDeduplicationId": "1"} if raw == "raw.fifo" else {}
+    url = queues.create_queue(raw, FifoQueue="true") if fifo else queues.url(raw)
+    options = {"queue": tasks_queue}
+    queues.sqs.send_message(QueueUrl=url, MessageBody=json.dumps(options), MessageGroupId="customer-7", **fifo)
+    queues.start(
+        *("-Q", f"{raw},{tasks_queue}", "-P", "threads", "-c", "1"),
+        TRANSPORT_OPTIONS=json.dumps({"raw_queues": {raw: "first"}}),
+        MAX_DELAY_SECONDS="1",  # the retry hops
+    )
+    letters: list[dict[str, str]] = []
+    wait_until(lambda: letters.extend(queues.dead_letters(tasks_queue)) or letters)
+    assert ran(queues) == [
+        f"first 0 {raw} customer-7",
+        f"second 0 {tasks_queue} customer-7",
+        f"second 1 {tasks_queue} customer-7",
+        f"third 0 {tasks_queue} customer-7",
+    ]
+    assert [(letter["Reason"], letter["MessageGroupId"]) for letter in letters] == [("TheEnd", "customer-7")]
+
+
+@pytest.mark.slow
+def test_a_message_group_survives_a_retry_in_another_process(queues: Queues, wait_until: Callable[..., None]) -> None:
+    queues.send("second", 1, queue="tasks", MessageGroupId="customer-7")
+    queues.start("-Q", "tasks", "-P", "prefork", "-c", "1")
+    wait_until(lambda: ran(queues) == ["second 0 tasks customer-7", "second 1 tasks customer-7"])
+
+
+@pytest.mark.parametrize("group", ["another", pytest.param(None, marks=pytest.mark.slow)])
+def test_a_publisher_that_names_a_message_group_is_obeyed(
+    queues: Queues, wait_until: Callable[..., None], group: str | None
+) -> None:
+    options = {"queue": "tasks", "MessageGroupId": group}
+    queues.sqs.send_message(QueueUrl=queues.url("raw"), MessageBody=json.dumps(options), MessageGroupId="customer-7")
+    queues.start(
+        *("-P", "threads", "-c", "1"),
+        TRANSPORT_OPTIONS=json.dumps({"raw_queues": {"raw": "first"}}),
+        WAIT_TIME_SECONDS="1",
+    )
+    wait_until(lambda: f"second 0 tasks {group}" in ran(queues))
