@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
+import kombu
+import pytest
 from celery.app.task import Context
 from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_sqs.raw_queues import to_task_message
+
+if TYPE_CHECKING:
+    from tests.celery_sqs.conftest import Queues
 
 
 @given(body=st.text())
@@ -60,3 +66,23 @@ def test_nothing_else_that_a_producer_sends_is_in_the_headers() -> None:
     producers = {"baggage": string("user=ada"), "task": string("another.task"), "retries": string("7")}
     producers |= {"traceparent": string("0" * 513), "tracestate": {"DataType": "Number", "StringValue": "1"}}
     assert headers_of(producers) == headers_of({})
+
+
+@pytest.mark.parametrize(
+    ("dead_letters", "left"), [(False, (0, 0, 0)), (True, (0, 1, 0))], ids=["no redrive policy", "redrive policy"]
+)
+@pytest.mark.parametrize("body", ['{"email_id": "a"}', "[1]", "no JSON"])
+def test_stock_kombu_deletes_a_rejected_raw_body_unless_the_queue_has_a_redrive_policy(
+    queues: Queues, body: str, dead_letters: bool, left: tuple[int, int, int]
+) -> None:
+    """Why there are raw queues. docs/celery_sqs.md says what other versions of kombu do."""
+    url = queues.create_queue("stock", dead_letters=dead_letters)
+    queues.sqs.send_message(QueueUrl=url, MessageBody=body)
+    options = {"region": "us-east-1", "is_secure": False, "queue_name_prefix": queues.prefix, "visibility_timeout": 60}
+    queue = kombu.Queue("stock", no_declare=True)
+    with (
+        kombu.Connection(queues.broker_url(), transport_options=options) as connection,
+        connection.Consumer(queue, on_message=lambda message: message.reject(), auto_declare=False),
+    ):
+        connection.drain_events(timeout=10)
+        assert queues.counts("stock") == left
