@@ -118,7 +118,9 @@ class Channel(SQS.Channel):
         try:
             return super()._new_queue(queue, **kwargs)
         except ClientError as error:
-            if get_current_task() and error.response["Error"]["Code"] in ACCESS_DENIED:  # a publish declares its queue
+            if (
+                get_current_worker_task() and error.response["Error"]["Code"] in ACCESS_DENIED
+            ):  # a publish declares its queue
                 raise _refusal(error, self.canonical_queue_name(queue), self._is_own(queue)) from error
             raise
 
