@@ -1,4 +1,4 @@
-"""Callers of `status` and watchers of events who come and go while a worker is at 2,000 emails."""
+"""Callers of `status` and watchers of events who come and go while a worker sends emails."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-EMAILS, CALLS = 2000, 200
+EMAILS = int(os.environ.get("EMAILS", "500"))  # 2,000 by hand
+CALLS = EMAILS // 10
 AT_ONCE = 100  # emails
 ROOT = Path(__file__).parents[2]
 
@@ -65,8 +66,8 @@ def test_callers_who_come_and_go_stall_no_worker(
         wait_until(lambda: count(outbox) == EMAILS, seconds=120)
         answers = set(calls.read_text().split())
         assert answers == {"answered", "unanswered"}, "some callers wait long enough, others do not"
-        alive = [sys.executable, "-m", "celery_sqs.liveness", str(tmp_path / "liveness")]
-        assert subprocess.check_output(alive, cwd=ROOT, text=True) == "alive\n"
+        probe = [sys.executable, "-m", "celery_sqs.liveness", str(tmp_path / "liveness")]
+        assert subprocess.run(probe, cwd=ROOT, capture_output=True, text=True, check=False).stdout == "alive\n"
         assert "stalled:" not in log.read_text()
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
