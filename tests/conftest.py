@@ -57,6 +57,12 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: object)
 
 
 @pytest.fixture(autouse=True)
+def _no_pause_of_the_last_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A denied queue keeps the whole process from receiving for a while."""
+    monkeypatch.setattr("celery_sqs.poller.pause._until", 0.0)
+
+
+@pytest.fixture(autouse=True)
 def _no_wait_for_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
     """The emulator, unlike SQS, shows all it has in a short poll."""
     monkeypatch.setattr("emails.dead_letters.WAIT_SECONDS", 0)

@@ -197,7 +197,7 @@ def test_a_batch_that_sqs_refuses_as_a_whole_costs_only_the_entry_that_is_the_ca
 
 def test_a_batch_for_a_queue_that_is_not_there_is_refused_by_one_request(done: list[str]) -> None:
     queue = ScriptedQueue()
-    batcher = Batcher("test", send, HOURS, NO_SUCH_QUEUE)
+    batcher = Batcher("test", send, HOURS, lambda _, code: code in NO_SUCH_QUEUE)
     queue.answers = [ClientError({"Error": {"Code": "QueueDoesNotExist"}}, "SendMessageBatch")]
     for entry in entries(queue, done, 3):
         batcher.add(entry)
