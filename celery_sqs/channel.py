@@ -202,7 +202,7 @@ class Channel(SQS.Channel):
         self.qos.room.sharers = len(self._pollers)
         if self._transport.liveness and not isinstance(source, ControlQueue):
             self._transport.liveness.watch(queue, poller)
-        poller.start()
+        self._transport.start_soon(poller)
 
     def basic_cancel(self, consumer_tag: str) -> None:
         """Stop consuming a queue, and give back what nobody has begun to work on."""
@@ -272,6 +272,7 @@ class Channel(SQS.Channel):
         if isinstance(payload, Reason):
             delivery.reject(payload)
             return None
+        payload["properties"]["delivery_info"]["redelivered"] = _receive_count(delivery.message) > 1
         if isinstance(source, ControlQueue):
             if self.monitoring and source.is_for_commands:
                 self.monitoring.events.look_again()
@@ -285,7 +286,6 @@ class Channel(SQS.Channel):
             else:
                 delivery.delay(delays.delay_seconds(payload["headers"]))
             return None
-        payload["headers"].pop("eta", None)  # it is due: Celery's worker would set a timer for it
         return payload
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
@@ -554,6 +554,13 @@ def _refusal(error: ClientError, queue: str, is_own: bool) -> PublishDenied | Pu
 
 
 def _requeue_delay(message: ReceivedMessage) -> int:
-    """Seconds: what fails at once again would otherwise use up the queue's redrive policy in a moment."""
-    received = int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
-    return int(min(2**received, delays.MAX_DELAY_SECONDS))
+    """Seconds: none the first time, as with other transports, and from then on twice as many each time.
+
+    What fails at once again would otherwise use up the queue's redrive policy in a moment.
+    """
+    received = _receive_count(message)
+    return int(min(2 ** (received - 1), delays.MAX_DELAY_SECONDS)) if received > 1 else 0
+
+
+def _receive_count(message: ReceivedMessage) -> int:
+    return int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))

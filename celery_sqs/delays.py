@@ -10,6 +10,8 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from celery.utils.time import maybe_iso8601, maybe_make_aware
+
 MAX_DELAY_SECONDS = 900  # SQS Developer Guide, "Amazon SQS message quotas": a message's DelaySeconds
 
 # A message may be invisible for 12 hours from its receive on, and it was received a moment ago (SQS Developer Guide,
@@ -42,10 +44,7 @@ def is_early(headers: dict[str, Any]) -> bool:
 
 def _seconds_left(headers: dict[str, Any]) -> float:
     try:
-        eta = datetime.fromisoformat(headers.get("eta") or "")
-    except (TypeError, ValueError):
+        eta = maybe_make_aware(maybe_iso8601(headers.get("eta")))  # as Celery's worker reads it: naive is UTC
+        return float((eta - datetime.now(UTC)).total_seconds()) if eta else 0
+    except (AttributeError, OverflowError, TypeError, ValueError):  # Celery's worker says what is wrong with it
         return 0
-    if eta.tzinfo is None:
-        # Only the app knows the time zone of a naive one (enable_utc=False): Celery's worker waits for it.
-        return 0
-    return (eta - datetime.now(UTC)).total_seconds()

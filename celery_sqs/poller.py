@@ -173,7 +173,8 @@ class Poller:
     def join(self, deadline: float) -> None:
         """Wait for the receives under way until then, on the monotonic clock."""
         for thread in self._threads:
-            thread.join(max(0, deadline - time.monotonic()))
+            if thread.ident:  # it was started
+                thread.join(max(0, deadline - time.monotonic()))
 
     def _run(self, is_first: bool) -> None:
         failures = 0

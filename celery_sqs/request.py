@@ -126,13 +126,18 @@ class Request(CeleryRequest):
 
     @undisturbed
     def _may_begin(self) -> bool:
-        if "sqs_queue" not in self.message.delivery_info:  # by another transport
+        if not _by_our_transport(self.message):
             return True
         delivery = get_deliveries().get(self.message.delivery_tag)
         if delivery is not None and delivery.start():
             return True
         task_ready(self)  # `inspect reserved` would show it for ever
         return False
+
+    @property
+    def eta(self) -> Any:
+        """None: the transport has waited for it, and Celery's worker is to set no timer. The task's request has it."""
+        return None if _by_our_transport(self.message) else super().eta
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """What `celery inspect` shows: of a raw queue's body its repr, which has no content."""
@@ -253,6 +258,10 @@ def learn_pool(sender: Any, **_: Any) -> None:
         get_hub().NOT_ERROR += (Released,)  # or it prints the traceback of each
     if isinstance(getattr(pool, "_pool", None), AsynPool):
         pool.flush = partial(_flush, pool.flush, pool._pool)
+
+
+def _by_our_transport(message: Any) -> bool:
+    return "sqs_queue" in message.delivery_info
 
 
 def _killable(target: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import deque
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError, CredentialRetrievalError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotocoreConnectionError
@@ -19,6 +20,9 @@ from celery_sqs.message import keep_what_celery_cannot_read
 from celery_sqs.remote_control import keep_reply_queues
 from celery_sqs.request import use_our_request
 from celery_sqs.watchdog import watch
+
+if TYPE_CHECKING:
+    from celery_sqs.poller import Poller
 
 worker_ready.connect(watch)
 worker_ready.connect(warn_of_concurrency)
@@ -64,6 +68,7 @@ class Transport(SQS.Transport):
         )
         self._liveness_path = client.transport_options.get("liveness_file")
         self._liveness: LivenessFile | None = None
+        self._to_start: deque[Poller] = deque()
         self.beats = 0  # how often the consumer's loop came round, for Watchdog
         self.stalled = ""  # what Watchdog finds wrong with the consumer
         self.control_queue_prefix = client.transport_options.get("control_queue_prefix", CONTROL_QUEUE_PREFIX)
@@ -80,14 +85,24 @@ class Transport(SQS.Transport):
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Called for every new connection: a lost one leaves the hub empty (kombu's `Hub.reset`)."""
         loop.add_reader(self.inbox, self._on_readable)
+        self.inbox.wake(always=True)  # a consumer may have begun before
         loop.call_repeatedly(BEAT_EVERY_SECONDS, self.beat)
 
     def beat(self) -> None:
         """The consumer's loop is running."""
         self.beats += 1
 
+    def start_soon(self, poller: Poller) -> None:
+        """Start the poller when the consumer's loop comes round.
+
+        Every queue is known then, so that the first one does not take the room of the others.
+        """
+        self._to_start.append(poller)
+        self.inbox.wake(always=True)
+
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
         self.beat()  # a worker without an event loop comes here every two seconds (celery.worker.loops.synloop)
+        self._start_pollers()
         delivery = self.inbox.get(timeout)
         if delivery is None:
             raise TimeoutError
@@ -100,7 +115,12 @@ class Transport(SQS.Transport):
         if self._liveness:
             self._liveness.end()
 
+    def _start_pollers(self) -> None:
+        while self._to_start:
+            self._to_start.popleft().start()
+
     def _on_readable(self) -> None:
+        self._start_pollers()
         self.inbox.drain_wakeups()
         try:
             while delivery := self.inbox.get(timeout=0):

@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from celery.utils.time import maybe_make_aware
 
 from celery_sqs.delays import (
     MAX_DELAY_SECONDS,
@@ -44,10 +45,14 @@ def test_on_a_fifo_queue_a_message_is_invisible_until_its_eta_or_for_as_long_as_
     assert invisible_seconds({"eta": eta_in(-5)}) == 0
 
 
-def test_a_naive_eta_is_left_to_celery_since_only_the_app_knows_its_time_zone() -> None:
-    headers = {"eta": (datetime.now() + timedelta(hours=30)).isoformat()}  # noqa: DTZ005 (naive on purpose)
-    assert delay_seconds(headers) == 0
-    assert not is_early(headers)
+def test_a_naive_eta_is_utc_as_celerys_worker_reads_it() -> None:
+    naive = datetime.now(UTC).replace(tzinfo=None)
+    assert 0 < delay_seconds({"eta": (naive + timedelta(seconds=8)).isoformat()}) <= 8
+    assert is_early({"eta": (naive + timedelta(seconds=8)).isoformat()})
+    assert not is_early({"eta": (naive - timedelta(seconds=8)).isoformat()})
+    aware = maybe_make_aware(naive)
+    assert aware
+    assert aware.utcoffset() == timedelta(0)
 
 
 @pytest.mark.parametrize(("seconds", "early"), [(1000, True), (2, True), (0.5, False), (-1, False)])

@@ -408,6 +408,40 @@ def test_a_second_sigterm_during_the_exit_loses_nothing(queues: Queues, wait_unt
     assert queues.counts() == (1, 0, 0), "the child is there, and the parent gone"
 
 
+@each_pool
+def test_a_naive_eta_is_waited_for_and_the_task_is_told_its_eta(
+    queues: Queues, pool: tuple[str, ...], wait_until: Callable[..., None]
+) -> None:
+    queues.start(*pool)
+    queues.send("tell", eta=datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=4))
+    queues.send("tell", eta=datetime.now(UTC) + timedelta(seconds=4))
+    queues.send("tell")
+    wait_until(lambda: queues.lines().total() == 3)
+    assert queues.lines()["late None redelivered False"] == 1
+    for line in queues.lines():
+        assert line.split()[1] == "None" or -1 <= int(line.split()[1]) < 4
+
+
+def test_a_redelivered_message_says_so_and_the_first_requeue_is_at_once(
+    queues: Queues, wait_until: Callable[..., None]
+) -> None:
+    queues.send("requeue_twice")
+    queues.start(*threads)
+    wait_until(lambda: queues.lines().total() == 3)
+    assert queues.lines() == {"run, redelivered False": 1, "run, redelivered True": 2}
+    wait_until(lambda: queues.counts() == (0, 0, 0))
+
+
+def test_a_small_prefetch_is_shared_by_all_queues_from_the_first_moment(
+    queues: Queues, wait_until: Callable[..., None]
+) -> None:
+    queues.start("-P", "threads", "-c", "1", WAIT_TIME_SECONDS="20")
+    wait_until(lambda: "ready." in queues.log())
+    for name in ("raw", "tasks"):
+        queues.app.send_task("note", [f"by {name}"], queue=name)
+    wait_until(lambda: queues.lines().total() == 2, seconds=10, what="neither waits for the other's long poll to end")
+
+
 def test_a_message_that_the_channel_cannot_examine_is_a_dead_letter_and_the_next_one_arrives(
     queues: Queues, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
 ) -> None:

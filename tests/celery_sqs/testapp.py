@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from celery import Celery, chain
 from celery.exceptions import Reject
 from celery.signals import task_prerun, task_revoked, worker_ready, worker_shutdown
+from celery.utils.time import maybe_make_aware
 from celery.worker.control import Panel
 
 from celery_sqs import Reason, delays, transport, watchdog
@@ -149,6 +151,21 @@ def third(self: Any, result: object) -> None:
 @app.task(name="seldom", rate_limit="20/m")
 def seldom(text: str) -> None:
     journal(text)
+
+
+@app.task(name="tell", bind=True)
+def tell(self: Any) -> None:
+    """Write what the request says of its ETA and of its delivery."""
+    eta = self.request.eta
+    late = round((datetime.now(UTC) - maybe_make_aware(datetime.fromisoformat(eta))).total_seconds()) if eta else None
+    journal(f"late {late} redelivered {self.request.delivery_info['redelivered']}")
+
+
+@app.task(name="requeue_twice", bind=True)
+def requeue_twice(self: Any) -> None:
+    journal(f"run, redelivered {self.request.delivery_info['redelivered']}")
+    if JOURNAL.read_text().count("run, ") < 3:
+        raise Reject("once more", requeue=True)
 
 
 @app.task(name="refuse")
