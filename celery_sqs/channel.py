@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import atexit
 import threading
 import time
 from functools import partial
@@ -16,6 +15,7 @@ from botocore.exceptions import ClientError
 from celery._state import current_app, get_current_worker_task
 from celery.events.event import EVENT_EXCHANGE_NAME
 from celery.signals import worker_shutting_down
+from kombu.exceptions import OperationalError
 from kombu.log import get_logger
 from kombu.transport import SQS, virtual
 from kombu.transport.SQS.exceptions import DoesNotExistQueueException
@@ -25,6 +25,7 @@ from kombu.utils.json import dumps
 from kombu.utils.uuid import uuid
 
 from celery_sqs import delays, raw_queues
+from celery_sqs.at_exit import at_exit
 from celery_sqs.batches import MAX_MESSAGE_BYTES
 from celery_sqs.clients import CLIENT_CONFIG, IMPATIENT, one_a_process
 from celery_sqs.compression import REFUSED, CannotDecompress, decompress
@@ -36,7 +37,8 @@ from celery_sqs.exceptions import (
     MessageTooLarge,
     PublishDenied,
     PublishRefused,
-    transient_errors_translated,
+    SqsUnavailable,
+    errors_translated,
 )
 from celery_sqs.message import NOT_A_MESSAGE, Message
 from celery_sqs.monitoring import monitoring_of
@@ -95,6 +97,25 @@ class Channel(SQS.Channel):
         super().__init__(connection, **kwargs)
         self.monitoring = monitoring_of(self)
         _channels.add(self)
+
+    @errors_translated()
+    def check_connection(self) -> None:
+        """Ask SQS for something cheap: making a channel asks for nothing, so that an unreachable SQS would "connect".
+
+        Raises:
+            SqsUnavailable: there is no answer, or SQS throttles.
+            ClientError: SQS refuses the credentials.
+        """
+        try:
+            if self.predefined_queues:
+                name, queue = next(iter(self.predefined_queues.items()))
+                self.sqs(queue=name).get_queue_attributes(QueueUrl=queue["url"], AttributeNames=["QueueArn"])
+            else:
+                name = next(iter(self._transport.raw_queues), "celery")  # any will do; a policy may allow this one
+                self.impatient_client().get_queue_url(QueueName=self.canonical_queue_name(name))
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in NO_SUCH_QUEUE | ACCESS_DENIED:
+                raise
 
     # Queues and clients
 
@@ -288,6 +309,7 @@ class Channel(SQS.Channel):
             return None
         return payload
 
+    @errors_translated()
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         """One message, outside of any consumer."""
         message = super().basic_get(queue, no_ack, **kwargs)
@@ -338,6 +360,8 @@ class Channel(SQS.Channel):
             self.qos.room.give_back(1)
             return
         delivery.in_inbox = False
+        if self._transport.serves_worker:
+            delivery.hand_to_worker()
         no_ack = queue in self._noack_queues
         try:
             self.connection._deliver(payload, queue)
@@ -359,7 +383,7 @@ class Channel(SQS.Channel):
     def supports_fanout(self) -> bool:
         return self.monitoring is not None
 
-    @transient_errors_translated()
+    @errors_translated()
     def queue_declare(self, queue: str = "", passive: bool = False, **kwargs: Any) -> Any:
         """Declare a queue; one that goes with its consumer is made where it is bound, since its exchange names it."""
         if self.monitoring and kwargs.get("auto_delete"):
@@ -367,11 +391,24 @@ class Channel(SQS.Channel):
         return super().queue_declare(queue, passive, **kwargs)
 
     def queue_bind(self, queue: str, exchange: str = "", routing_key: str = "", *args: Any, **kwargs: Any) -> None:
-        if self.monitoring and self._is_broadcast_or_reply(exchange):
-            self.monitoring.queues.open(queue, exchange, routing_key)
-        else:
+        if not (self.monitoring and self._is_broadcast_or_reply(exchange)):
             super().queue_bind(queue, exchange, routing_key, *args, **kwargs)
+            return
+        try:
+            with errors_translated():
+                self.monitoring.queues.open(queue, exchange, routing_key)
+        except (SqsUnavailable, ClientError) as error:
+            if not is_for_replies(exchange):
+                raise
+            # Whoever calls a worker expects this one, as with other transports.
+            raise OperationalError(f"cannot make a queue for replies: {error}") from error
 
+    @errors_translated()
+    def queue_purge(self, queue: str, **kwargs: Any) -> int:
+        """Delete the queue's messages. Returns how many there were."""
+        return int(super().queue_purge(queue, **kwargs))
+
+    @errors_translated()
     def queue_delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
         if self.monitoring and self.monitoring.queues.get(queue):
             self.monitoring.queues.close(queue)
@@ -401,6 +438,13 @@ class Channel(SQS.Channel):
         return exchange == EVENT_EXCHANGE_NAME or known["type"] == "fanout" or is_for_replies(exchange)
 
     # Settling
+
+    def basic_recover(self, requeue: bool = False) -> None:
+        """Let everything that this channel has received and not settled be received again."""
+        for tag in list(self.qos._delivered):
+            if delivery := get_deliveries().get(tag):
+                delivery.give_up(after=0)
+            self.qos.ack(tag)
 
     @undisturbed
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
@@ -432,7 +476,7 @@ class Channel(SQS.Channel):
 
     # Sending
 
-    @transient_errors_translated()
+    @errors_translated()
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         """Send a message: because of the task that runs here, or else at once."""
         if self.closed:
@@ -505,7 +549,6 @@ def stop_receiving(**_: Any) -> None:
     _thread.start_new_thread(stop, ())
 
 
-@atexit.register
 def _let_pollers_give_back() -> None:
     """Wait for the long polls that are still open: one may have swallowed what this process has just released or sent.
 
@@ -514,6 +557,9 @@ def _let_pollers_give_back() -> None:
     deadline = time.monotonic() + JOIN_SECONDS
     for poller in list(_stopped):
         poller.join(deadline)
+
+
+at_exit(_let_pollers_give_back)
 
 
 def _current_delivery() -> Delivery | None:

@@ -7,7 +7,6 @@ one is a lease that its owner renews: `reap` deletes the queues whose lease is o
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import os
 import re
@@ -24,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from kombu.exceptions import OperationalError
 from kombu.log import get_logger
 
+from celery_sqs.at_exit import at_exit
 from celery_sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage, code_of
 from celery_sqs.quiet import OnceAMinute
 
@@ -126,7 +126,7 @@ class ControlQueues:
         self._reply_urls: dict[str, str] = {}
         self._keeper: threading.Thread | None = None
         self._pid = os.getpid()
-        atexit.register(self.exit)
+        at_exit(self.exit)
 
     def open(self, queue: str, exchange: str, routing_key: str) -> None:
         """Have a queue of kombu's name `queue`, bound to the exchange."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 from kombu.log import get_logger
 
+from celery_sqs.at_exit import at_exit
 from celery_sqs.batcher import Batcher, Entry
 from celery_sqs.dead_letters import Reason, message_bytes, with_reason
 from celery_sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, STALE_HANDLE, Queue, ReceivedMessage
@@ -59,6 +59,7 @@ class Delivery:
         self._deliveries = deliveries
         self._lock = threading.Lock()
         self._started = False
+        self._begin_is_told = True
         self._released = False
         self._children = 0
         self._refused: Reason | None = None
@@ -75,6 +76,14 @@ class Delivery:
         """Its message group, or "" where it has none."""
         group: str = self.message.get("Attributes", {}).get("MessageGroupId", "")
         return group
+
+    def hand_to_worker(self) -> None:
+        """Celery's worker has it: unless a request of ours says when it begins, it may have begun from now on."""
+        self._begin_is_told = False
+
+    def will_tell_when_it_begins(self) -> None:
+        """`start` is called before its work begins."""
+        self._begin_is_told = True
 
     def start(self) -> bool:
         """Whether its work may begin: not where the message was released to others."""
@@ -118,7 +127,7 @@ class Delivery:
     @property
     def has_begun(self) -> bool:
         """Whether work on it began, or is not to begin any more."""
-        return bool(self._started or self._released or self._settle)
+        return bool(self._started or self._released or self._settle or not self._begin_is_told)
 
     @property
     def is_open(self) -> bool:
@@ -138,7 +147,7 @@ class Delivery:
     def try_release(self) -> bool:
         """Give up a message on which no work began; says whether there was none."""
         with self._lock:
-            if self._started or self._released or self._settle:
+            if self._started or self._released or self._settle or not self._begin_is_told:
                 return False
             self._released = True
             return True
@@ -234,7 +243,7 @@ class Deliveries:
         self.sends = Batcher("sends", _send, SEND_LINGER_SECONDS, is_final_for_send)
         self.deletes = Batcher("deletes", _delete, DELETE_LINGER_SECONDS, _is_final_for_delete)
         self._keeper = VisibilityKeeper(self.held)
-        atexit.register(self.exit)
+        at_exit(self.exit)
 
     def add(self, queue: Queue, message: ReceivedMessage, visibility_timeout: int) -> Delivery:
         delivery = Delivery(self, queue, message, visibility_timeout)

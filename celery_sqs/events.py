@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import threading
@@ -14,6 +13,7 @@ from celery.events.event import EVENT_EXCHANGE_NAME
 from kombu.log import get_logger
 from kombu.utils.uuid import uuid
 
+from celery_sqs.at_exit import at_exit
 from celery_sqs.batches import pack
 from celery_sqs.queue import NO_SUCH_QUEUE, code_of
 from celery_sqs.quiet import OnceAMinute
@@ -74,7 +74,7 @@ class EventPublisher:
         self.on_watched: Callable[[bool], object] = bool  # hears whether anybody watches, when that is looked up
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
-        atexit.register(self.exit)
+        at_exit(self.exit)
 
     def add(self, message: dict[str, Any]) -> None:
         """Take a message that is published to the events exchange: its body is one event, or a list of them."""

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, CredentialRetrievalError, HTTPClientError
+from botocore.exceptions import ConnectionError as BotocoreConnectionError
 from kombu.exceptions import OperationalError
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class SqsUnavailable(ConnectionError):
 
 
 @contextmanager
-def transient_errors_translated() -> Iterator[None]:
-    """Raise SqsUnavailable for an answer that another try may change, and leave every other error as it is."""
+def errors_translated() -> Iterator[None]:
+    """Raise SqsUnavailable for an error that another try may change, and leave every other error as it is."""
     try:
         yield
     except ClientError as error:
@@ -54,3 +55,6 @@ def transient_errors_translated() -> Iterator[None]:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or error.response["Error"]["Code"] in THROTTLED:
             raise SqsUnavailable(str(error)) from error
         raise
+    except (HTTPClientError, BotocoreConnectionError, CredentialRetrievalError) as error:
+        # A time-out or a lost connection; a refused one, or no such host; a metadata service that does not answer.
+        raise SqsUnavailable(str(error)) from error

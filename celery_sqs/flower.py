@@ -166,7 +166,9 @@ class Broker:
     def __init__(self, app: Celery) -> None:
         configured = app.conf.broker_transport_options
         client_config = {**(configured.get("client-config") or {}), **CLIENT_CONFIG}
-        self._channel = app.connection_for_read(transport_options={"client-config": client_config}).channel()
+        transport = app.connection_for_read(transport_options={"client-config": client_config}).transport
+        # Without connecting, which would be a request here: each queue's figures say what is wrong.
+        self._channel = transport.create_channel(transport)
 
     @property
     def url(self) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import wraps
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from celery.bootsteps import Step
-from celery.signals import worker_ready
-from celery.worker.control import Panel, nok
+from celery.worker.control import Panel, nok, ok
 from kombu.log import get_logger
 from kombu.pidbox import Mailbox
 from kombu.utils.uuid import uuid
@@ -58,42 +59,88 @@ class Receiving(Step):
         }
 
 
-@worker_ready.connect
-def answer_clearly(sender: Any, **_: Any) -> None:
-    """The signal's sender is the worker's consumer."""
-    sender.steps.append(Receiving(sender))
-    if not hasattr(sender.pool, "grow"):
-        for command in ("pool_grow", "pool_shrink", "autoscale"):
-            Panel.data[command] = _refusal(CANNOT_RESIZE)
-        for command in ("time_limit", "terminate"):
-            Panel.data[command] = _refusal(CANNOT_STOP)
-        Panel.data["revoke"] = _without_terminate(Panel.data["revoke"])
-    if not sender.connection.supports_exchange_type("fanout"):
+def show_receiving(consumer: Any) -> None:
+    """Add `Receiving` to the consumer's `inspect stats`, and warn if there is no remote control."""
+    consumer.steps.append(Receiving(consumer))
+    if not consumer.connection.supports_exchange_type("fanout"):
         logger.warning("events and remote control are off: the transport option control_queue_prefix is empty")
 
 
-@worker_ready.connect
-def spare_events(sender: Any, **_: Any) -> None:
-    """Let the worker make no events of tasks while nobody watches: three a task cost CPU."""
-    monitoring = sender.connection.default_channel.monitoring
-    if monitoring is None or sender.event_dispatcher.groups:  # off, or those of tasks are
-        return
+class TaskEvents:
+    """Keeps a worker from making events of tasks while nobody watches: three a task cost CPU.
 
-    def on_watched(watched: bool) -> None:
-        if sender.event_dispatcher:
-            sender.event_dispatcher.groups = set() if watched else {"worker"}
+    Celery's own switch, the dispatcher's groups, is what this turns, so what an operator wants is kept here.
+    """
 
-    monitoring.events.on_watched = on_watched
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._wanted = True
+        self._watched = True
+
+    def on_watched(self, watched: bool) -> None:
+        """Note whether anybody watches."""
+        self._watched = watched
+        self._turn()
+
+    def want(self, wanted: bool) -> dict[str, str]:
+        """Do what `enable_events` and `disable_events` ask for."""
+        changed, self._wanted = self._wanted != wanted, wanted
+        self._turn()
+        return ok(f"task events {'' if changed else 'already '}{'enabled' if wanted else 'disabled'}")
+
+    def _turn(self) -> None:
+        if dispatcher := self._consumer.event_dispatcher:
+            dispatcher.groups = set() if self._wanted and self._watched else {"worker"}
 
 
-def _refusal(sentence: str) -> Callable[..., dict[str, str]]:
-    return lambda *_, **__: nok(sentence)
+_spared: WeakKeyDictionary[Any, TaskEvents] = WeakKeyDictionary()
+
+
+def spare_events(consumer: Any) -> None:
+    """Let the consumer's worker make no events of tasks while nobody watches."""
+    monitoring = consumer.connection.default_channel.monitoring
+    if monitoring and not consumer.event_dispatcher.groups:  # else those of tasks are off
+        _spared[consumer] = events = TaskEvents(consumer)
+        monitoring.events.on_watched = events.on_watched
+
+
+def answer_commands() -> None:
+    """Answer clearly what a worker's pool cannot do, where Celery would raise or say that it was done."""
+    for name in ("pool_grow", "pool_shrink", "autoscale"):
+        Panel.data[name] = _unless_of_threads(Panel.data[name], CANNOT_RESIZE)
+    for name in ("time_limit", "terminate"):
+        Panel.data[name] = _unless_of_threads(Panel.data[name], CANNOT_STOP)
+    Panel.data["revoke"] = _without_terminate(Panel.data["revoke"])
+    Panel.data["enable_events"] = _task_events(Panel.data["enable_events"], wanted=True)
+    Panel.data["disable_events"] = _task_events(Panel.data["disable_events"], wanted=False)
+
+
+def _cannot_grow(state: Any) -> bool:
+    return not hasattr(state.consumer.pool, "grow")
+
+
+def _unless_of_threads(command: Callable[..., Any], sentence: str) -> Callable[..., Any]:
+    @wraps(command)
+    def answer(state: Any, *args: Any, **options: Any) -> Any:
+        return nok(sentence) if _cannot_grow(state) else command(state, *args, **options)
+
+    return answer
 
 
 def _without_terminate(revoke: Callable[..., Any]) -> Callable[..., Any]:
-    def command(state: Any, task_id: Any, *, terminate: bool = False, **options: Any) -> Any:
-        if terminate:
+    @wraps(revoke)
+    def answer(state: Any, task_id: Any, *, terminate: bool = False, **options: Any) -> Any:
+        if terminate and _cannot_grow(state):
             return nok(CANNOT_STOP)
-        return revoke(state, task_id, **options)
+        return revoke(state, task_id, terminate=terminate, **options)
 
-    return command
+    return answer
+
+
+def _task_events(command: Callable[..., Any], *, wanted: bool) -> Callable[..., Any]:
+    @wraps(command)
+    def answer(state: Any, **options: Any) -> Any:
+        events = _spared.get(state.consumer)
+        return events.want(wanted) if events else command(state, **options)
+
+    return answer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 from collections import deque
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 from kombu.log import get_logger
 
+from celery_sqs.at_exit import at_exit
 from celery_sqs.queue import NO_SUCH_QUEUE
 from celery_sqs.quiet import OnceAMinute
 
@@ -38,7 +38,7 @@ class ReplySender:
         self._sending = False
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
-        atexit.register(self.exit)
+        at_exit(self.exit)
 
     def add(self, exchange: str, routing_key: str, body: str) -> None:
         """Send the reply soon. Does not wait, and drops the reply if too many wait already."""

@@ -14,7 +14,6 @@ from celery.app.task import Task as CeleryTask
 from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.base import BasePool
 from celery.exceptions import InvalidTaskError, Reject, TaskPredicate, TaskRevokedError
-from celery.signals import worker_ready
 from celery.worker.request import Request as CeleryRequest
 from celery.worker.state import task_ready
 from kombu.exceptions import OperationalError
@@ -55,8 +54,8 @@ class Released(Exception):
 class Request(CeleryRequest):
     """Tells the transport when work begins, and why a message is rejected: Celery drops the reason before it asks."""
 
-    #: Whether the pool is of threads, which keep a line of tasks and report each as it begins.
-    in_threads = True
+    # Whether the pool runs tasks within this process: it keeps a line of tasks, and reports each as it begins.
+    _in_process = True
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Celery derives a class for each task (`create_request_cls`), which would hand it to the pool unguarded."""
@@ -65,6 +64,8 @@ class Request(CeleryRequest):
             del cls.execute_using_pool
 
     def __init__(self, message: Message, *args: Any, **kwargs: Any) -> None:
+        if delivery := get_deliveries().get(message.delivery_tag):
+            delivery.will_tell_when_it_begins()
         try:
             super().__init__(message, *args, **kwargs)
             self._check()
@@ -86,6 +87,7 @@ class Request(CeleryRequest):
 
     def execute_using_pool(self, pool: BasePool, **kwargs: Any) -> Any:
         """Hand the task to the pool, and settle its message even if Celery's own code raises on the way or there."""
+        self._in_process = not pool.uses_semaphore
         try:
             return super().execute_using_pool(_GuardedPool(pool, self), **kwargs)
         except TaskRevokedError:
@@ -112,17 +114,19 @@ class Request(CeleryRequest):
 
     def revoked(self) -> bool:
         """Asked before the task goes to the pool. From processes there is no calling it back: it begins here."""
-        return (not self.in_threads and not self._may_begin()) or super().revoked()
+        return (not self._in_process and not self._may_begin()) or super().revoked()
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         # Threads keep a line of tasks, in which one may have been revoked meanwhile.
-        if self.in_threads and (not self._may_begin() or self.revoked()):
+        if self._in_process and (not self._may_begin() or self.revoked()):
             raise Released(self.id)
         delivery = get_deliveries().get(self.message.delivery_tag)
-        super().on_accepted(pid, time_accepted)
-        if self.in_threads and delivery and not self.task.acks_late:
-            # Acknowledged before it runs means that it never runs twice: not before SQS has deleted it.
+        if self._in_process and delivery and not self.task.acks_late:
+            # Acknowledged before it runs means that it never runs twice: not before SQS has deleted it. Celery's own
+            # way leads through the consumer's loop, which may be what runs the task (solo).
+            delivery.ack()
             delivery.wait_settled()
+        super().on_accepted(pid, time_accepted)
 
     @undisturbed
     def _may_begin(self) -> bool:
@@ -246,11 +250,8 @@ def use_our_request() -> None:
     CeleryTask.Request = Request
 
 
-@worker_ready.connect
-def learn_pool(sender: Any, **_: Any) -> None:
-    """Before the first message: the signal's sender is the worker's consumer."""
-    pool = sender.pool
-    Request.in_threads = not pool.uses_semaphore
+def learn_pool(pool: BasePool) -> None:
+    """Have the pool report what it would keep to itself."""
     if type(pool).__module__ == "celery.concurrency.gevent":
         from gevent import get_hub  # noqa: PLC0415 (it is there for its own pool alone)
 

@@ -5,27 +5,21 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError, CredentialRetrievalError, HTTPClientError
-from botocore.exceptions import ConnectionError as BotocoreConnectionError
-from celery.signals import worker_ready
+from botocore.exceptions import ClientError
 from kombu.transport import SQS
 
 from celery_sqs.channel import Channel
 from celery_sqs.compression import MAX_DECOMPRESSED_BYTES
 from celery_sqs.exceptions import ChannelClosed, SqsUnavailable
-from celery_sqs.fifo import warn_of_concurrency
 from celery_sqs.inbox import Inbox
 from celery_sqs.liveness import LivenessFile
 from celery_sqs.message import keep_what_celery_cannot_read
 from celery_sqs.remote_control import keep_reply_queues
 from celery_sqs.request import use_our_request
-from celery_sqs.watchdog import watch
+from celery_sqs.worker import serve_workers
 
 if TYPE_CHECKING:
     from celery_sqs.poller import Poller
-
-worker_ready.connect(watch)
-worker_ready.connect(warn_of_concurrency)
 
 CONTROL_QUEUE_PREFIX = "celery-control-"
 BEAT_EVERY_SECONDS = 5
@@ -49,10 +43,7 @@ class Transport(SQS.Transport):
     # OperationalError, for which `Request` keeps the message of the task that published.
     recoverable_connection_errors = (
         ChannelClosed,  # the consumer has closed the channel, and kombu makes another
-        SqsUnavailable,  # SQS throttles, or answers 5xx
-        HTTPClientError,  # botocore: a time-out, or a connection that was closed
-        BotocoreConnectionError,  # botocore: refused, or no such host
-        CredentialRetrievalError,  # the instance's metadata service did not answer
+        SqsUnavailable,  # SQS cannot be reached, throttles, or answers 5xx
     )
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
@@ -70,10 +61,21 @@ class Transport(SQS.Transport):
         self._liveness: LivenessFile | None = None
         self._to_start: deque[Poller] = deque()
         self.beats = 0  # how often the consumer's loop came round, for Watchdog
+        self.serves_worker = False  # Celery's worker consumes by it
         self.stalled = ""  # what Watchdog finds wrong with the consumer
         self.control_queue_prefix = client.transport_options.get("control_queue_prefix", CONTROL_QUEUE_PREFIX)
         if self.control_queue_prefix:
             self.implements = self.implements.extend(exchange_type=frozenset({"direct", "topic", "fanout"}))
+
+    def establish_connection(self) -> Any:
+        """Connect, which for SQS is one cheap request.
+
+        Raises:
+            SqsUnavailable: so that kombu tries the next URL of several, and a health check sees it.
+        """
+        connection = super().establish_connection()
+        self._avail_channels[-1].check_connection()
+        return connection
 
     @property
     def liveness(self) -> LivenessFile | None:
@@ -128,3 +130,6 @@ class Transport(SQS.Transport):
                 channel.deliver(*message)
         finally:
             self.inbox.wake()
+
+
+serve_workers(Transport)

@@ -13,8 +13,8 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from celery.bootsteps import RUN
-from celery.signals import worker_ready
 
+from celery_sqs.at_exit import register_again
 from celery_sqs.forced_exit import ForcedExit
 
 if TYPE_CHECKING:
@@ -77,11 +77,23 @@ class StopSignals:
 
     def install(self) -> None:
         """Wrap the handlers that are installed now. Celery's replace each other when they run."""
+        restart = signal.getsignal(signal.SIGHUP)
+        if callable(restart) and restart is not self._ours.get(signal.SIGHUP):
+            self._ours[signal.SIGHUP] = self._wrap_restart(restart)
+            signal.signal(signal.SIGHUP, self._ours[signal.SIGHUP])
         for number in self.NUMBERS:
             handler = signal.getsignal(number)
             if callable(handler) and handler is not self._ours.get(number):
                 self._ours[number] = self._wrap(handler)
                 signal.signal(number, self._ours[number])
+
+    @staticmethod
+    def _wrap_restart(handler: Callable[..., Any]) -> Callable[..., Any]:
+        def handle(*args: Any) -> None:
+            handler(*args)
+            register_again()
+
+        return patient(handle)
 
     def _wrap(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any) -> None:
@@ -98,14 +110,13 @@ class StopSignals:
         return handle
 
 
-@worker_ready.connect
-def make_handlers_patient(sender: Any, **_: Any) -> None:
-    """The signal's sender is the worker's consumer."""
+def make_handlers_patient(consumer: Any) -> None:
+    """Wrap the signal handlers of the consumer's worker."""
     if threading.current_thread() is not threading.main_thread():  # Celery has installed no handlers there
         return
 
     def is_stalled() -> bool:
-        connection = sender.connection
+        connection = consumer.connection
         return bool(connection and connection.transport.stalled)
 
-    StopSignals(ForcedExit(lambda: sender.controller.blueprint.state == RUN, is_stalled)).install()
+    StopSignals(ForcedExit(lambda: consumer.controller.blueprint.state == RUN, is_stalled)).install()

@@ -9,6 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from celery.bootsteps import TERMINATE
 from celery.worker import state as worker_state
 from kombu.log import get_logger
 
@@ -77,7 +78,7 @@ class Watchdog:
 
     def _run(self) -> None:
         last = time.monotonic()
-        while True:
+        while self._consumer.blueprint.state != TERMINATE:
             threading.Event().wait(TICK_SECONDS)
             now = time.monotonic()
             try:
@@ -148,6 +149,6 @@ def _consumed(transport: Transport) -> Iterator[Delivery]:
             yield delivery
 
 
-def watch(sender: Any, **_: Any) -> None:
-    """Watch the worker's consumer, which is the signal's sender."""
-    Watchdog(sender).start()
+def watch(consumer: Any) -> None:
+    """Watch a worker's consumer until it ends."""
+    Watchdog(consumer).start()

@@ -5,3 +5,4 @@ class Step:
     def info(self, obj: Any) -> dict[str, Any] | None: ...
 
 RUN: int
+TERMINATE: int

@@ -33,7 +33,7 @@ def test_a_task_that_gevent_kills_is_lost_and_not_done() -> None:
         raise GreenletExit
 
     pool = GeventPool(limit=1)
-    learn_pool(SimpleNamespace(pool=pool))
+    learn_pool(pool)
     failed, info, _ = pool._make_killable_target(killed)()
     assert failed
     assert isinstance(info.exception.exc, WorkerLostError)
@@ -45,15 +45,12 @@ def test_any_other_error_of_a_task_is_its_own(error: type[BaseException]) -> Non
         raise error
 
     pool = GeventPool(limit=1)
-    learn_pool(SimpleNamespace(pool=pool))
+    learn_pool(pool)
     with pytest.raises(error):
         pool._make_killable_target(broken)()
 
 
-def test_at_its_stop_prefork_waits_for_what_a_process_has_been_given_but_not_begun(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(Request, "in_threads", True)
+def test_at_its_stop_prefork_waits_for_what_a_process_has_been_given_but_not_begun() -> None:
     given, not_given = (SimpleNamespace(_write_to=to, _accepted=False) for to in (object(), None))
     waited_for: list[Any] = []
 
@@ -68,7 +65,7 @@ def test_at_its_stop_prefork_waits_for_what_a_process_has_been_given_but_not_beg
         waited_for.extend(job for job in (given, not_given) if job._accepted)
 
     pool = SimpleNamespace(uses_semaphore=True, _pool=Pool(), flush=flush)
-    learn_pool(SimpleNamespace(pool=pool))
+    learn_pool(pool)
     pool.flush()
     assert waited_for == [given]
 
@@ -151,7 +148,6 @@ class Settled:
     def run(self, pool: BasePool) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("celery.app.trace._localized", [self.app.tasks, frozenset(), "host"])
-            patch.setattr(Request, "in_threads", True)
             try:
                 self.request.execute_using_pool(pool)
             finally:

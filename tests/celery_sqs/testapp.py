@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, chain
+from celery import Celery, Task, chain
+from celery.concurrency.thread import TaskPool as ThreadsPool
 from celery.exceptions import Reject
 from celery.signals import task_prerun, task_revoked, worker_ready, worker_shutdown
 from celery.utils.time import maybe_make_aware
 from celery.worker.control import Panel
+from celery.worker.request import Request as CeleryRequest
 
 from celery_sqs import Reason, delays, transport, watchdog
 
@@ -146,6 +148,23 @@ def second(self: Any, countdown: float) -> None:
 def third(self: Any, result: object) -> None:
     journal_group(self)
     raise Reject(Reason("TheEnd", "this task is the last"))
+
+
+class OwnRequest(CeleryRequest):
+    """A class that an app sets by Celery's documented `Task.Request`, and that knows nothing of this transport."""
+
+
+class TaskOfOwnRequest(Task):
+    Request = OwnRequest
+
+
+@app.task(name="own_request", base=TaskOfOwnRequest)
+def own_request(name: str, until: str) -> None:
+    hold(name, until)
+
+
+class CustomPool(ThreadsPool):
+    """A pool that Celery does not bring (`worker_pool = "custom"`)."""
 
 
 @app.task(name="seldom", rate_limit="20/m")

@@ -48,6 +48,8 @@ class Channel(virtual.Channel):
 class Transport:
     connection_errors: tuple[type[BaseException], ...]
     channels: list[Any]
+    _avail_channels: list[Any]
+    def establish_connection(self) -> Any: ...
     client: Any
     implements: Any
     Channel: type[Any]
