@@ -99,7 +99,8 @@ _spared: WeakKeyDictionary[Any, TaskEvents] = WeakKeyDictionary()
 def spare_events(consumer: Any) -> None:
     """Let the consumer's worker make no events of tasks while nobody watches."""
     monitoring = consumer.connection.default_channel.monitoring
-    if monitoring and not consumer.event_dispatcher.groups:  # else those of tasks are off
+    dispatcher = consumer.event_dispatcher  # None if the worker sends no events at all
+    if monitoring and dispatcher and not dispatcher.groups:  # else those of tasks are off
         _spared[consumer] = events = TaskEvents(consumer)
         monitoring.events.on_watched = events.on_watched
 

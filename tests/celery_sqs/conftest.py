@@ -34,6 +34,7 @@ class Queues:
         self.journal = folder / "journal"
         self.journal.touch()
         self.workers: list[subprocess.Popen[bytes]] = []
+        self.program = [sys.executable, "-m", "celery"]
         self.sqs: SQSClient = boto3.client(
             "sqs",
             endpoint_url=endpoint,
@@ -72,9 +73,7 @@ class Queues:
         with (self.folder / "worker.log").open("ab") as log:
             worker = subprocess.Popen(
                 [
-                    sys.executable,
-                    "-m",
-                    "celery",
+                    *self.program,
                     "-A",
                     "testapp",
                     "worker",

@@ -94,6 +94,7 @@ def test_a_task_with_a_request_class_of_its_own_runs_once_through_a_warm_shutdow
 def test_a_restart_by_sighup_runs_nothing_twice_and_leaves_no_control_queue(
     queues: Queues, wait_until: Callable[..., None]
 ) -> None:
+    queues.program = [str(Path(sys.executable).with_name("celery"))]  # Celery executes sys.argv again
     worker = queues.start("-P", "threads", "-c", "4")
     wait_until(lambda: "ready." in queues.log())
     for number in range(60):
