@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench chaos chaos-mixed check format emulator provision worker flower enqueue put status cdk deploy-local test-infrastructure email_lambda.zip invoke lock clean
+.PHONY: help demo test test-slow peer-suites bench chaos chaos-mixed check format emulator provision worker flower enqueue put status cdk deploy-local test-infrastructure email_lambda.zip invoke lock clean
 
 PYTHON ?= python3
 PORT ?= 4566
@@ -29,6 +29,9 @@ test: .venv/installed ## Run the fast tests
 
 test-slow: .venv/installed ## Run the tests that take minutes
 	@$(RUN) pytest -m slow
+
+peer-suites: .venv/installed ## Run kombu's and Celery's own tests on celery_sqs: make peer-suites SUITES=kombu-unit BROKER=redis
+	@$(UV) run --locked --quiet --group peer-suites python -m tests.peer_suites $(if $(BROKER),--broker $(BROKER)) $(SUITES)
 
 bench: .venv/installed ## Compare with stock Celery, dramatiq and bare boto3: make bench N=250
 	@$(RUN) python -m bench --emails $(N)
@@ -97,7 +100,7 @@ lock: $(UV) ## Resolve the dependencies anew
 	@$(UV) lock --directory infrastructure
 
 clean: ## Remove what make installed and what the tools cached
-	@rm -rf .tools .venv infrastructure/.venv infrastructure/cdk.out infrastructure/node_modules .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache demo-outbox
+	@rm -rf .tools .venv infrastructure/.venv infrastructure/cdk.out infrastructure/node_modules .hypothesis .import_linter_cache .mypy_cache .peer-suites .pytest_cache .ruff_cache demo-outbox
 
 .venv/installed: $(UV) pyproject.toml uv.lock
 	@$(UV) sync --locked --quiet
