@@ -29,8 +29,7 @@ class Kind(StrEnum):
 class Group:
     """Tests that fail for one reason."""
 
-    suites: tuple[str, ...]
-    tests: tuple[str, ...]  # with shell wildcards, where `[` and `]` are plain characters
+    tests: tuple[str, ...]  # `<suite>::<test>`, with the wildcard `*`
     kind: Kind
     reason: str
     redis: str  # what they do where Redis is the broker: pass, fail, or none if it has no such test
@@ -38,12 +37,25 @@ class Group:
     flaky: bool = False  # they fail at times
 
     def has(self, suite: str, test: str) -> bool:
-        return suite in self.suites and any(fnmatchcase(test, pattern.replace("[", "[[]")) for pattern in self.tests)
+        return any(_matches(f"{suite}::{test}", pattern) for pattern in self.tests)
+
+    def without_test(self, suite: str, tests: Iterable[str]) -> list[str]:
+        """The patterns for this suite that none of its tests has."""
+        names = [f"{suite}::{test}" for test in tests]
+        return [
+            pattern
+            for pattern in self.tests
+            if _matches(suite, pattern.partition("::")[0]) and not any(_matches(name, pattern) for name in names)
+        ]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern.replace("[", "[[]"))  # `[` is part of a test's name
 
 
 def load(path: Path = LIST) -> list[Group]:
     return [
-        Group(**group | {"kind": Kind(group["kind"]), "suites": tuple(group["suites"]), "tests": tuple(group["tests"])})
+        Group(**group | {"kind": Kind(group["kind"]), "tests": tuple(group["tests"])})
         for group in tomllib.loads(path.read_text())["group"]
     ]
 
@@ -60,10 +72,9 @@ class Comparison:
         return not (self.unexpected or self.passed_unexpectedly or self.unknown)
 
 
-def compare(suite: str, results: Results, groups: Iterable[Group]) -> Comparison:
+def compare(suite: str, results: Results, groups: list[Group]) -> Comparison:
     """Set what a suite did against the list."""
     comparison = Comparison()
-    groups = [group for group in groups if suite in group.suites]
     for test, what in results.failed.items():
         listed = any(group.has(suite, test) for group in groups)
         (comparison.expected if listed else comparison.unexpected)[test] = what
@@ -72,9 +83,5 @@ def compare(suite: str, results: Results, groups: Iterable[Group]) -> Comparison
         test for test in results.passed if any(group.has(suite, test) for group in steady)
     )
     tests = results.passed | results.skipped | results.failed.keys()
-    for group in steady:
-        for pattern in group.tests:
-            alone = Group(group.suites, (pattern,), group.kind, group.reason, group.redis)
-            if not any(alone.has(suite, test) for test in tests):
-                comparison.unknown.append(pattern)
+    comparison.unknown = [pattern for group in steady for pattern in group.without_test(suite, tests)]
     return comparison
