@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -69,6 +70,7 @@ def main(broker: str, selected: str, names: tuple[str, ...]) -> None:
     """
     if unknown := set(names) - {suite.name for suite in SUITES}:
         raise click.BadParameter(f"{', '.join(unknown)}: the suites are {', '.join(suite.name for suite in SUITES)}.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ctrl-C: stop what was started
     os.nice(10)  # the suites take an hour of a machine on which somebody works
     suites = [suite for suite in SUITES if not names or suite.name in names]
     if broker == "redis":

@@ -81,7 +81,6 @@ def _standalone_worker(app: Celery, pool: str, concurrency: int = 1, **_: object
             [sys.executable, "-m", "celery", "-A", "tests.peer_suites.worker_app", "worker", *options, *as_embedded],
             stdout=log,
             stderr=log,
-            start_new_session=True,
         )
     try:
         with allow_join_result():

@@ -129,17 +129,17 @@ def _wait(process: subprocess.Popen[bytes], written: Path) -> bool:
     """Wait for the end of the process, as long as it writes; say whether it ended."""
     last_written = time.monotonic()
     size = 0
-    while time.monotonic() < last_written + SILENT_SECONDS:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(1)
-            break
-        if written.exists() and written.stat().st_size > size:
-            size, last_written = written.stat().st_size, time.monotonic()
-    exited = process.poll() is not None
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # and what it started
-    process.wait()
-    return exited
+    try:
+        while process.poll() is None and time.monotonic() < last_written + SILENT_SECONDS:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+            if written.exists() and written.stat().st_size > size:
+                size, last_written = written.stat().st_size, time.monotonic()
+        return process.poll() is not None
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and what it started
+        process.wait()
 
 
 def read(written: Path, *, exited: bool, seconds: float = 0) -> Results:
