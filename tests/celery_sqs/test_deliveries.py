@@ -174,14 +174,12 @@ def test_an_exit_that_cannot_flush_says_what_is_left(
     queue: ScriptedQueue,
     delivery: Delivery,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("celery_sqs.deliveries.EXIT_FLUSH_SECONDS", 0.05)
     children = ScriptedQueue("children")
     children.gate.clear()
     delivery.publish(children, CHILD)
     delivery.ack()
-    deliveries.exit()
+    deliveries.exit(flush_seconds=0.05)
     assert "SQS confirmed neither 1 messages sent nor 0 deleted" in caplog.text
     children.gate.set()
 

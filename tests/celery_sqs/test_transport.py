@@ -107,6 +107,7 @@ def test_on_sigquit_threads_finish_what_they_run_and_the_rest_is_visible_at_once
     assert "NotImplementedError" not in queues.log()
 
 
+@pytest.mark.slow
 @each_pool
 def test_a_message_stays_invisible_for_as_long_as_it_is_held(
     queues: Queues, pool: tuple[str, ...], wait_until: Callable[..., None]
