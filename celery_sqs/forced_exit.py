@@ -11,7 +11,8 @@ import _thread
 import os
 import signal
 import sys
-from contextlib import contextmanager
+import traceback
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from billiard import active_children
@@ -80,7 +81,10 @@ def _release_and_exit() -> None:
         # Not by a logger, whose lock the main thread may hold.
         print("worker: does not react to signals, and ends now", file=sys.__stderr__, flush=True)
         for child in active_children():  # prefork's, which would go on with what is given back
-            os.kill(child.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
         get_deliveries().exit(RELEASE_SECONDS / 5)
+    except Exception:  # noqa: BLE001 (the process ends whatever it is, and a person is to see why)
+        traceback.print_exc(file=sys.__stderr__)
     finally:
         os._exit(EX_FAILURE)
