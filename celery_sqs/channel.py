@@ -221,7 +221,8 @@ class Channel(SQS.Channel):
             priority=(kwargs.get("arguments") or {}).get("x-priority", 0),
         )
         self.qos.room.sharers = len(self._pollers)
-        if self._transport.liveness and not isinstance(source, ControlQueue):
+        # `celery status` in a worker's container has the worker's options, and must not touch the worker's file.
+        if not isinstance(source, ControlQueue) and self._transport.liveness:
             self._transport.liveness.watch(queue, poller)
         self._transport.start_soon(poller)
 
@@ -236,7 +237,7 @@ class Channel(SQS.Channel):
         if poller:
             poller.stop()
             self.qos.room.sharers = max(1, len(self._pollers))
-            if self._transport.liveness:
+            if not isinstance(self._queue(queue), ControlQueue) and self._transport.liveness:
                 self._transport.liveness.forget(queue)
             _stopped.add(poller)
             self._release(self._queue(queue))

@@ -217,6 +217,18 @@ def test_a_message_that_is_too_large_is_refused_with_both_sizes(queues: Queues) 
     assert queues.counts() == (0, 0, 0)
 
 
+def test_whoever_calls_a_worker_leaves_its_liveness_file_alone(queues: Queues, wait_until: Callable[..., None]) -> None:
+    """`celery status` in a worker's container has the worker's environment."""
+    file = queues.folder / "liveness"
+    queues.start("-P", "threads", LIVENESS_FILE=str(file))
+    wait_until(file.exists)
+    queues.app.conf.broker_transport_options["liveness_file"] = str(file)
+    wait_until(lambda: queues.app.control.ping(timeout=5))
+    with queues.app.connection_for_read() as connection:
+        queues.app.control.inspect(timeout=1, connection=connection).ping()
+    assert "tasks" in file.read_text()
+
+
 def test_the_probe_says_whether_the_worker_receives(queues: Queues, wait_until: Callable[..., None]) -> None:
     file = queues.folder / "alive"
     probe = [sys.executable, "-m", "celery_sqs.liveness", str(file)]

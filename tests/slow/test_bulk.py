@@ -26,8 +26,8 @@ pytestmark = pytest.mark.slow
 BULK, SINGLE = 5000, 20
 
 # What may be sent meanwhile: each of the single email's three messages may find a whole prefetch of 64 before it.
-# Without the priority it is thousands.
-BETWEEN = 3 * 64
+# Some are sent while the test looks, more of them on a busy machine. Without the priority it is thousands.
+BETWEEN = 4 * 64
 
 
 def test_single_emails_overtake_a_backlog_of_bulk(
