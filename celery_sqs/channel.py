@@ -222,8 +222,8 @@ class Channel(SQS.Channel):
         )
         self.qos.room.sharers = len(self._pollers)
         # `celery status` in a worker's container has the worker's options, and must not touch the worker's file.
-        if not isinstance(source, ControlQueue) and self._transport.liveness:
-            self._transport.liveness.watch(queue, poller)
+        if not isinstance(source, ControlQueue):
+            self._transport.watch(queue, poller)
         self._transport.start_soon(poller)
 
     def basic_cancel(self, consumer_tag: str) -> None:
@@ -237,8 +237,7 @@ class Channel(SQS.Channel):
         if poller:
             poller.stop()
             self.qos.room.sharers = max(1, len(self._pollers))
-            if not isinstance(self._queue(queue), ControlQueue) and self._transport.liveness:
-                self._transport.liveness.forget(queue)
+            self._transport.forget(queue)
             _stopped.add(poller)
             self._release(self._queue(queue))
 

@@ -77,12 +77,17 @@ class Transport(SQS.Transport):
         self._avail_channels[-1].check_connection()
         return connection
 
-    @property
-    def liveness(self) -> LivenessFile | None:
-        """The file that says that this process receives, where the option `liveness_file` names one."""
+    def watch(self, queue: str, poller: Poller) -> None:
+        """Say in the file of the option `liveness_file`, if there is one, that this process receives from the queue."""
         if self._liveness_path and self._liveness is None:
             self._liveness = LivenessFile(self._liveness_path, lambda: self.stalled)
-        return self._liveness
+        if self._liveness:
+            self._liveness.watch(queue, poller)
+
+    def forget(self, queue: str) -> None:
+        """Say no more of the queue."""
+        if self._liveness:
+            self._liveness.forget(queue)
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Called for every new connection: a lost one leaves the hub empty (kombu's `Hub.reset`)."""
