@@ -64,8 +64,9 @@ def test_what_is_no_callback_of_an_email_of_ours_is_a_dead_letter_with_its_reaso
     pipeline: Pipeline, call_back: Callable[..., str], body: str, reason: str
 ) -> None:
     call_back(body)
-    letter = pipeline.find_dead_letter(lambda letter: letter.body == body)
-    assert letter.queue == f"{pipeline.settings.callbacks_queue}_dlq"
+    queue = f"{pipeline.settings.callbacks_queue}_dlq"
+    # Tests of the other raw queue send some of these bodies, too.
+    letter = pipeline.find_dead_letter(lambda letter: (letter.queue, letter.body) == (queue, body))
     assert letter.reason == reason
     assert RECIPIENT not in letter.detail
 
