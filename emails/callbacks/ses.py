@@ -206,7 +206,7 @@ class _Notification:
 
     @property
     def only_recipient(self) -> str:
-        """Whom SES means if it names nobody. With several recipients that is unknown, and the event is the email's."""
+        """Who is meant if SES names nobody. With several recipients that is unknown, and the event is the email's."""
         return self.mail.destination[0] if len(self.mail.destination) == 1 else ""
 
     def affected(self, named: list[_Recipient]) -> list[_Recipient]:
