@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 import signal
 import subprocess
 import sys
 import threading
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -445,14 +446,28 @@ def test_a_redelivered_message_says_so_and_the_first_requeue_is_at_once(
     wait_until(lambda: queues.counts() == (0, 0, 0))
 
 
-def test_a_small_prefetch_is_shared_by_all_queues_from_the_first_moment(
+def test_a_small_prefetch_is_shared_by_all_queues_from_the_first_receive(
     queues: Queues, wait_until: Callable[..., None]
 ) -> None:
-    queues.start("-P", "threads", "-c", "1", WAIT_TIME_SECONDS="20")
-    wait_until(lambda: "ready." in queues.log())
-    for name in ("raw", "tasks"):
-        queues.app.send_task("note", [f"by {name}"], queue=name)
-    wait_until(lambda: queues.lines().total() == 2, seconds=10, what="neither waits for the other's long poll to end")
+    asked: list[int] = []
+
+    def note(_: str, action: str, body: bytes) -> str:
+        if action == "ReceiveMessage":
+            asked.append(json.loads(body)["MaxNumberOfMessages"])
+        return ""
+
+    with running(Proxy(queues.endpoint, note)) as proxy:
+        queues.app.conf.broker_transport_options["wait_time_seconds"] = 2
+        with queues.app.connection_for_read(queues.broker_url(proxy.url)) as connection:
+            both = [Queue(name, Exchange(""), name) for name in ("tasks", "raw")]
+            consumer = kombu.Consumer(connection, both, prefetch_count=4, callbacks=[print])
+            for queue in consumer.queues:
+                consumer._basic_consume(queue, no_ack=False, nowait=True)
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=0.1)
+            wait_until(lambda: len(asked) >= 2)
+            assert asked[:2] == [2, 2]
+            consumer.cancel()
 
 
 def test_a_message_that_the_channel_cannot_examine_is_a_dead_letter_and_the_next_one_arrives(
