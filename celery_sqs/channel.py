@@ -43,7 +43,7 @@ from celery_sqs.exceptions import (
 from celery_sqs.message import NOT_A_MESSAGE, Message
 from celery_sqs.monitoring import monitoring_of
 from celery_sqs.poller import Poller, Room
-from celery_sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, Queue, ReceivedMessage
+from celery_sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, Queue, ReceivedMessage, code_of
 from celery_sqs.undisturbed import undisturbed
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class Channel(SQS.Channel):
         self.monitoring = monitoring_of(self)
         _channels.add(self)
 
+    # Queues and clients
+
     @errors_translated()
     def check_connection(self) -> None:
         """Ask SQS for something cheap: making a channel asks for nothing, so that an unreachable SQS would "connect".
@@ -114,10 +116,8 @@ class Channel(SQS.Channel):
                 name = next(iter(self._transport.raw_queues), "celery")  # any will do; a policy may allow this one
                 self.impatient_client().get_queue_url(QueueName=self.canonical_queue_name(name))
         except ClientError as error:
-            if error.response["Error"]["Code"] not in NO_SUCH_QUEUE | ACCESS_DENIED:
+            if code_of(error) not in NO_SUCH_QUEUE | ACCESS_DENIED:
                 raise
-
-    # Queues and clients
 
     def _update_queue_cache(self, queue_name_prefix: str) -> None:
         """Fill the cache with the predefined queues alone: kombu lists up to 1,000 queues for every channel."""
@@ -130,7 +130,7 @@ class Channel(SQS.Channel):
             try:
                 self._queue_cache[name] = self.sqs().get_queue_url(QueueName=name)["QueueUrl"]
             except ClientError as error:
-                if error.response["Error"]["Code"] not in NO_SUCH_QUEUE:
+                if code_of(error) not in NO_SUCH_QUEUE:
                     raise
                 raise DoesNotExistQueueException(f"Queue with name {name!r} doesn't exist in SQS") from None
         return super()._resolve_queue_url(queue)
@@ -139,9 +139,8 @@ class Channel(SQS.Channel):
         try:
             return super()._new_queue(queue, **kwargs)
         except ClientError as error:
-            if (
-                get_current_worker_task() and error.response["Error"]["Code"] in ACCESS_DENIED
-            ):  # a publish declares its queue
+            # A task's publish declares its queue, too.
+            if get_current_worker_task() and code_of(error) in ACCESS_DENIED:
                 raise _refusal(error, self.canonical_queue_name(queue), self._is_own(queue)) from error
             raise
 
@@ -484,7 +483,7 @@ class Channel(SQS.Channel):
         try:
             target = self._queue(queue)
         except ClientError as error:
-            if error.response["Error"]["Code"] not in ACCESS_DENIED:
+            if code_of(error) not in ACCESS_DENIED:
                 raise
             raise _refusal(error, self.canonical_queue_name(queue), self._is_own(queue)) from error
         parameters = self._to_parameters(target, message)
@@ -585,7 +584,7 @@ def _send(target: Queue, parameters: dict[str, Any]) -> None:
     try:
         target.send(parameters)
     except ClientError as error:
-        code = error.response["Error"]["Code"]
+        code = code_of(error)
         if code in ACCESS_DENIED or is_final_for_send(target, code):
             raise _refusal(error, target.name, target.is_own()) from error
         raise
@@ -593,7 +592,7 @@ def _send(target: Queue, parameters: dict[str, Any]) -> None:
 
 def _refusal(error: ClientError, queue: str, is_own: bool) -> PublishDenied | PublishRefused:
     """What a publish raises at once: kombu would try again what it knows for an error of the connection."""
-    code = error.response["Error"]["Code"]
+    code = code_of(error)
     if code in ACCESS_DENIED and is_own:
         return PublishDenied(queue, code)
     return PublishRefused(f"SQS refuses the message for queue {queue}: {code}")
