@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import threading
-import time
 from functools import partial
 from queue import Empty
 from typing import TYPE_CHECKING, Any
@@ -42,7 +41,7 @@ from celery_sqs.exceptions import (
 )
 from celery_sqs.message import NOT_A_MESSAGE, Message
 from celery_sqs.monitoring import monitoring_of
-from celery_sqs.poller import Poller, Room
+from celery_sqs.poller import Poller, Room, let_stopped_give_back
 from celery_sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, Queue, ReceivedMessage, code_of
 from celery_sqs.undisturbed import undisturbed
 
@@ -53,9 +52,6 @@ if TYPE_CHECKING:
     from celery_sqs.transport import Transport
 
 logger = get_logger(__name__)
-
-# An idle long poll has nothing to give back; one that swallowed a message answers at once.
-JOIN_SECONDS = 0.5
 
 
 class QoS(SQS.QoS):
@@ -237,7 +233,6 @@ class Channel(SQS.Channel):
             poller.stop()
             self.qos.room.sharers = max(1, len(self._pollers))
             self._transport.forget(queue)
-            _stopped.add(poller)
             self._release(self._queue(queue))
 
     def _release(self, source: Queue, group: str | None = None) -> list[Delivery]:
@@ -525,8 +520,6 @@ class Channel(SQS.Channel):
 
 _channels: WeakSet[Channel] = WeakSet()
 
-_stopped: WeakSet[Poller] = WeakSet()
-
 _consumed: set[str] = set()  # the names of the queues that this process has consumed
 
 
@@ -548,17 +541,7 @@ def stop_receiving(**_: Any) -> None:
     _thread.start_new_thread(stop, ())
 
 
-def _let_pollers_give_back() -> None:
-    """Wait for the long polls that are still open: one may have swallowed what this process has just released or sent.
-
-    Runs after `Deliveries.exit`, which was registered later.
-    """
-    deadline = time.monotonic() + JOIN_SECONDS
-    for poller in list(_stopped):
-        poller.join(deadline)
-
-
-at_exit(_let_pollers_give_back)
+at_exit(let_stopped_give_back)  # it runs after `Deliveries.exit`, which is registered later
 
 
 def _current_delivery() -> Delivery | None:

@@ -125,7 +125,22 @@ def stop_receiving_for(seconds: float, queue: str, code: str) -> None:
     pause.begin(seconds)
 
 
-receiving: WeakSet[Poller] = WeakSet()  # those of this process
+# Those of this process.
+receiving: WeakSet[Poller] = WeakSet()
+_stopped: WeakSet[Poller] = WeakSet()
+
+# An idle long poll has nothing to give back; one that received a message answers at once.
+JOIN_SECONDS = 0.5
+
+
+def let_stopped_give_back(seconds: float = JOIN_SECONDS) -> None:
+    """Wait a moment for the long polls that are still open although their pollers have stopped.
+
+    One of them may receive what this process has just released or sent, and gives it back.
+    """
+    deadline = time.monotonic() + seconds
+    for poller in list(_stopped):
+        poller.join(deadline)
 
 
 class Poller:
@@ -166,6 +181,7 @@ class Poller:
     def stop(self) -> None:
         """Start no further receive."""
         receiving.discard(self)
+        _stopped.add(self)
         self._stopped.set()
         self._plenty.set()
         self._room.wake()
