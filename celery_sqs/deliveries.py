@@ -30,6 +30,9 @@ DELETE_LINGER_SECONDS = 0.1
 
 EXIT_FLUSH_SECONDS = 10
 
+# How long a release waits for an extension of visibility that is under way: SQS answers sooner, or not at all.
+EXTENSION_SECONDS = 1.0
+
 # No other try goes better. Of deletes and changes of visibility: the handle is stale, or the queue is gone.
 FINAL_FOR_HANDLE = STALE_HANDLE | NO_SUCH_QUEUE
 FINAL_FOR_SEND = NO_SUCH_QUEUE | {
@@ -189,6 +192,7 @@ class Delivery:
 
     def _give_up(self, after: int) -> None:
         self._settled_as_it_is()
+        self._deliveries.wait_until_extended()
         make_visible(self.queue, [self.tag], after)
 
     def _settled_as_it_is(self) -> None:
@@ -278,8 +282,12 @@ class Deliveries:
         for delivery in released:
             self.remove(delivery)
             self.at_work(-1)
-        _make_all_visible(released)
+        self._make_all_visible(released)
         return released
+
+    def wait_until_extended(self) -> None:
+        """Come after an extension of visibility that is under way: it would undo that a message is given back."""
+        self._keeper.wait_until_extended(EXTENSION_SECONDS)
 
     def exit(self, flush_seconds: float = EXIT_FLUSH_SECONDS) -> None:
         """Confirm what is finished, and let the rest be received again: nothing of ours waits for a time-out."""
@@ -293,7 +301,16 @@ class Deliveries:
                 unsent,
                 undeleted,
             )
-        _make_all_visible(self.held())
+        left = self.held()
+        with self._lock:
+            self._held.clear()
+        self._make_all_visible(left)
+
+    def _make_all_visible(self, deliveries: list[Delivery]) -> None:
+        if deliveries:
+            self.wait_until_extended()
+        for batch in batches_by_queue(deliveries):
+            make_visible(batch[0].queue, [delivery.tag for delivery in batch])
 
 
 _deliveries: Deliveries | None = None
@@ -327,11 +344,6 @@ def make_visible(queue: Queue, handles: list[str], after: int = 0) -> None:
             queue.change_visibility_batch(entries)
     except Exception as error:  # noqa: BLE001 (whoever gives back is on the way out, and time does it too)
         complain("cannot give back messages of %s: %s; they come back by themselves", queue.name, error)
-
-
-def _make_all_visible(deliveries: list[Delivery]) -> None:
-    for batch in batches_by_queue(deliveries):
-        make_visible(batch[0].queue, [delivery.tag for delivery in batch])
 
 
 def is_final_for_send(queue: Queue, code: str) -> bool:

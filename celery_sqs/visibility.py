@@ -34,6 +34,7 @@ class VisibilityKeeper:
         self._held = held
         self._watching = threading.Event()
         self._start = threading.Lock()
+        self._extending = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def watch(self) -> None:
@@ -50,9 +51,19 @@ class VisibilityKeeper:
         now = time.monotonic()
         due = [d for d in self._held() if now - d.extended_at >= d.visibility_timeout * EXTEND_AT and not d.lost]
         for batch in batches_by_queue(due):
-            kept = [delivery for delivery in batch if self._may_extend(delivery, now)]
-            if kept:
-                self._extend_batch(kept, now)
+            with self._extending:
+                still_held = set(self._held())
+                kept = [d for d in batch if d in still_held and self._may_extend(d, now)]
+                if kept:
+                    self._extend_batch(kept, now)
+
+    def wait_until_extended(self, seconds: float) -> None:
+        """Wait for the request that is under way, which may hide a message again that is being given back.
+
+        What is not held any more is in no later request.
+        """
+        if self._extending.acquire(timeout=seconds):
+            self._extending.release()
 
     def _run(self) -> None:
         while True:

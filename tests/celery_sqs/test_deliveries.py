@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -167,6 +168,51 @@ def test_at_exit_what_is_finished_is_confirmed_and_the_rest_is_visible_again(
     assert bodies(queue) == ["child"]
     assert queue.deleted == [[{"ReceiptHandle": "h1"}]]
     assert queue.changed == [[{"ReceiptHandle": "h2", "VisibilityTimeout": 0}]]
+
+
+class SlowToExtend(ScriptedQueue):
+    """Answers a request that gives messages back at once, and one that hides them when `gate` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extending = threading.Event()
+
+    def change_visibility_batch(self, batch: list[dict[str, Any]]) -> list[str]:
+        if batch[0]["VisibilityTimeout"]:
+            self.extending.set()
+            return super().change_visibility_batch(batch)
+        self.changed.append(batch)
+        return [""] * len(batch)
+
+
+@pytest.mark.parametrize(
+    "give_back",
+    [
+        lambda deliveries, delivery: deliveries.release([delivery]),
+        lambda deliveries, _: deliveries.exit(),
+        lambda _, delivery: delivery.give_up(after=0),
+    ],
+    ids=["release", "exit", "give up"],
+)
+def test_an_extension_that_is_under_way_does_not_hide_what_is_given_back(
+    deliveries: Deliveries, give_back: Callable[..., Any]
+) -> None:
+    queue = SlowToExtend()
+    delivery = receive(deliveries, queue, "1")
+    delivery.extended_at -= 30
+    queue.gate.clear()
+    threads = [
+        threading.Thread(target=deliveries._keeper.extend),
+        threading.Thread(target=give_back, args=(deliveries, delivery)),
+    ]
+    threads[0].start()
+    assert queue.extending.wait(60)
+    threads[1].start()
+    threads[1].join(0.1)  # time enough to come first, if it were not made to wait
+    queue.gate.set()
+    for thread in threads:
+        thread.join()
+    assert [entry["VisibilityTimeout"] for batch in queue.changed for entry in batch] == [60, 0]
 
 
 def test_an_exit_that_cannot_flush_says_what_is_left(
