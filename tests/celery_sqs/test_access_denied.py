@@ -11,7 +11,7 @@ import pytest
 from celery import signature
 
 from celery_sqs.exceptions import PublishDenied, PublishRefused
-from tests.proxy import Proxy, running
+from tests.support.proxy import Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

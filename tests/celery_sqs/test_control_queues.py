@@ -18,7 +18,7 @@ from kombu.pidbox import Mailbox
 from celery_sqs import control_queues
 from celery_sqs.control_queues import LEASE_TAG, MAX_NAME_LENGTH, ControlQueue, ControlQueues, reap
 from celery_sqs.transport import Transport
-from tests.proxy import Away, Proxy, running
+from tests.support.proxy import Away, Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

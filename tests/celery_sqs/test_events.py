@@ -17,7 +17,7 @@ from celery_sqs.clients import IMPATIENT
 from celery_sqs.control_queues import ControlQueues
 from celery_sqs.events import BILLED_BYTES, EventPublisher, merged
 from tests.celery_sqs.doubles import ScriptedQueue
-from tests.proxy import Away, Proxy, running
+from tests.support.proxy import Away, Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

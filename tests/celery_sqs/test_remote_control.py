@@ -17,7 +17,7 @@ import pytest
 
 from celery_sqs.control_queues import LEASE_TAG, ControlQueues, reap
 from tests.celery_sqs.conftest import Queues
-from tests.proxy import Away, Proxy, running
+from tests.support.proxy import Away, Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -22,7 +22,7 @@ from celery_sqs import poller as poller_module
 from celery_sqs.clients import CLIENT_CONFIG
 from celery_sqs.exceptions import MessageTooLarge
 from celery_sqs.quiet import OnceAMinute
-from tests.proxy import Away, Proxy, running
+from tests.support.proxy import Away, Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

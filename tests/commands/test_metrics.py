@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from settings.aws import client
 from settings.model import dead_letter_queue
-from tests.collector import running_collector
+from tests.support.collector import running_collector
 
 if TYPE_CHECKING:
     from collections.abc import Callable

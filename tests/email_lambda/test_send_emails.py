@@ -18,7 +18,7 @@ from email_lambda.send_emails import SendEmail
 from emails.claim_tokens import claim_id, new_token
 from settings.model import S3_SECONDS
 from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation
-from tests.proxy import Proxy, Unanswered, running
+from tests.support.proxy import Proxy, Unanswered, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,10 +15,10 @@ from email import message_from_bytes
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.smtp_server import SmtpServer, drop, hang
+from tests.support.smtp_server import SmtpServer, drop, hang
 
 if TYPE_CHECKING:
-    from tests.smtp_server import Fate
+    from tests.support.smtp_server import Fate
 
 # What it does, which is what it writes to its file.
 ACCEPTED = "accepted"

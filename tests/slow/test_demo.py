@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from commands import main
 from commands.demo import CASES
-from tests.smtp_server import SmtpServer, running
+from tests.support.smtp_server import SmtpServer, running
 
 if TYPE_CHECKING:
     from pathlib import Path

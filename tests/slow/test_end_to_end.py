@@ -17,8 +17,8 @@ from emails.store import EventStore
 from settings import Settings
 from settings.aws import client
 from tests.emails.callbacks.notifications import encoded, event, feedback
-from tests.smtp_server import SmtpServer
-from tests.smtp_server import running as running_smtp
+from tests.support.smtp_server import SmtpServer
+from tests.support.smtp_server import running as running_smtp
 from tests.tasks.conftest import Pipeline, running_worker
 
 if TYPE_CHECKING:

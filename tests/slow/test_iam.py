@@ -26,7 +26,7 @@ from settings import Settings, get_settings
 from settings.aws import client
 from tests.conftest import free_port
 from tests.emails.callbacks.notifications import event
-from tests.proxy import Proxy, running
+from tests.support.proxy import Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

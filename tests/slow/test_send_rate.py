@@ -13,7 +13,7 @@ import pytest
 from emails.queue import RawQueue
 from emails.store import EmailStore
 from settings.aws import client
-from tests.proxy import Proxy, running
+from tests.support.proxy import Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable

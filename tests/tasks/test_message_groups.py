@@ -10,7 +10,7 @@ import pytest
 
 from emails.dead_letters import dead_letter_queues
 from settings.aws import client
-from tests.proxy import Proxy, running
+from tests.support.proxy import Proxy, running
 from tests.tasks.conftest import Pipeline, running_worker
 
 if TYPE_CHECKING:

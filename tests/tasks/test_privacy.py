@@ -24,7 +24,7 @@ from emails.store import EmailStore
 from settings import Settings
 from settings.aws import client
 from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation
-from tests.smtp_server import SmtpServer, running
+from tests.support.smtp_server import SmtpServer, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -25,7 +25,7 @@ from emails.store import EmailStore
 from settings import Settings
 from settings.aws import client
 from tests.emails.callbacks.notifications import RECIPIENT, by_sns, event
-from tests.proxy import Away, Proxy, Unanswered, running
+from tests.support.proxy import Away, Proxy, Unanswered, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

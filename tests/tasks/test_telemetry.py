@@ -12,7 +12,7 @@ import pytest
 from celery import Celery
 
 from tasks.start import observe_process
-from tests.collector import Collector, attributes, running_collector
+from tests.support.collector import Collector, attributes, running_collector
 from tests.tasks.conftest import Pipeline, running_worker
 
 if TYPE_CHECKING:

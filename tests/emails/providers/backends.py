@@ -15,9 +15,9 @@ from emails.providers.ses import SesProvider
 from emails.providers.smtp import SmtpProvider
 from emails.providers.stub import StubProvider
 from settings import Settings
-from tests.emails.providers.ses_server import SesServer
-from tests.emails.providers.ses_server import running as running_ses
-from tests.smtp_server import SmtpServer, drop, hang, running
+from tests.support.ses_server import SesServer
+from tests.support.ses_server import running as running_ses
+from tests.support.smtp_server import SmtpServer, drop, hang, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,7 +15,7 @@ from emails.providers.contract import NoTellingError, PermanentError, RejectReas
 from emails.providers.ses import ANSWERS, SesProvider
 from settings import Settings
 from settings.aws import client
-from tests.emails.providers.ses_server import SesServer, running
+from tests.support.ses_server import SesServer, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -22,7 +22,7 @@ from emails.providers.contract import NoTellingError, PermanentError, RejectReas
 from emails.providers.smtp import SmtpProvider
 from emails.providers.smtp_replies import Reply
 from settings import Settings, SettingsError
-from tests.smtp_server import SmtpServer, drip, drop, hang, running
+from tests.support.smtp_server import SmtpServer, drip, drop, hang, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
