@@ -53,7 +53,7 @@ def test_callers_who_come_and_go_stall_no_worker(
         )
     try:
         wait_until(lambda: "ready." in log.read_text())
-        command = [sys.executable, "-m", "tests.slow.callers", "--calls", str(CALLS)]
+        command = [sys.executable, "-m", "tests.support.callers", "--calls", str(CALLS)]
         with calls.open("wb") as file:
             callers = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=file)
         queue = RawQueue(client("sqs", settings), settings)

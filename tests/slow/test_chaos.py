@@ -13,7 +13,7 @@ from rich.console import Console
 
 from emails.dead_letters import DeadLetter
 from emails.delivery import ABANDONED
-from tests.slow.chaos import (
+from tests.support.chaos import (
     ACCEPTED_IS_SENT,
     DEAD_IS_EXPLAINED,
     ENDED,
@@ -31,7 +31,7 @@ from tests.slow.chaos import (
     judge,
     report,
 )
-from tests.slow.provider_double import ACCEPTED, FAILED, LOST, REFUSED
+from tests.support.provider_double import ACCEPTED, FAILED, LOST, REFUSED
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 SEED = int(os.environ.get("SEED") or random.randrange(10**6))
 
 POOLS = {
@@ -59,7 +59,8 @@ CHILD = "a child process"
 @contextmanager
 def running_proxy(upstream: str, seed: int, rates: dict[str, float]) -> Iterator[str]:
     options = ["--upstream", upstream, "--seed", str(seed), "--rates", json.dumps(rates)]
-    with subprocess.Popen([sys.executable, str(HERE / "fault_proxy.py"), *options], stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-m", "tests.support.fault_proxy", *options]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout
         try:
             yield process.stdout.readline().decode().strip()
@@ -79,7 +80,7 @@ class Team:
     def __init__(self, queues: Queues, *arguments: str, **environment: str) -> None:
         self._queues = queues
         self._arguments = arguments
-        modules = [HERE, HERE.parent / "celery_sqs", HERE.parents[1]]
+        modules = [ROOT / "tests" / "slow", ROOT / "tests" / "celery_sqs", ROOT]
         self._environment = {"PYTHONPATH": ":".join(map(str, modules)), "WAIT_TIME_SECONDS": "2"} | environment
         self._workers: list[subprocess.Popen[bytes]] = []
         self._leaving: list[subprocess.Popen[bytes]] = []

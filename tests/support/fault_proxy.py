@@ -1,7 +1,7 @@
 """A proxy before an AWS endpoint that breaks requests as networks and AWS do.
 
 The n-th request of an action has the same fate in every run of the same seed and rates, whatever else happens:
-`python fault_proxy.py --upstream http://127.0.0.1:4566 --seed 7 --rates '{"lost_request": 0.1}'`.
+`python -m tests.support.fault_proxy --upstream http://127.0.0.1:4566 --seed 7 --rates '{"lost_request": 0.1}'`.
 It prints its own URL. `GET /_fault/on` and `/_fault/off` switch the faults, `/_fault/counts` tells what it did, and so
 does `--journal FILE`, a line of JSON for each request that a fault befell.
 """

@@ -1,4 +1,4 @@
-"""`celery -A tests.slow.chaos_worker worker`: the service's own app, which keeps a journal.
+"""`celery -A tests.support.chaos_worker worker`: the service's own app, which keeps a journal.
 
 In it stands who held which email for how long: `<pid> holds <id>`, then `<pid> leaves <id> <seconds> <outcome>`;
 `<pid> reaches <id>` before the provider is asked, and `<pid> unanswered <id>` where it did not answer in time; and

@@ -1,4 +1,4 @@
-"""No email is lost and none is sent twice, whatever breaks: `python -m tests.slow.chaos --seed 7 --emails 2000`.
+"""No email is lost and none is sent twice, whatever breaks: `python -m tests.support.chaos --seed 7 --emails 2000`.
 
 Emails go through workers that are killed and restarted, over connections to SQS, DynamoDB and an SMTP server that fail.
 Then the judge reads the rows, the queues, the provider's file, and who was killed while holding what; never a log. The
@@ -41,7 +41,7 @@ from settings import Settings, get_settings
 from settings.aws import client
 from settings.model import variable
 from tests.conftest import free_port
-from tests.slow.provider_double import ACCEPTED, FAILED, LATE, LOST, REFUSED
+from tests.support.provider_double import ACCEPTED, FAILED, LATE, LOST, REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -331,7 +331,7 @@ class Team:
         self._started += 1
         liveness = self._folder / f"liveness-{self._started}"
         python = root / ".venv/bin/python" if len(self._roots) > 1 else sys.executable
-        command = [python, "-m", "celery", "-A", "tests.slow.chaos_worker", "worker", "-l", "INFO", "-P", self._pool]
+        command = [python, "-m", "celery", "-A", worker_app(root), "worker", "-l", "INFO", "-P", self._pool]
         with (self._folder / "worker.log").open("ab") as log:  # for a person; the judge does not look
             return subprocess.Popen(
                 command,
@@ -424,7 +424,7 @@ class Chaos:
     def _callers(self, aws: str) -> Iterator[None]:
         """Call the workers throughout, by callers who do not wait for the answers."""
         names = {variable("endpoint_url"): aws, variable("stage"): self.settings.stage}
-        command = [sys.executable, "-m", "tests.slow.callers", "--calls", str(CALLS), "--seed", str(self._seed)]
+        command = [sys.executable, "-m", "tests.support.callers", "--calls", str(CALLS), "--seed", str(self._seed)]
         calls_file = self._folder / "calls"
         if len(self._roots) > 1:  # a caller who has gone stalls workers of older versions
             calls_file.touch()
@@ -551,10 +551,16 @@ class Chaos:
                 story.store_faults[json.loads(fault["body"])["Key"]["EmailId"]["S"]] += 1
 
 
+def worker_app(root: Path) -> str:
+    """The journaling worker of a checkout; versions before tests/support had it in tests/slow."""
+    folder = "support" if (root / "tests" / "support" / "chaos_worker.py").exists() else "slow"
+    return f"tests.{folder}.chaos_worker"
+
+
 @contextmanager
 def serving(module: str, *options: str) -> Iterator[str]:
     """A server of this folder, in a process of its own; gives its URL or port."""
-    command = [sys.executable, "-m", f"tests.slow.{module}", *options]
+    command = [sys.executable, "-m", f"tests.support.{module}", *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         try:

@@ -1,7 +1,7 @@
 """An SMTP server: accepts, refuses or fails an email's n-th transaction as its seed says, and keeps a file of it.
 
 A line of the file is what it did and the email's id, or the step at which it broke off before it knew the email.
-`python -m tests.slow.provider_double --seed 7 --file FILE` prints its port.
+`python -m tests.support.provider_double --seed 7 --file FILE` prints its port.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Callers of remote control who do not wait: `python -m tests.slow.callers --calls 200 --seed 7`.
+"""Callers of remote control who do not wait: `python -m tests.support.callers --calls 200 --seed 7`.
 
 The environment names the stage, as for a worker. Each call is made by a thread of its own, and so has a reply queue of
 its own. It waits a random time for replies, much too short for some, or watches events for so long. Then every second
