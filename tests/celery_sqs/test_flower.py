@@ -1,4 +1,4 @@
-"""What Flower shows of SQS, on the emulator; tests/slow/test_flower.py sees the pages."""
+"""What Flower shows of SQS, on the emulator; tests/celery_sqs/test_flower_in_a_browser.py sees the pages."""
 
 from __future__ import annotations
 

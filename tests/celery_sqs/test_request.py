@@ -1,4 +1,4 @@
-"""What the pools are told: the real ones are at work in test_transport.py and tests/slow/test_no_loss.py."""
+"""What the pools are told: the real ones are at work in test_transport.py and tests/celery_sqs/test_no_loss.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo is told; tests/slow/test_demo.py runs it."""
+"""What the demo is told; test_demo_with_an_inbox.py runs it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 
 from emails.queue import RawQueue
 from settings.aws import client
-from tests.slow.test_bulk import count, write
+from tests.system.test_bulk import count, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable

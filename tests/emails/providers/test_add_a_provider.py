@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EXAMPLE = (ROOT / "docs" / "providers.md").read_text().partition("## Add one")[2]
 
 # By the number before the @ of the last recipient: as which it ends.

@@ -16,12 +16,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from celery_sqs import delays
-from tests.celery_sqs.conftest import Queues, queues
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["queues"]
+    from tests.celery_sqs.conftest import Queues
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,8 @@
 """Nothing is lost, whatever SQS, the network and whoever kills workers do.
 
-The judge reads what the tasks wrote and what the queues hold, and no log. `SEED=7 pytest tests/slow/test_no_loss.py`
-replays the faults and the kills of seed 7; how threads and processes interleave remains chance.
+The judge reads what the tasks wrote and what the queues hold, and no log.
+`SEED=7 pytest tests/celery_sqs/test_no_loss.py` replays the faults and the kills of seed 7; how threads and processes
+interleave remains chance.
 """
 
 from __future__ import annotations
@@ -80,8 +81,7 @@ class Team:
     def __init__(self, queues: Queues, *arguments: str, **environment: str) -> None:
         self._queues = queues
         self._arguments = arguments
-        modules = [ROOT / "tests" / "slow", ROOT / "tests" / "celery_sqs", ROOT]
-        self._environment = {"PYTHONPATH": ":".join(map(str, modules)), "WAIT_TIME_SECONDS": "2"} | environment
+        self._environment = {"WAIT_TIME_SECONDS": "2"} | environment
         self._workers: list[subprocess.Popen[bytes]] = []
         self._leaving: list[subprocess.Popen[bytes]] = []
         self.crashes = 0

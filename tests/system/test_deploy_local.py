@@ -28,8 +28,8 @@ from settings import Settings
 from settings.aws import client
 from tests.email_lambda.conftest import context, record
 from tests.emails.callbacks.notifications import event
-from tests.slow.test_iam import NOTHING, Recorder, compare
 from tests.support.proxy import Proxy, running
+from tests.system.test_iam import NOTHING, Recorder, compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,0 @@
-from tests.celery_sqs.conftest import queues
-from tests.email_lambda.conftest import mapping
-
-__all__ = ["mapping", "queues"]
