@@ -4,6 +4,6 @@
 programs that have no Celery, too.
 """
 
-from celery_sqs.dead_letters import Reason
+from celery_sqs.sqs.dead_letters import Reason
 
 __all__ = ["Reason"]

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.log import get_logger
 
-from celery_sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES
 from celery_sqs.poller import stop_receiving_for
-from celery_sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, code_of
 from celery_sqs.quiet import OnceAMinute
+from celery_sqs.sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES
+from celery_sqs.sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from celery_sqs.queue import Queue
+    from celery_sqs.sqs.queue import Queue
 
 logger = get_logger(__name__)
 complain = OnceAMinute(logger)

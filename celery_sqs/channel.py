@@ -25,11 +25,9 @@ from kombu.utils.uuid import uuid
 
 from celery_sqs import delays, raw_queues
 from celery_sqs.at_exit import at_exit
-from celery_sqs.batches import MAX_MESSAGE_BYTES
 from celery_sqs.clients import CLIENT_CONFIG, IMPATIENT, one_a_process
 from celery_sqs.compression import REFUSED, CannotDecompress, decompress
 from celery_sqs.control_queues import ControlQueue, is_for_replies
-from celery_sqs.dead_letters import Reason, message_bytes
 from celery_sqs.deliveries import get_deliveries, is_final_for_send, make_visible
 from celery_sqs.exceptions import (
     ChannelClosed,
@@ -42,7 +40,9 @@ from celery_sqs.exceptions import (
 from celery_sqs.message import NOT_A_MESSAGE, Message
 from celery_sqs.monitoring import monitoring_of
 from celery_sqs.poller import Poller, Room, let_stopped_give_back
-from celery_sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, Queue, ReceivedMessage, code_of
+from celery_sqs.sqs.batches import MAX_MESSAGE_BYTES
+from celery_sqs.sqs.dead_letters import Reason, message_bytes
+from celery_sqs.sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, Queue, ReceivedMessage, code_of
 from celery_sqs.undisturbed import undisturbed
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu import compression
 
-from celery_sqs.dead_letters import Reason
+from celery_sqs.sqs.dead_letters import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable

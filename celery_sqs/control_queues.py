@@ -24,8 +24,8 @@ from kombu.exceptions import OperationalError
 from kombu.log import get_logger
 
 from celery_sqs.at_exit import at_exit
-from celery_sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage, code_of
 from celery_sqs.quiet import OnceAMinute
+from celery_sqs.sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage, code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

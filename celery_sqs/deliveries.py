@@ -13,9 +13,9 @@ from kombu.log import get_logger
 
 from celery_sqs.at_exit import at_exit
 from celery_sqs.batcher import Batcher, Entry
-from celery_sqs.dead_letters import Reason, message_bytes, with_reason
-from celery_sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, STALE_HANDLE, Queue, ReceivedMessage
 from celery_sqs.quiet import OnceAMinute
+from celery_sqs.sqs.dead_letters import Reason, message_bytes, with_reason
+from celery_sqs.sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, STALE_HANDLE, Queue, ReceivedMessage
 from celery_sqs.visibility import VisibilityKeeper, batches_by_queue
 
 if TYPE_CHECKING:

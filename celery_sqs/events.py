@@ -14,15 +14,15 @@ from kombu.log import get_logger
 from kombu.utils.uuid import uuid
 
 from celery_sqs.at_exit import at_exit
-from celery_sqs.batches import pack
-from celery_sqs.queue import NO_SUCH_QUEUE, code_of
 from celery_sqs.quiet import OnceAMinute
+from celery_sqs.sqs.batches import pack
+from celery_sqs.sqs.queue import NO_SUCH_QUEUE, code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from celery_sqs.control_queues import ControlQueues
-    from celery_sqs.queue import Queue
+    from celery_sqs.sqs.queue import Queue
 
 complain = OnceAMinute(get_logger(__name__))
 

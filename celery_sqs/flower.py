@@ -29,7 +29,7 @@ from kombu.transport.SQS.exceptions import DoesNotExistQueueException, Undefined
 from tornado import web
 
 from celery_sqs.monitor_events import known_event
-from celery_sqs.oldest import ages_of_oldest_messages
+from celery_sqs.sqs.oldest_message import ages_of_oldest_messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from tornado.httputil import HTTPHeaders
 
-    from celery_sqs.queue import Queue
+    from celery_sqs.sqs.queue import Queue
 
 TEMPLATE = Path(__file__).with_name("flower_broker.html")
 

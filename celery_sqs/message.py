@@ -9,7 +9,7 @@ from celery.worker.consumer.consumer import Consumer
 from kombu.log import get_logger
 from kombu.transport import virtual
 
-from celery_sqs.dead_letters import Reason
+from celery_sqs.sqs.dead_letters import Reason
 
 logger = get_logger(__name__)
 

@@ -19,10 +19,10 @@ from celery.worker.state import task_ready
 from kombu.exceptions import OperationalError
 from kombu.log import get_logger
 
-from celery_sqs.dead_letters import Reason
 from celery_sqs.deliveries import get_deliveries
 from celery_sqs.exceptions import PublishDenied, PublishRefused
 from celery_sqs.poller import stop_receiving_for
+from celery_sqs.sqs.dead_letters import Reason
 from celery_sqs.undisturbed import undisturbed
 
 if TYPE_CHECKING:

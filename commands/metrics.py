@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from celery_sqs.oldest import ages_of_oldest_messages
-from celery_sqs.queue import Queue
+from celery_sqs.sqs.oldest_message import ages_of_oldest_messages
+from celery_sqs.sqs.queue import Queue
 from commands import say
 from emails.resources import check_resources, queue_url
 from settings import get_settings

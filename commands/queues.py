@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from celery_sqs.queue import Depths, Queue
+from celery_sqs.sqs.queue import Depths, Queue
 from commands import say
 from emails.resources import check_resources, queue_url
 from settings import get_settings

@@ -15,7 +15,7 @@ from aws_lambda_powertools.utilities.batch import (
 )
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from celery_sqs import Reason
+from celery_sqs.sqs.dead_letters import Reason
 from email_lambda.message import Message, Wait
 from emails import waits
 from emails.delivery import EmailNotFound, Finished, Later

@@ -9,14 +9,14 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from celery_sqs.dead_letters import fitting, string_attribute
+from celery_sqs.sqs.dead_letters import fitting, string_attribute
 from emails import claim_tokens
 from emails.waits import is_past
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from celery_sqs import Reason
+    from celery_sqs.sqs.dead_letters import Reason
     from emails.claim_tokens import Tokens
 
 WAIT_ATTRIBUTE = "Wait"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from celery_sqs.batches import MAX_ENTRIES, pack
-from celery_sqs.dead_letters import message_bytes
-from celery_sqs.queue import STALE_HANDLE, Queue
+from celery_sqs.sqs.batches import MAX_ENTRIES, pack
+from celery_sqs.sqs.dead_letters import message_bytes
+from celery_sqs.sqs.queue import STALE_HANDLE, Queue
 from emails.message import InvalidMessage, check_email_id, parse_message
 from emails.model import EmailStatus, status_of
 from emails.printable import printable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_sqs import SQSClient
 
-    from celery_sqs.queue import ReceivedMessage
+    from celery_sqs.sqs.queue import ReceivedMessage
     from emails.store import EmailStore
     from settings import Settings
 

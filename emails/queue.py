@@ -10,8 +10,8 @@ from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from celery_sqs.batches import pack
-from celery_sqs.queue import Queue
+from celery_sqs.sqs.batches import pack
+from celery_sqs.sqs.queue import Queue
 from emails.backoff import full_jitter
 from emails.resources import ResourcesMissing, queue_url
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from celery_sqs.queue import NO_SUCH_QUEUE
+from celery_sqs.sqs.queue import NO_SUCH_QUEUE
 from settings.aws import client
 from settings.model import dead_letter_queue
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeGuard
 
-from celery_sqs import Reason
+from celery_sqs.sqs.dead_letters import Reason
 from emails.backoff import full_jitter
 from emails.delivery import Later
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from celery_sqs.queue import Queue
+from celery_sqs.sqs.queue import Queue
 
 
 class ScriptedQueue(Queue):

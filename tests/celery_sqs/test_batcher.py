@@ -9,13 +9,13 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from celery_sqs import batcher as batcher_module
 from celery_sqs import poller
 from celery_sqs.batcher import CAPACITY, Batcher, Entry
-from celery_sqs.queue import NO_SUCH_QUEUE
+from celery_sqs.sqs.queue import NO_SUCH_QUEUE
 from tests.celery_sqs.doubles import ScriptedQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from celery_sqs.queue import Queue
+    from celery_sqs.sqs.queue import Queue
 
 HOURS = 3600.0
 

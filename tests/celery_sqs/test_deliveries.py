@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from celery_sqs.dead_letters import Reason
 from celery_sqs.deliveries import Deliveries, Delivery, is_final_for_send
-from celery_sqs.queue import Queue
+from celery_sqs.sqs.dead_letters import Reason
+from celery_sqs.sqs.queue import Queue
 from tests.celery_sqs.doubles import ScriptedQueue
 
 if TYPE_CHECKING:

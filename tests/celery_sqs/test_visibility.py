@@ -10,7 +10,7 @@ from celery_sqs.visibility import MAX_INVISIBLE_SECONDS, VisibilityKeeper
 from tests.celery_sqs.doubles import ScriptedQueue
 
 if TYPE_CHECKING:
-    from celery_sqs.queue import Queue
+    from celery_sqs.sqs.queue import Queue
 
 
 def held(queue: Queue, number: int, age: float) -> Delivery:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from celery_sqs.queue import Queue
+from celery_sqs.sqs.queue import Queue
 from emails.resources import queue_url
 from settings.model import dead_letter_queue
 from tests.emails.callbacks.notifications import confirmation

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from celery_sqs.batches import MAX_MESSAGE_BYTES
-from celery_sqs.dead_letters import message_bytes
-from celery_sqs.queue import Queue
+from celery_sqs.sqs.batches import MAX_MESSAGE_BYTES
+from celery_sqs.sqs.dead_letters import message_bytes
+from celery_sqs.sqs.queue import Queue
 from emails import dead_letters as module
 from emails.dead_letters import DeadLetter, DeadLetterQueue, dead_letter_queues, dead_letters
 from emails.resources import ResourcesMissing, provision, queue_url

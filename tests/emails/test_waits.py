@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from celery_sqs import Reason
+from celery_sqs.sqs.dead_letters import Reason
 from emails import waits
 from emails.delivery import Later
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES, numbered, outcomes, pack
+from celery_sqs.sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES, numbered, outcomes, pack
 
 
 @given(sizes=st.lists(st.integers(1, MAX_MESSAGE_BYTES) | st.integers(1, 1000), max_size=60))

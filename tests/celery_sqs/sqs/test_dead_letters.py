@@ -5,8 +5,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_sqs.batches import MAX_MESSAGE_BYTES
-from celery_sqs.dead_letters import MAX_ATTRIBUTES, Reason, attribute_bytes, with_reason
+from celery_sqs.sqs.batches import MAX_MESSAGE_BYTES
+from celery_sqs.sqs.dead_letters import MAX_ATTRIBUTES, Reason, attribute_bytes, with_reason
 
 REASON = Reason("NotJson", "the body is not JSON")
 
