@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,8 @@ from kombu.log import get_logger
 
 from celery_sqs.poller import stop_receiving_for
 from celery_sqs.quiet import OnceAMinute
-from celery_sqs.sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES
-from celery_sqs.sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, code_of
+from celery_sqs.sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES, backoff_seconds, try_batch
+from celery_sqs.sqs.errors import ACCESS_DENIED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,8 +27,6 @@ complain = OnceAMinute(logger)
 
 THREADS = 2
 CAPACITY = 1000  # entries for one queue, above which whoever adds one waits
-FIRST_BACKOFF_SECONDS = 0.1
-LAST_BACKOFF_SECONDS = 20.0
 ANSWER_SECONDS = 1.0  # for how long beyond the backoff nothing is received, so that SQS can answer the next try
 
 
@@ -181,7 +180,7 @@ class Batcher:
                 line = self._refused.setdefault(queue.url, _Line())
             line.entries.extendleft(reversed(again))
             line.failures = line.failures + 1 if again else 0
-            backoff = _backoff(line.failures)
+            backoff = backoff_seconds(line.failures)
             line.not_before = time.monotonic() + backoff
             self._waiting += len(again)
             self._in_flight -= len(batch)
@@ -192,13 +191,9 @@ class Batcher:
     def _codes(self, queue: Queue, batch: list[Entry]) -> list[str]:
         """Send the batch, and return each entry's error code."""
         try:
-            return self._send(queue, batch)
+            return try_batch(partial(self._send, queue), batch, partial(self._is_final, queue))
         except Exception as error:  # noqa: BLE001 (a thread that ends sends nothing, and nobody would know)
-            code = code_of(error) or type(error).__name__
-        if len(batch) > 1 and code not in NO_SUCH_QUEUE | ACCESS_DENIED and self._is_final(queue, code):
-            # SQS refuses the whole request, of which one entry may be the cause.
-            return [self._codes(queue, [entry])[0] for entry in batch]
-        return [code] * len(batch)
+            return [type(error).__name__] * len(batch)
 
     @staticmethod
     def _tell(entry: Entry, code: str) -> None:
@@ -206,7 +201,3 @@ class Batcher:
             entry.done(code)
         except Exception:  # a thread that ends sends nothing, and nobody would know
             logger.exception("what follows on an entry for %s failed", entry.queue.name)
-
-
-def _backoff(failures: int) -> float:
-    return min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LAST_BACKOFF_SECONDS) if failures else 0

@@ -42,7 +42,8 @@ from celery_sqs.monitoring import monitoring_of
 from celery_sqs.poller import Poller, Room, let_stopped_give_back
 from celery_sqs.sqs.batches import MAX_MESSAGE_BYTES
 from celery_sqs.sqs.dead_letters import Reason, message_bytes
-from celery_sqs.sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, Queue, ReceivedMessage, code_of
+from celery_sqs.sqs.errors import ACCESS_DENIED, NO_SUCH_QUEUE, code_of
+from celery_sqs.sqs.queue import Queue, ReceivedMessage, queue_url
 from celery_sqs.undisturbed import undisturbed
 
 if TYPE_CHECKING:
@@ -123,12 +124,10 @@ class Channel(SQS.Channel):
     def _resolve_queue_url(self, queue: str) -> str:
         name = self.canonical_queue_name(queue)
         if name not in self._queue_cache and not self.predefined_queues:
-            try:
-                self._queue_cache[name] = self.sqs().get_queue_url(QueueName=name)["QueueUrl"]
-            except ClientError as error:
-                if code_of(error) not in NO_SUCH_QUEUE:
-                    raise
-                raise DoesNotExistQueueException(f"Queue with name {name!r} doesn't exist in SQS") from None
+            url = queue_url(self.sqs(), name)
+            if url is None:
+                raise DoesNotExistQueueException(f"Queue with name {name!r} doesn't exist in SQS")
+            self._queue_cache[name] = url
         return super()._resolve_queue_url(queue)
 
     def _new_queue(self, queue: str, **kwargs: Any) -> Any:

@@ -1,16 +1,12 @@
 """The queues by which processes talk about tasks: for events, remote commands and replies to them.
 
 Each belongs to the process that consumes it, and is found by the others by its name's beginning, which is that of the
-exchange it is bound to. A process deletes its queues when it exits. What a crash leaves is known by its tags, of which
-one is a lease that its owner renews: `reap` deletes the queues whose lease is over.
+exchange it is bound to. A process deletes its queues when it exits; what a crash leaves, `reap` deletes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-import socket
 import threading
 import time
 import uuid
@@ -25,22 +21,23 @@ from kombu.log import get_logger
 
 from celery_sqs.at_exit import at_exit
 from celery_sqs.quiet import OnceAMinute
-from celery_sqs.sqs.queue import NO_SUCH_QUEUE, Queue, ReceivedMessage, code_of
+from celery_sqs.sqs import leased_queues
+from celery_sqs.sqs.errors import NO_SUCH_QUEUE, code_of
+from celery_sqs.sqs.queue import Queue, ReceivedMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 logger = get_logger(__name__)
 complain = OnceAMinute(logger)
-
-MAX_NAME_LENGTH = 80  # SQS Developer Guide, "Amazon SQS standard queue quotas": queue name
 
 # What nobody reads is of no use a minute later. SQS keeps a message for a minute at least (CreateQueue,
 # MessageRetentionPeriod).
 RETENTION_SECONDS = 60
 
-LEASE_SECONDS = 3600
 RENEW_EVERY_SECONDS = 600
+
+reap = leased_queues.reap  # users know it by this name
 
 # A remote command that is older than its sender waits for is not carried out. Clocks differ, and SQS takes its time.
 COMMAND_GRACE_SECONDS = 5
@@ -53,8 +50,6 @@ SEND_AGAIN_SECONDS = 0.2
 
 # A long poll that nobody waits for any more must not take the next call's replies.
 REPLY_WAIT_SECONDS = 2
-
-EXCHANGE_TAG, HOST_TAG, PID_TAG, LEASE_TAG = (f"celery_sqs:{name}" for name in ("exchange", "host", "pid", "lease"))
 
 
 class ControlQueue(Queue):
@@ -158,11 +153,8 @@ class ControlQueues:
 
     def bound_to(self, exchange: str) -> list[Queue]:
         """Every process's queue that is bound to the exchange, as ListQueues knows them now."""
-        start = _shortened(self.prefix + exchange)
         return [
-            Queue(name, url, self._client)
-            for name, url in _list_queues(self._client(), start)
-            if name.rpartition("_")[0] == start
+            Queue(name, url, self._client) for name, url in leased_queues.find(self._client(), self.prefix + exchange)
         ]
 
     def broadcast(self, exchange: str, body: str) -> None:
@@ -185,7 +177,7 @@ class ControlQueues:
 
     def reply(self, exchange: str, routing_key: str, body: str) -> None:
         """Send to the queue whose owner waits for a reply, if it is there: it is never created here."""
-        name = self._name(exchange, routing_key)
+        name = leased_queues.queue_name(self.prefix + exchange, routing_key)
         try:
             if name not in self._reply_urls:
                 if len(self._reply_urls) >= REPLY_URLS:
@@ -203,7 +195,7 @@ class ControlQueues:
                 if not own.url:
                     continue
                 try:
-                    self._client().tag_queue(QueueUrl=own.url, Tags=_lease())
+                    self._client().tag_queue(QueueUrl=own.url, Tags=leased_queues.lease())
                 except (BotoCoreError, ClientError) as error:
                     if code_of(error) in NO_SUCH_QUEUE:
                         self._make_anew(own)
@@ -243,17 +235,14 @@ class ControlQueues:
         complain("%s does not take a remote command: %s", queue.name, problem)
         return problem
 
-    def _name(self, exchange: str, nonce: str) -> str:
-        digest = hashlib.sha256(nonce.encode()).hexdigest()[:_NONCE_LENGTH]
-        return f"{_shortened(self.prefix + exchange)}_{digest}"
-
     def _create(self, exchange: str, routing_key: str) -> tuple[str, str]:
         # A name is refused for a minute after it was deleted (QueueDeletedRecently): hence a new one each time, except
         # for replies, whose sender must know it.
-        name = self._name(exchange, routing_key if is_for_replies(exchange) else uuid.uuid4().hex)
-        tags = self._tags | {EXCHANGE_TAG: exchange, HOST_TAG: socket.gethostname(), PID_TAG: str(os.getpid())}
+        nonce = routing_key if is_for_replies(exchange) else uuid.uuid4().hex
+        name = leased_queues.queue_name(self.prefix + exchange, nonce)
+        tags = self._tags | leased_queues.owner_tags(exchange)
         attributes = self._attributes | {"MessageRetentionPeriod": str(RETENTION_SECONDS)}
-        answer = self._client().create_queue(QueueName=name, Attributes=attributes, tags=tags | _lease())
+        answer = self._client().create_queue(QueueName=name, Attributes=attributes, tags=tags)
         return name, answer["QueueUrl"]
 
     def _delete(self, own: ControlQueue) -> None:
@@ -273,57 +262,6 @@ class ControlQueues:
 def is_for_replies(exchange: str) -> bool:
     """Whether it is the exchange of a kombu mailbox's replies (`Mailbox.reply_exchange_fmt`)."""
     return exchange.startswith("reply.") and exchange.endswith(".pidbox")
-
-
-def reap(client: Any, prefix: str, *, dry_run: bool = False) -> Iterator[str]:
-    """Delete the control queues of that prefix whose owner let its lease end, and only those. Yields their names.
-
-    Safe beside another one. Raises botocore's errors; that of one queue when it is done with all the others.
-    """
-    failure: Exception | None = None
-    # A longer prefix than this is cut in the names: the tags say which of the queues found are control queues.
-    for name, url in _list_queues(client, _entity_name(prefix)[:_KEPT_LENGTH]):
-        try:
-            tags = client.list_queue_tags(QueueUrl=url).get("Tags", {})
-            lease = tags.get(LEASE_TAG, "")
-            if EXCHANGE_TAG in tags and lease.isdecimal() and int(lease) < time.time():
-                if not dry_run:
-                    client.delete_queue(QueueUrl=url)
-                yield name
-        except ClientError as error:
-            if code_of(error) not in NO_SUCH_QUEUE:
-                failure = failure or error
-    if failure:
-        raise failure
-
-
-_NONCE_LENGTH = 16
-_MAX_START_LENGTH = MAX_NAME_LENGTH - _NONCE_LENGTH - 1
-_HASH_LENGTH = 8
-_KEPT_LENGTH = _MAX_START_LENGTH - _HASH_LENGTH - 1
-
-
-def _shortened(start: str) -> str:
-    """A name's beginning, as SQS takes it and short enough to leave room for the rest."""
-    name = _entity_name(start)
-    if len(name) <= _MAX_START_LENGTH:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH_LENGTH]
-    return f"{name[:_KEPT_LENGTH]}-{digest}"
-
-
-def _entity_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", "-", name)
-
-
-def _list_queues(client: Any, prefix: str) -> Iterator[tuple[str, str]]:
-    for page in client.get_paginator("list_queues").paginate(QueueNamePrefix=prefix):
-        for url in page.get("QueueUrls", ()):
-            yield url.rpartition("/")[2], url
-
-
-def _lease() -> dict[str, str]:
-    return {LEASE_TAG: str(int(time.time()) + LEASE_SECONDS)}
 
 
 def _is_of_other_queues(attribute: str) -> bool:

@@ -15,11 +15,13 @@ from celery_sqs.at_exit import at_exit
 from celery_sqs.batcher import Batcher, Entry
 from celery_sqs.quiet import OnceAMinute
 from celery_sqs.sqs.dead_letters import Reason, message_bytes, with_reason
-from celery_sqs.sqs.queue import ACCESS_DENIED, NO_SUCH_QUEUE, STALE_HANDLE, Queue, ReceivedMessage
+from celery_sqs.sqs.errors import ACCESS_DENIED, NO_SUCH_QUEUE, STALE_HANDLE
 from celery_sqs.visibility import VisibilityKeeper, batches_by_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from celery_sqs.sqs.queue import Queue, ReceivedMessage
 
 logger = get_logger(__name__)
 complain = OnceAMinute(logger)
@@ -111,7 +113,7 @@ class Delivery:
     def delay(self, seconds: int) -> None:
         """Replace it by a copy that comes after so many seconds, which a FIFO queue refuses."""
         attributes = self.message.get("MessageAttributes", {})
-        self.publish(self.queue, self._copy(self.queue, attributes) | {"DelaySeconds": seconds})
+        self.publish(self.queue, self.queue.copy_of(self.message, attributes) | {"DelaySeconds": seconds})
         self.ack()
 
     def give_up(self, after: int) -> None:
@@ -224,16 +226,8 @@ class Delivery:
             self._delete()
             return
         attributes = with_reason(self.message["Body"], self.message.get("MessageAttributes", {}), reason)
-        parameters = self._copy(target, attributes)
+        parameters = target.copy_of(self.message, attributes)
         self._deliveries.sends.add(Entry(target, parameters, self._moved, message_bytes(parameters)), may_wait=False)
-
-    def _copy(self, target: Queue, attributes: dict[str, Any]) -> dict[str, Any]:
-        parameters: dict[str, Any] = {"MessageBody": self.message["Body"], "MessageAttributes": attributes}
-        if self.group:
-            parameters["MessageGroupId"] = self.group
-        if target.is_fifo:
-            parameters["MessageDeduplicationId"] = self.message["MessageId"]
-        return parameters
 
 
 class Deliveries:

@@ -16,7 +16,7 @@ from kombu.utils.uuid import uuid
 from celery_sqs.at_exit import at_exit
 from celery_sqs.quiet import OnceAMinute
 from celery_sqs.sqs.batches import pack
-from celery_sqs.sqs.queue import NO_SUCH_QUEUE, code_of
+from celery_sqs.sqs.errors import NO_SUCH_QUEUE, code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

@@ -12,7 +12,7 @@ from kombu.log import get_logger
 
 from celery_sqs.at_exit import at_exit
 from celery_sqs.quiet import OnceAMinute
-from celery_sqs.sqs.queue import NO_SUCH_QUEUE
+from celery_sqs.sqs.errors import NO_SUCH_QUEUE
 
 if TYPE_CHECKING:
     from celery_sqs.control_queues import ControlQueues

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from celery_sqs.sqs.oldest_message import ages_of_oldest_messages
-from celery_sqs.sqs.queue import Queue
+from celery_sqs.sqs.queue import Queue, queue_url
 from commands import say
-from emails.resources import check_resources, queue_url
+from emails.resources import check_resources
 from settings import get_settings
 from settings.aws import client
 from settings.model import dead_letter_queue

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from celery_sqs.sqs.queue import Depths, Queue
+from celery_sqs.sqs.queue import Depths, Queue, queue_url
 from commands import say
-from emails.resources import check_resources, queue_url
+from emails.resources import check_resources
 from settings import get_settings
 from settings.aws import client
 from settings.model import dead_letter_queue

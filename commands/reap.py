@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from celery_sqs import control_queues
+from celery_sqs.sqs import leased_queues
 from commands import say
 from settings import get_settings
 from settings.aws import client
@@ -20,7 +20,7 @@ def reap(dry_run: bool) -> None:
     """
     settings = get_settings()
     count = 0
-    for name in control_queues.reap(client("sqs", settings), settings.control_queue_prefix, dry_run=dry_run):
+    for name in leased_queues.reap(client("sqs", settings), settings.control_queue_prefix, dry_run=dry_run):
         count += 1
         say(f"{'would delete' if dry_run else 'deleted'} {name}")
     say(f"{count} of {settings.control_queue_prefix}* had no owner any more")

@@ -16,11 +16,12 @@ from aws_lambda_powertools.utilities.batch import (
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from celery_sqs.sqs.dead_letters import Reason
+from celery_sqs.sqs.queue import queue_url
 from email_lambda.message import Message, Wait
 from emails import waits
 from emails.delivery import EmailNotFound, Finished, Later
 from emails.message import InvalidMessage
-from emails.resources import ResourcesMissing, queue_url
+from emails.resources import ResourcesMissing
 from emails.store import ClaimUnanswered, StoreUnavailable
 from emails.unforeseen import place
 from settings.model import dead_letter_queue

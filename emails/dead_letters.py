@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from celery_sqs.sqs.batches import MAX_ENTRIES, pack
+from celery_sqs.sqs.batches import MAX_ENTRIES, pack, until_confirmed
 from celery_sqs.sqs.dead_letters import message_bytes
-from celery_sqs.sqs.queue import STALE_HANDLE, Queue
+from celery_sqs.sqs.errors import STALE_HANDLE
+from celery_sqs.sqs.queue import Queue, queue_url
 from emails.message import InvalidMessage, check_email_id, parse_message
 from emails.model import EmailStatus, status_of
 from emails.printable import printable
-from emails.queue import until_confirmed
-from emails.resources import ResourcesMissing, queue_url
+from emails.resources import ResourcesMissing
 from settings.model import dead_letter_queue
 
 if TYPE_CHECKING:
@@ -193,7 +193,8 @@ class DeadLetterQueue:
 
     def _move(self, letters: list[DeadLetter]) -> Iterator[tuple[DeadLetter, str]]:
         left = iter(letters)
-        for batch in pack([self._copy(letter) for letter in letters], size=message_bytes):
+        copies = [self._source.copy_of(letter.message, letter.attributes) for letter in letters]
+        for batch in pack(copies, size=message_bytes):
             sent: dict[str, DeadLetter] = {}
             codes = until_confirmed(self._source.send_batch, batch)
             for letter, code in zip(islice(left, len(batch)), codes, strict=True):
@@ -204,15 +205,6 @@ class DeadLetterQueue:
             for message_id, code in self.delete(sent):
                 why = f"it is on {self.source}, but SQS did not delete it here: {code}" if code else ""
                 yield sent[message_id], why
-
-    def _copy(self, letter: DeadLetter) -> dict[str, Any]:
-        parameters: dict[str, Any] = {"MessageBody": letter.body, "MessageAttributes": letter.attributes}
-        if group := letter.message["Attributes"].get("MessageGroupId"):  # of a fair queue's message, too
-            parameters["MessageGroupId"] = group
-        if self._source.is_fifo:
-            # Not the producer's: within five minutes of its own, SQS would confirm the copy and drop it.
-            parameters["MessageDeduplicationId"] = letter.message_id
-        return parameters
 
 
 def dead_letter_queues(sqs: SQSClient, settings: Settings) -> Iterator[DeadLetterQueue]:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from celery_sqs.sqs.batches import pack
-from celery_sqs.sqs.queue import Queue
-from emails.backoff import full_jitter
-from emails.resources import ResourcesMissing, queue_url
+from celery_sqs.sqs.batches import pack, until_confirmed
+from celery_sqs.sqs.queue import Queue, queue_url
+from emails.resources import ResourcesMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,8 +17,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
     from settings import Settings
-
-ATTEMPTS = 5
 
 
 class RawQueue:
@@ -69,23 +63,3 @@ class RawQueue:
             self._sqs.change_message_visibility(
                 QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
             )
-
-
-def until_confirmed(request: Callable[[list[dict[str, Any]]], list[str]], batch: list[dict[str, Any]]) -> list[str]:
-    """Make a batch's request, and what failed of it again. Returns each entry's error code, "" where SQS confirmed it.
-
-    `request` is a method of a celery_sqs Queue.
-    """
-    codes = ["Missing"] * len(batch)
-    for attempt in range(1, ATTEMPTS + 1):
-        pending = [number for number, code in enumerate(codes) if code]
-        try:
-            answer = request([batch[number] for number in pending])
-        except (BotoCoreError, ClientError) as error:
-            answer = [type(error).__name__] * len(pending)
-        for number, code in zip(pending, answer, strict=True):
-            codes[number] = code
-        if not any(codes) or attempt == ATTEMPTS:
-            break
-        time.sleep(full_jitter(attempt, first=0.1, longest=5))
-    return codes

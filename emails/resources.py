@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from celery_sqs.sqs.queue import NO_SUCH_QUEUE
+from celery_sqs.sqs.queue import queue_url
 from settings.aws import client
 from settings.model import dead_letter_queue
 
@@ -79,16 +79,6 @@ def provision(settings: Settings) -> Iterator[str]:
     yield _provision_table(dynamodb, settings.table, "EmailId")
     yield _provision_table(dynamodb, settings.events_table, "EmailId", "EventId")
     yield from _provision_expiry(dynamodb, settings.events_table)
-
-
-def queue_url(sqs: SQSClient, name: str) -> str | None:
-    """The queue's URL, or None where there is no such queue."""
-    try:
-        return sqs.get_queue_url(QueueName=name)["QueueUrl"]
-    except ClientError as error:
-        if error.response["Error"]["Code"] in NO_SUCH_QUEUE:
-            return None
-        raise
 
 
 def _provision_queue(sqs: SQSClient, settings: Settings, queue: str) -> Iterator[str]:

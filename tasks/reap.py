@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery.utils.log import get_task_logger
 
-from celery_sqs import control_queues
+from celery_sqs.sqs import leased_queues
 from settings import get_settings
 from settings.aws import client
 from tasks.app import app
@@ -16,5 +16,5 @@ logger = get_task_logger(__name__)
 def reap() -> None:
     """Delete the control queues that crashed processes left."""
     settings = get_settings()
-    for name in control_queues.reap(client("sqs", settings), settings.control_queue_prefix):
+    for name in leased_queues.reap(client("sqs", settings), settings.control_queue_prefix):
         logger.info("deleted %s, which had no owner any more", name)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from celery_sqs.control_queues import LEASE_TAG, ControlQueues
+from celery_sqs.control_queues import ControlQueues
+from celery_sqs.sqs.leased_queues import LEASE_TAG
 from commands.emulator import running_emulator
 from emails.queue import RawQueue
 from emails.resources import provision

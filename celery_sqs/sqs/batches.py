@@ -1,14 +1,26 @@
-"""Entries of SQS's batch requests: how they are packed, and what becomes of each."""
+"""Entries of SQS's batch requests: how they are packed, what becomes of each, and how those that fail are retried."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import random
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from celery_sqs.sqs.errors import ACCESS_DENIED, NO_SUCH_QUEUE, code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+T = TypeVar("T")
+
 MAX_ENTRIES = 10  # SQS Developer Guide, "Amazon SQS message quotas": messages a batch
 MAX_MESSAGE_BYTES = 1_048_576  # the same page, "Message size": of a message, and of a whole batch
+
+ATTEMPTS = 5
+FIRST_BACKOFF_SECONDS = 0.1
+LAST_BACKOFF_SECONDS = 20.0
 
 
 def pack(entries: Iterable[dict[str, Any]], size: Callable[[dict[str, Any]], int]) -> Iterator[list[dict[str, Any]]]:
@@ -40,3 +52,38 @@ def outcomes(batch: list[dict[str, Any]], answer: dict[str, Any]) -> Iterator[tu
 def numbered(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The batch with the ids by which `outcomes` knows its entries again."""
     return [{"Id": str(number), **entry} for number, entry in enumerate(batch)]
+
+
+def backoff_seconds(failures: int) -> float:
+    """How long to wait after so many failures in a row."""
+    return min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LAST_BACKOFF_SECONDS) if failures else 0
+
+
+def try_batch(
+    request: Callable[[list[T]], list[str]], batch: list[T], is_final: Callable[[str], bool] = lambda _: False
+) -> list[str]:
+    """Make the request, and return each entry's error code, "" where SQS confirmed it.
+
+    `is_final` says of a code that no other try would go better. If SQS refuses the whole request by such a code, one
+    entry may be the cause: each is tried by itself.
+    """
+    try:
+        return request(batch)
+    except (BotoCoreError, ClientError) as error:
+        code = code_of(error) or type(error).__name__
+    if len(batch) > 1 and code not in NO_SUCH_QUEUE | ACCESS_DENIED and is_final(code):
+        return [try_batch(request, [entry])[0] for entry in batch]
+    return [code] * len(batch)
+
+
+def until_confirmed(request: Callable[[list[T]], list[str]], batch: list[T]) -> list[str]:
+    """Make the request, and again for the entries that fail, up to five times. Returns each entry's error code."""
+    codes = ["Missing"] * len(batch)
+    for attempt in range(1, ATTEMPTS + 1):
+        failed = [number for number, code in enumerate(codes) if code]
+        for number, code in zip(failed, try_batch(request, [batch[number] for number in failed]), strict=True):
+            codes[number] = code
+        if not any(codes) or attempt == ATTEMPTS:
+            break
+        time.sleep(random.uniform(0, backoff_seconds(attempt)))  # noqa: S311 (spreads load, no secret)
+    return codes

@@ -8,54 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
+from celery_sqs.sqs.batches import numbered, outcomes
+from celery_sqs.sqs.errors import NO_SUCH_QUEUE, code_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-from celery_sqs.sqs.batches import numbered, outcomes
-
-NO_SUCH_QUEUE = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"})
-
-# The queue, or the key that encrypts it, is not for us. Source: SQS API Reference, "Common Errors" and the errors of
-# SendMessage. Not here: that our credentials are wrong or expired, which is about us and not about one queue.
-ACCESS_DENIED = frozenset(
-    {
-        "AccessDenied",
-        "AccessDeniedException",
-        "KMS.AccessDeniedException",
-        "KMS.DisabledException",
-        "KMS.InvalidKeyUsageException",
-        "KMS.InvalidStateException",
-        "KMS.NotFoundException",
-        "KMS.OptInRequired",
-        "KmsAccessDenied",
-        "KmsDisabled",
-        "KmsInvalidKeyUsage",
-        "KmsInvalidState",
-        "KmsNotFound",
-        "KmsOptInRequired",
-    }
-)
-
-# A receipt handle is stale once the message was received again, or deleted. AWS answers a second DeleteMessage with
-# 200 and a stale handle with InvalidParameterValue; emulators answer both with ReceiptHandleIsInvalid.
-STALE_HANDLE = frozenset(
-    {
-        "AWS.SimpleQueueService.MessageNotInflight",
-        "InvalidParameterValue",
-        "MessageNotInflight",
-        "ReceiptHandleIsInvalid",
-    }
-)
 
 # A dead-letter queue that is added to a live queue is noticed within this time.
 REDRIVE_POLICY_SECONDS = 300
 
 ReceivedMessage = dict[str, Any]  # as boto3's receive_message has it
-
-
-def code_of(error: Exception) -> str:
-    """The error code of SQS's answer, or "" where the error is no answer."""
-    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else ""
 
 
 class Depths(NamedTuple):
@@ -98,6 +60,16 @@ class Queue:
         )
         messages: list[ReceivedMessage] = answer.get("Messages", [])
         return messages
+
+    def copy_of(self, message: ReceivedMessage, attributes: dict[str, Any]) -> dict[str, Any]:
+        """What to send here for a copy of the message, with these message attributes."""
+        parameters: dict[str, Any] = {"MessageBody": message["Body"], "MessageAttributes": attributes}
+        if group := message.get("Attributes", {}).get("MessageGroupId"):  # of a fair queue's message, too
+            parameters["MessageGroupId"] = group
+        if self.is_fifo:
+            # Not the producer's: within five minutes of its own, SQS would confirm the copy and drop it.
+            parameters["MessageDeduplicationId"] = message["MessageId"]
+        return parameters
 
     def send(self, parameters: dict[str, Any]) -> None:
         """Send one message, and wait for SQS's confirmation."""
@@ -142,3 +114,14 @@ class Queue:
                 self._dead_letters = Queue(name, url, self._client)
             self._redrive_policy_read_at = now
         return self._dead_letters
+
+
+def queue_url(client: Any, name: str) -> str | None:
+    """The queue's URL, or None where there is no such queue."""
+    try:
+        url: str = client.get_queue_url(QueueName=name)["QueueUrl"]
+    except ClientError as error:
+        if code_of(error) in NO_SUCH_QUEUE:
+            return None
+        raise
+    return url

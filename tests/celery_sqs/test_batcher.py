@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from celery_sqs import batcher as batcher_module
 from celery_sqs import poller
-from celery_sqs.batcher import CAPACITY, Batcher, Entry
-from celery_sqs.sqs.queue import NO_SUCH_QUEUE
+from celery_sqs.batcher import CAPACITY, THREADS, Batcher, Entry
+from celery_sqs.sqs import batches
+from celery_sqs.sqs.errors import NO_SUCH_QUEUE
 from tests.celery_sqs.doubles import ScriptedQueue
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def make(linger: float = HOURS) -> Batcher:
 
 @pytest.fixture(autouse=True)
 def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batcher_module, "FIRST_BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr(batches, "FIRST_BACKOFF_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -89,8 +89,8 @@ def test_of_a_batch_only_what_failed_is_sent_again(done: list[str]) -> None:
 def test_what_failed_of_a_batch_holds_up_nothing_else(
     done: list[str], wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batcher_module, "FIRST_BACKOFF_SECONDS", HOURS)
-    monkeypatch.setattr(batcher_module, "LAST_BACKOFF_SECONDS", HOURS)
+    monkeypatch.setattr(batches, "FIRST_BACKOFF_SECONDS", HOURS)
+    monkeypatch.setattr(batches, "LAST_BACKOFF_SECONDS", HOURS)
     queue, batcher = ScriptedQueue(), make()
     queue.answers = [["InternalError"] + [""] * 9]
     for entry in entries(queue, done, 10):
@@ -147,8 +147,7 @@ def test_while_access_is_denied_an_entry_is_sent_again_and_the_process_receives_
 def test_a_full_buffer_makes_publishers_wait(done: list[str], wait_until: Callable[..., None]) -> None:
     queue, batcher = ScriptedQueue(), make()
     queue.gate.clear()
-    threads = batcher_module.THREADS
-    in_flight = threads * 10
+    in_flight = THREADS * 10
     for entry in entries(queue, done, CAPACITY + in_flight):
         batcher.add(entry)
     added: list[Any] = []
@@ -167,8 +166,8 @@ def test_a_full_buffer_makes_publishers_wait(done: list[str], wait_until: Callab
 def test_a_queue_that_takes_nothing_keeps_nobody_from_publishing_to_another(
     done: list[str], wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batcher_module, "FIRST_BACKOFF_SECONDS", HOURS)
-    monkeypatch.setattr(batcher_module, "LAST_BACKOFF_SECONDS", HOURS)
+    monkeypatch.setattr(batches, "FIRST_BACKOFF_SECONDS", HOURS)
+    monkeypatch.setattr(batches, "LAST_BACKOFF_SECONDS", HOURS)
     failing, works, batcher = ScriptedQueue("failing"), ScriptedQueue("works"), make(linger=0.01)
     failing.answers = [ClientError({"Error": {"Code": "AccessDenied"}}, "SendMessageBatch")] * 2
     for entry in entries(failing, done, CAPACITY):

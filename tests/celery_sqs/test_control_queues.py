@@ -16,7 +16,9 @@ from kombu.exceptions import OperationalError
 from kombu.pidbox import Mailbox
 
 from celery_sqs import control_queues
-from celery_sqs.control_queues import LEASE_TAG, MAX_NAME_LENGTH, ControlQueue, ControlQueues, reap
+from celery_sqs.control_queues import ControlQueue, ControlQueues
+from celery_sqs.sqs import leased_queues
+from celery_sqs.sqs.leased_queues import LEASE_TAG, MAX_NAME_LENGTH, reap
 from celery_sqs.transport import Transport
 from tests.support.proxy import Away, Proxy, running
 
@@ -314,16 +316,15 @@ def test_reap_finds_queues_whose_prefix_was_too_long_for_a_name(queues: Queues) 
 
 @given(prefix=st.text(max_size=90), exchange=st.text(max_size=90), nonce=st.text())
 def test_every_name_is_one_that_sqs_takes(prefix: str, exchange: str, nonce: str) -> None:
-    control = ControlQueues(prefix, lambda: None, lambda: None, {}, {})
-    name = control._name(exchange, nonce)
+    name = leased_queues.queue_name(prefix + exchange, nonce)
     assert len(name) <= MAX_NAME_LENGTH
     assert name.isascii()
     assert name.replace("-", "").replace("_", "").isalnum()
-    assert name.rpartition("_")[0] == control_queues._shortened(prefix + exchange)
+    assert name.rpartition("_")[0] == leased_queues.name_start(prefix + exchange)
 
 
 def test_long_beginnings_that_differ_at_the_end_differ_still() -> None:
-    assert len({control_queues._shortened("x" * 100 + end) for end in "abc"}) == 3
+    assert len({leased_queues.name_start("x" * 100 + end) for end in "abc"}) == 3
 
 
 def command(message_id: Any = None, body: Any = '{"method": "pool_grow"}', **headers: Any) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from celery_sqs.control_queues import LEASE_TAG, ControlQueues, reap
+from celery_sqs.control_queues import ControlQueues
+from celery_sqs.sqs.leased_queues import LEASE_TAG, reap
 from tests.celery_sqs.conftest import Queues
 from tests.support.proxy import Away, Proxy, running
 

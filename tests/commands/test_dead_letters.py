@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from celery_sqs.sqs.queue import Queue
-from emails.resources import queue_url
+from celery_sqs.sqs.queue import Queue, queue_url
 from settings.model import dead_letter_queue
 from tests.emails.callbacks.notifications import confirmation
 
@@ -30,7 +29,7 @@ NOT_JSON = {"Reason": "NotJson", "Detail": "the body is not JSON", "Team": "priv
 
 @pytest.fixture(autouse=True)
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emails.queue.full_jitter", lambda *_, **__: 0)
+    monkeypatch.setattr("celery_sqs.sqs.batches.FIRST_BACKOFF_SECONDS", 0)
 
 
 @pytest.fixture

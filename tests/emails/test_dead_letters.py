@@ -14,10 +14,10 @@ from botocore.exceptions import EndpointConnectionError
 
 from celery_sqs.sqs.batches import MAX_MESSAGE_BYTES
 from celery_sqs.sqs.dead_letters import message_bytes
-from celery_sqs.sqs.queue import Queue
+from celery_sqs.sqs.queue import Queue, queue_url
 from emails import dead_letters as module
 from emails.dead_letters import DeadLetter, DeadLetterQueue, dead_letter_queues, dead_letters
-from emails.resources import ResourcesMissing, provision, queue_url
+from emails.resources import ResourcesMissing, provision
 from emails.store import StoreUnavailable
 from settings.aws import client
 from settings.model import dead_letter_queue
@@ -46,7 +46,7 @@ def letter(body: str, *, holds_task: bool = False) -> DeadLetter:
 
 @pytest.fixture(autouse=True)
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emails.queue.full_jitter", lambda *_, **__: 0)
+    monkeypatch.setattr("celery_sqs.sqs.batches.FIRST_BACKOFF_SECONDS", 0)
 
 
 class Letters:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
+from celery_sqs.sqs.batches import ATTEMPTS
 from emails.message import parse_message
-from emails.queue import ATTEMPTS, RawQueue
+from emails.queue import RawQueue
 from emails.resources import ResourcesMissing
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class FailingSqs:
 
 @pytest.fixture(autouse=True)
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emails.queue.full_jitter", lambda *_, **__: 0)
+    monkeypatch.setattr("celery_sqs.sqs.batches.FIRST_BACKOFF_SECONDS", 0)
 
 
 @pytest.fixture

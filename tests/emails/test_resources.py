@@ -12,7 +12,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from pydantic import HttpUrl
 
-from emails.resources import ResourcesMissing, check_resources, provision, queue_url, unreachable
+from celery_sqs.sqs.queue import queue_url
+from emails.resources import ResourcesMissing, check_resources, provision, unreachable
 from settings import Settings, aws
 from settings.aws import client
 from settings.model import dead_letter_queue

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from celery_sqs.control_queues import LEASE_TAG, ControlQueues
+from celery_sqs.control_queues import ControlQueues
+from celery_sqs.sqs.leased_queues import LEASE_TAG
 from commands import main
 from commands.broker import main as email_broker
 from emails.resources import provision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from emails.resources import queue_url
+from celery_sqs.sqs.queue import queue_url
 from settings import get_settings
 from tasks.reap import reap
 

@@ -1,0 +1,92 @@
+"""Queues that each belong to one process: how they are named and found, and how those of crashed processes go.
+
+Tags say what such a queue is for and whose it is. One of them is a lease, which the owner renews: `reap` deletes the
+queues whose lease is over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from celery_sqs.sqs.errors import NO_SUCH_QUEUE, code_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LEASE_SECONDS = 3600
+EXCHANGE_TAG, HOST_TAG, PID_TAG, LEASE_TAG = (f"celery_sqs:{name}" for name in ("exchange", "host", "pid", "lease"))
+
+MAX_NAME_LENGTH = 80  # SQS Developer Guide, "Amazon SQS standard queue quotas": queue name
+_NONCE_LENGTH = 16
+_MAX_START_LENGTH = MAX_NAME_LENGTH - _NONCE_LENGTH - 1
+_HASH_LENGTH = 8
+_KEPT_LENGTH = _MAX_START_LENGTH - _HASH_LENGTH - 1
+
+
+def queue_name(start: str, nonce: str) -> str:
+    """The name of the queue that `find` finds by this start. The nonce tells it from the others."""
+    return f"{name_start(start)}_{hashlib.sha256(nonce.encode()).hexdigest()[:_NONCE_LENGTH]}"
+
+
+def name_start(start: str) -> str:
+    """A name's beginning, as SQS takes it and short enough to leave room for the rest."""
+    name = _entity_name(start)
+    if len(name) <= _MAX_START_LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH_LENGTH]
+    return f"{name[:_KEPT_LENGTH]}-{digest}"
+
+
+def find(client: Any, start: str) -> Iterator[tuple[str, str]]:
+    """The name and the URL of every process's queue whose name has this start, as ListQueues knows them now."""
+    wanted = name_start(start)
+    return ((name, url) for name, url in _list_queues(client, wanted) if name.rpartition("_")[0] == wanted)
+
+
+def owner_tags(exchange: str) -> dict[str, str]:
+    """For a queue of this process that is bound to the exchange."""
+    return {EXCHANGE_TAG: exchange, HOST_TAG: socket.gethostname(), PID_TAG: str(os.getpid()), **lease()}
+
+
+def lease() -> dict[str, str]:
+    """The tag that keeps a queue for an hour from now."""
+    return {LEASE_TAG: str(int(time.time()) + LEASE_SECONDS)}
+
+
+def reap(client: Any, prefix: str, *, dry_run: bool = False) -> Iterator[str]:
+    """Delete the queues of that prefix whose owner let its lease end, and only those. Yields their names.
+
+    Safe beside another one. Raises botocore's errors; that of one queue when it is done with all the others.
+    """
+    failure: Exception | None = None
+    # A longer prefix than this is cut in the names: the tags say which of the queues found are leased.
+    for name, url in _list_queues(client, _entity_name(prefix)[:_KEPT_LENGTH]):
+        try:
+            tags = client.list_queue_tags(QueueUrl=url).get("Tags", {})
+            ends_at = tags.get(LEASE_TAG, "")
+            if EXCHANGE_TAG in tags and ends_at.isdecimal() and int(ends_at) < time.time():
+                if not dry_run:
+                    client.delete_queue(QueueUrl=url)
+                yield name
+        except ClientError as error:
+            if code_of(error) not in NO_SUCH_QUEUE:
+                failure = failure or error
+    if failure:
+        raise failure
+
+
+def _entity_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)
+
+
+def _list_queues(client: Any, prefix: str) -> Iterator[tuple[str, str]]:
+    for page in client.get_paginator("list_queues").paginate(QueueNamePrefix=prefix):
+        for url in page.get("QueueUrls", ()):
+            yield url.rpartition("/")[2], url
