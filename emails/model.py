@@ -257,7 +257,6 @@ class Attachment(_Attributes):
     s3_uri: S3Uri | None = Field(default=None, repr=False)
     size: Number | None = None
     e_tag: ETag | None = None
-    last_modified: str | None = None
 
     @model_validator(mode="before")
     @classmethod
