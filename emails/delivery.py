@@ -15,19 +15,18 @@ from structlog.contextvars import bind_contextvars
 from emails import attachments
 from emails.backoff import full_jitter
 from emails.claim_tokens import find_token, with_newest
-from emails.events import refusals
+from emails.events import RejectReason
 from emails.model import ABANDON, DISCARD, Email, EmailStatus, InvalidRow, status_of
 from emails.providers import load_providers
 from emails.providers.contract import (
     NoTellingError,
     PermanentError,
     RefusedRecipient,
-    RejectReason,
     TemporaryError,
 )
 from emails.send_rate import SendRate
 from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreUnavailable
-from emails.tracking import EmailUnknown, Tracking
+from emails.tracking import EmailUnknown, Tracking, refusals
 from emails.unforeseen import place
 from settings.aws import client
 from settings.model import S3_SECONDS

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from emails.model import EmailStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from emails.providers.contract import RefusedRecipient, RejectReason
+    from datetime import datetime
 
 
 class EventType(StrEnum):
@@ -31,6 +28,18 @@ class EventType(StrEnum):
     COMPLAINED = "complained"
     UNSUBSCRIBED = "unsubscribed"
     UNKNOWN = "unknown"  # the provider's word is none that we know, and nothing is guessed from it
+
+
+class RejectReason(StrEnum):
+    """Why a recipient or a whole email is refused, in django-anymail's words."""
+
+    INVALID = "invalid"  # the address cannot be one
+    BOUNCED = "bounced"  # the recipient's server does not take it, or did not take the one before
+    TIMED_OUT = "timed_out"  # it was tried until the provider gave up
+    BLOCKED = "blocked"  # by policy of the provider or of the recipient's server
+    SPAM = "spam"  # it, or one before, was taken for spam
+    UNSUBSCRIBED = "unsubscribed"
+    OTHER = "other"
 
 
 @dataclass(frozen=True)
@@ -70,22 +79,3 @@ _STATUS = {
     EventType.FAILED: EmailStatus.BOUNCED,
     EventType.COMPLAINED: EmailStatus.COMPLAINED,
 }
-
-
-def refusals(email_id: str, provider: str, message_id: str, refused: Iterable[RefusedRecipient]) -> list[DeliveryEvent]:
-    """What a provider refused while it was given the email, as events."""
-    now = datetime.now(UTC)
-    return [
-        DeliveryEvent(
-            email_id,
-            EventType.REJECTED,
-            recipient.address,
-            now,
-            provider,
-            message_id,
-            recipient.reason,
-            description="refused while it was sent",
-            diagnostic=recipient.response,
-        )
-        for recipient in refused
-    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 from datetime import UTC, datetime
@@ -14,6 +13,8 @@ from email.utils import format_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import quote
+
+from emails.encoded_id import ID_HEADER, encoded_id
 
 if TYPE_CHECKING:
     from email.headerregistry import Address
@@ -43,11 +44,6 @@ MAX_LINE = 998  # RFC 5322, section 2.1.1
 MAX_QUOTED_NAME = 500  # so that an address of 254 fits beside it
 
 
-def encoded_id(email: Email) -> str:
-    """The id as callbacks bring it back: base64url without padding, safe in a header and in a provider's tag."""
-    return base64.urlsafe_b64encode(email.id.encode()).rstrip(b"=").decode()
-
-
 def message_id(email: Email) -> str:
     """The same for every attempt at the same email, so that a receiver can drop a second copy."""
     return f"<{hashlib.sha256(email.id.encode()).hexdigest()[:32]}@{email.sender.domain}>"
@@ -58,7 +54,7 @@ def to_mime(email: Email) -> EmailMessage:
     addresses = [email.sender, *email.to, *email.cc, *email.reply_to]
     message = EmailMessage(SEVEN_BIT if all(a.username.isascii() for a in addresses) else SEVEN_BIT_UTF8)
     # First, because Amazon SES cuts the headers that it sends back in feedback notifications at 10 KB.
-    message["X-Email-Id"] = _Header.of_text("X-Email-Id", encoded_id(email))
+    message[ID_HEADER] = _Header.of_text(ID_HEADER, encoded_id(email))
     for name, mailboxes in (("From", [email.sender]), ("To", email.to), ("Cc", email.cc), ("Reply-To", email.reply_to)):
         if mailboxes:
             message[name] = _Header.of_mailboxes(name, mailboxes)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 from structlog.contextvars import bind_contextvars
 
 from emails.callbacks import parse_callback
+from emails.events import DeliveryEvent, EventType
 from emails.message import InvalidMessage
 from emails.model import RANKED, TRACK, status_of
 from emails.store import Conflict, EmailStore, EventStore
 from settings.aws import client
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from emails.events import DeliveryEvent
+    from emails.providers.contract import RefusedRecipient
     from settings import Settings
 
 
@@ -84,3 +86,22 @@ class Tracking:
         if row is None:
             raise EmailUnknown
         return f"still {status_of(row)}"
+
+
+def refusals(email_id: str, provider: str, message_id: str, refused: Iterable[RefusedRecipient]) -> list[DeliveryEvent]:
+    """What a provider refused while it was given the email, as events."""
+    now = datetime.now(UTC)
+    return [
+        DeliveryEvent(
+            email_id,
+            EventType.REJECTED,
+            recipient.address,
+            now,
+            provider,
+            message_id,
+            recipient.reason,
+            description="refused while it was sent",
+            diagnostic=recipient.response,
+        )
+        for recipient in refused
+    ]

@@ -4,31 +4,27 @@ Both name what happened to which recipients; the first under `eventType`, with t
 `notificationType`, without tags but with the email's own headers, where the identity includes them.
 
 Source: Amazon SES Developer Guide, "Contents of event data that Amazon SES publishes to Amazon SNS" and "Amazon SNS
-notification contents for Amazon SES". Both may grow: unknown fields, and values that we do not know, are no error.
+notification contents for Amazon SES".
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from emails.events import DeliveryEvent, EventType
-from emails.mailbox import check_visible
-from emails.message import InvalidMessage, check_email_id
-from emails.providers.contract import RejectReason
+from emails.callbacks import ses_fields as fields
+from emails.encoded_id import ID_HEADER, ID_TAG, decoded_id
+from emails.events import DeliveryEvent, EventType, RejectReason
+from emails.message import InvalidMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
 KEYS = ("eventType", "notificationType")
 NAME = "ses"
-ID_TAG = "email_id"  # which our provider gives every email
-ID_HEADER = "x-email-id"
 # What SES sends when a topic is set up; of an event destination it is plain text, alone or in SNS's envelope.
 TOPIC_TEST = re.compile(
     r'(^|"Message"\s*:\s*")Successfully validated SNS topic for Amazon SES event publishing\.("|\s*$)'
@@ -36,126 +32,6 @@ TOPIC_TEST = re.compile(
 TOPIC_SUBSCRIBED = "AmazonSnsSubscriptionSucceeded"
 
 MAX_RECIPIENTS = 100  # SES takes 50 a message; what names more is none of its notifications
-
-
-class _Object(BaseModel):
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
-
-
-def _moment(value: object) -> object:
-    """SES's times end in Z; a time without an offset is UTC too."""
-    if not isinstance(value, str):
-        raise ValueError("is no string")  # noqa: TRY004 (pydantic reports a ValueError, and lets a TypeError through)
-    moment = datetime.fromisoformat(value)
-    try:
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except OverflowError:
-        raise ValueError("is before the first year or after the last") from None
-
-
-def _address(value: str) -> str:
-    """A recipient. It may have a display name, because SES repeats the To header if a server's report names nobody."""
-    check_visible(value.rpartition("<")[2])
-    return value
-
-
-Moment = Annotated[datetime, BeforeValidator(_moment)]
-Address = Annotated[str, AfterValidator(_address)]
-
-
-class _Header(_Object):
-    name: str = ""
-    value: str = ""
-
-
-class _Mail(_Object):
-    message_id: str = Field(alias="messageId")
-    timestamp: Moment
-    destination: list[Address] = []
-    tags: dict[str, list[str]] = {}
-    headers: list[_Header] = []
-
-
-# An RFC 3463 status code, and where a diagnostic has one: at its start or after the SMTP reply code (RFC 2034), so that
-# no address or version number of a server is taken for one.
-_STATUS_CODE = r"[245]\.\d{1,3}\.\d{1,3}(?!\d|\.\d)"
-_STATUS = re.compile(rf"\s*({_STATUS_CODE})")
-_DIAGNOSTIC_STATUS = re.compile(rf"(?:^\s*(?:[\w-]+;\s*)?|\b[245]\d\d[ -]#?)({_STATUS_CODE})")
-
-
-class _Recipient(_Object):
-    address: Address = Field(alias="emailAddress")
-    action: str = ""  # RFC 3464's: failed, delayed, delivered, relayed, expanded
-    status: str = ""
-    diagnostic: str = Field(default="", alias="diagnosticCode")
-
-    @property
-    def status_code(self) -> str:
-        """The RFC 3463 code that its server gave, or nothing."""
-        found = _STATUS.match(self.status) or _DIAGNOSTIC_STATUS.search(self.diagnostic)
-        return found[1] if found else ""
-
-    @property
-    def failed_for_good(self) -> bool:
-        """Whether its server says that another try would end alike (RFC 3463, section 3.1: class 5)."""
-        return self.status_code.startswith("5.") and self.action.strip().lower() in ("", "failed")
-
-
-class _Bounce(_Object):
-    type: str = Field(alias="bounceType")
-    sub_type: str = Field("", alias="bounceSubType")
-    recipients: list[_Recipient] = Field([], alias="bouncedRecipients")
-    timestamp: Moment
-
-    def type_for(self, recipient: _Recipient) -> str:
-        """The bounce's type. SES calls some Transient and General though the recipient's server refuses for good."""
-        is_general = (self.type, self.sub_type) == ("Transient", "General")
-        return "Permanent" if is_general and recipient.failed_for_good else self.type
-
-
-class _Complaint(_Object):
-    sub_type: str = Field("", alias="complaintSubType")
-    feedback_type: str = Field("", alias="complaintFeedbackType")
-    recipients: list[_Recipient] = Field([], alias="complainedRecipients")
-    timestamp: Moment
-
-
-class _Delivery(_Object):
-    recipients: list[Address] = []
-    response: str = Field("", alias="smtpResponse")
-    timestamp: Moment
-
-
-class _Delay(_Object):
-    type: str = Field("", alias="delayType")
-    recipients: list[_Recipient] = Field([], alias="delayedRecipients")
-    timestamp: Moment
-
-
-class _Reject(_Object):
-    reason: str = ""
-
-
-class _RenderingFailure(_Object):
-    message: str = Field("", alias="errorMessage")
-
-
-class _Timed(_Object):
-    timestamp: Moment
-
-
-class _TopicPreference(_Object):
-    status: str = Field("", alias="subscriptionStatus")
-
-
-class _Preferences(_Object):
-    unsubscribed: bool = Field(default=False, alias="unsubscribeAll")
-    topics: list[_TopicPreference] = Field(default=[], alias="topicSubscriptionStatus")
-
-
-class _Subscription(_Object):
-    timestamp: Moment
-    preferences: _Preferences = Field(default=_Preferences(topicSubscriptionStatus=[]), alias="newTopicPreferences")
 
 
 # bounceSubType, of what the table does not name by its bounceType.
@@ -172,7 +48,7 @@ _BOUNCE_REASONS = {
 }
 _BOUNCE_TYPE_REASONS = {"Permanent": RejectReason.BOUNCED, "Transient": RejectReason.TIMED_OUT}
 
-Part = TypeVar("Part", bound=_Object)
+Part = TypeVar("Part", bound=BaseModel)
 
 
 class _Notification:
@@ -180,7 +56,7 @@ class _Notification:
 
     def __init__(self, callback: Mapping[str, Any]) -> None:
         self._callback = callback
-        self.mail = self.part("mail", _Mail)
+        self.mail = self.part("mail", fields.Mail)
         self._email_id = _email_id(self.mail)
 
     def part(self, name: str, model: type[Part]) -> Part:
@@ -192,8 +68,8 @@ class _Notification:
         try:
             return model.model_validate(self._callback.get(name, {}))
         except ValidationError as error:
-            fields = (".".join(map(str, (name, *problem["loc"]))) for problem in error.errors())
-            raise InvalidMessage("InvalidCallback", f"wrong or missing: {', '.join(fields)}"[:500]) from None
+            wrong = (".".join(map(str, (name, *problem["loc"]))) for problem in error.errors())
+            raise InvalidMessage("InvalidCallback", f"wrong or missing: {', '.join(wrong)}"[:500]) from None
 
     def event(self, kind: EventType, recipient: str, occurred_at: datetime, **rest: Any) -> DeliveryEvent:
         return DeliveryEvent(self._email_id, kind, recipient, occurred_at, NAME, self.mail.message_id, **rest)
@@ -209,9 +85,9 @@ class _Notification:
         """Who is meant if SES names nobody. With several recipients that is unknown, and the event is the email's."""
         return self.mail.destination[0] if len(self.mail.destination) == 1 else ""
 
-    def affected(self, named: list[_Recipient]) -> list[_Recipient]:
+    def affected(self, named: list[fields.Recipient]) -> list[fields.Recipient]:
         """The recipients that SES names. If it names nobody, the event still counts."""
-        return named or [_Recipient(emailAddress=self.only_recipient)]
+        return named or [fields.Recipient(emailAddress=self.only_recipient)]
 
 
 def parse(callback: Mapping[str, Any]) -> list[DeliveryEvent]:
@@ -234,7 +110,7 @@ def parse(callback: Mapping[str, Any]) -> list[DeliveryEvent]:
 
 
 def _bounced(notification: _Notification) -> list[DeliveryEvent]:
-    bounce = notification.part("bounce", _Bounce)
+    bounce = notification.part("bounce", fields.Bounce)
     events = []
     for recipient in notification.affected(bounce.recipients):
         kind = bounce.type_for(recipient)
@@ -253,7 +129,7 @@ def _bounced(notification: _Notification) -> list[DeliveryEvent]:
 
 
 def _complained(notification: _Notification) -> list[DeliveryEvent]:
-    complaint = notification.part("complaint", _Complaint)
+    complaint = notification.part("complaint", fields.Complaint)
     kind = EventType.COMPLAINED
     if complaint.feedback_type == "not-spam":  # the recipient takes it out of the spam folder
         kind = EventType.UNKNOWN
@@ -272,7 +148,7 @@ def _complained(notification: _Notification) -> list[DeliveryEvent]:
 
 
 def _delivered(notification: _Notification) -> list[DeliveryEvent]:
-    delivery = notification.part("delivery", _Delivery)
+    delivery = notification.part("delivery", fields.Delivery)
     return [
         notification.event(EventType.DELIVERED, address, delivery.timestamp, diagnostic=delivery.response)
         for address in delivery.recipients or [notification.only_recipient]
@@ -280,7 +156,7 @@ def _delivered(notification: _Notification) -> list[DeliveryEvent]:
 
 
 def _deferred(notification: _Notification) -> list[DeliveryEvent]:
-    delay = notification.part("deliveryDelay", _Delay)
+    delay = notification.part("deliveryDelay", fields.Delay)
     return [
         notification.event(
             EventType.DEFERRED,
@@ -298,7 +174,7 @@ def _sent(notification: _Notification) -> list[DeliveryEvent]:
 
 
 def _rejected(notification: _Notification) -> list[DeliveryEvent]:
-    reason = notification.part("reject", _Reject).reason
+    reason = notification.part("reject", fields.Reject).reason
     return notification.to_all(
         EventType.REJECTED,
         notification.mail.timestamp,
@@ -308,7 +184,7 @@ def _rejected(notification: _Notification) -> list[DeliveryEvent]:
 
 
 def _failed(notification: _Notification) -> list[DeliveryEvent]:
-    failure = notification.part("failure", _RenderingFailure)
+    failure = notification.part("failure", fields.RenderingFailure)
     return notification.to_all(
         EventType.FAILED,
         notification.mail.timestamp,
@@ -319,15 +195,15 @@ def _failed(notification: _Notification) -> list[DeliveryEvent]:
 
 
 def _opened(notification: _Notification) -> list[DeliveryEvent]:
-    return notification.of_someone(EventType.OPENED, notification.part("open", _Timed).timestamp)
+    return notification.of_someone(EventType.OPENED, notification.part("open", fields.Timed).timestamp)
 
 
 def _clicked(notification: _Notification) -> list[DeliveryEvent]:
-    return notification.of_someone(EventType.CLICKED, notification.part("click", _Timed).timestamp)
+    return notification.of_someone(EventType.CLICKED, notification.part("click", fields.Timed).timestamp)
 
 
 def _unsubscribed(notification: _Notification) -> list[DeliveryEvent]:
-    subscription = notification.part("subscription", _Subscription)
+    subscription = notification.part("subscription", fields.Subscription)
     left = subscription.preferences.unsubscribed or any(
         topic.status == "OptOut" for topic in subscription.preferences.topics
     )
@@ -349,17 +225,12 @@ _EVENTS: dict[str, Callable[[_Notification], list[DeliveryEvent]]] = {
 }
 
 
-def _email_id(mail: _Mail) -> str:
-    encoded = [*mail.tags.get(ID_TAG, []), *(h.value for h in mail.headers if h.name.lower() == ID_HEADER)]
+def _email_id(mail: fields.Mail) -> str:
+    encoded = [*mail.tags.get(ID_TAG, []), *(h.value for h in mail.headers if h.name.lower() == ID_HEADER.lower())]
     if not encoded:
         advice = "publish events by a configuration set, or let the identity's feedback include the original headers"
-        raise InvalidMessage("NoEmailId", f"it has neither the tag {ID_TAG} nor the header X-Email-Id: {advice}")
-    padding = "=" * (-len(encoded[0]) % 4)
-    try:
-        email_id = base64.b64decode(f"{encoded[0]}{padding}", altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        raise InvalidMessage("InvalidEmailId", "the email's id in it is not base64url of UTF-8") from None
-    return check_email_id(email_id)
+        raise InvalidMessage("NoEmailId", f"it has neither the tag {ID_TAG} nor the header {ID_HEADER}: {advice}")
+    return decoded_id(encoded[0])
 
 
 def _word(value: object) -> str:

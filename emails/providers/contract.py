@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
+
+from emails.events import RejectReason
 
 if TYPE_CHECKING:
     from emails.model import Email
-
-
-class RejectReason(StrEnum):
-    """Why a recipient or a whole email is refused, in django-anymail's words."""
-
-    INVALID = "invalid"  # the address cannot be one
-    BOUNCED = "bounced"  # the recipient's server does not take it, or did not take the one before
-    TIMED_OUT = "timed_out"  # it was tried until the provider gave up
-    BLOCKED = "blocked"  # by policy of the provider or of the recipient's server
-    SPAM = "spam"  # it, or one before, was taken for spam
-    UNSUBSCRIBED = "unsubscribed"
-    OTHER = "other"
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as BotocoreConnectionError
 
-from emails.callbacks.ses import ID_TAG
-from emails.mime import encoded_id, to_mime
+from emails.encoded_id import ID_TAG, encoded_id
+from emails.events import RejectReason
+from emails.mime import to_mime
 from emails.providers.contract import (
     NoTellingError,
     PermanentError,
     Receipt,
     RefusedRecipient,
-    RejectReason,
     TemporaryError,
 )
 from settings.aws import CONNECT_TIMEOUT, client

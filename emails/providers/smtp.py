@@ -7,13 +7,13 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Self
 
+from emails.events import RejectReason
 from emails.mime import message_id, to_mime
 from emails.providers.contract import (
     NoTellingError,
     PermanentError,
     Receipt,
     RefusedRecipient,
-    RejectReason,
     TemporaryError,
 )
 from emails.providers.smtp_sessions import Sessions

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from emails.events import RejectReason
 from emails.mailbox import CONTROL_CHARACTERS
-from emails.providers.contract import PermanentError, RejectReason, SendError, TemporaryError
+from emails.providers.contract import PermanentError, SendError, TemporaryError
 
 LONGEST_WORDS = 500  # characters of the server's own that are kept
 

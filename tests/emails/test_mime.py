@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emails.callbacks import parse_callback
-from emails.mime import encoded_id, message_id, to_mime
+from emails.encoded_id import encoded_id
+from emails.mime import message_id, to_mime
 from emails.model import Email
 from tests.emails.callbacks.notifications import feedback
 

@@ -19,7 +19,8 @@ from email_lambda.record_callbacks import RecordCallback
 from email_lambda.send_emails import SendEmail
 from emails.dead_letters import dead_letters
 from emails.delivery import Delivery
-from emails.providers.contract import RefusedRecipient, RejectReason
+from emails.events import RejectReason
+from emails.providers.contract import RefusedRecipient
 from emails.providers.stub import StubProvider
 from emails.queue import RawQueue
 from emails.resources import provision

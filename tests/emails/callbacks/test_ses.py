@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emails.callbacks import parse_callback
-from emails.events import DeliveryEvent, EventType
+from emails.events import DeliveryEvent, EventType, RejectReason
 from emails.message import InvalidMessage
 from emails.model import EmailStatus
-from emails.providers.contract import RejectReason
 from tests.emails.callbacks.notifications import (
     DETAILS,
     HAPPENED_AT,

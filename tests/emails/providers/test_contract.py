@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from boto3.dynamodb.types import Binary
 
-from emails.mime import encoded_id
+from emails.encoded_id import encoded_id
+from emails.events import RejectReason
 from emails.model import Email
 from emails.providers import GROUP, load_providers
-from emails.providers.contract import NoTellingError, PermanentError, RejectReason, TemporaryError
+from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
 from settings import Settings
 from tests.emails.providers.backends import BACKENDS, RECIPIENT, SERVERS
 
