@@ -7,7 +7,7 @@ import math
 import time
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from structlog.contextvars import bind_contextvars
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECORD_RETRY_SECONDS = 0.5
-RATE_ROW = "send rate\nof all workers"  # the emails' table has it; no email's id has a line break
 EXPIRED = "expired"
 ABANDONED = "a worker stopped between the claim and the record: the provider may have accepted it"
 LEASE_GRACE_SECONDS = 1  # clocks of two workers differ; a lease is over when it is over on both
@@ -97,8 +96,7 @@ class Delivery:
         self._providers = providers
         self._settings = settings
         self._s3 = client("s3", settings) if settings.attachment_prefixes else None
-        rate = settings.send_rate
-        self._rate = SendRate(rate, partial(store.reserve, RATE_ROW)) if rate else None
+        self._rate = SendRate.from_settings(settings)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Delivery:

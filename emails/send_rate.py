@@ -5,10 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from decimal import Decimal
+from typing import TYPE_CHECKING, Self
+
+from emails.store.items import Conflict, errors, serialize, to_row
+from settings.aws import client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+    from settings import Settings
+
+ROW = "send rate\nof all workers"  # in the emails' table; no email's id has a line break
 
 # A turn that is later than this is gone: were it taken all the same, a worker that was held up would send two seconds'
 # emails in one.
@@ -29,6 +39,13 @@ class SendRate:
         self._lock = threading.Lock()
         self._waiting = 0
         self._closed = threading.Event()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self | None:
+        """The rate to which all workers of the stage keep, or None if the settings have none."""
+        if not settings.send_rate:
+            return None
+        return cls(settings.send_rate, SharedTime(client("dynamodb", settings), settings.table).reserve)
 
     def wait(self) -> bool:
         """Wait for a turn. Returns False where it was closed meanwhile; raises what `reserve` raises."""
@@ -56,3 +73,33 @@ class SendRate:
                 return self._turns.popleft()
         finally:
             self._waiting -= 1
+
+
+class SharedTime:
+    """A time that all workers of the stage share: each reserves a stretch of it, one after the other."""
+
+    def __init__(self, client: DynamoDBClient, table: str, row: str = ROW) -> None:
+        self._client = client
+        self._table = table
+        self._row = row
+
+    def reserve(self, seconds: float) -> float:
+        """Reserve so many seconds; returns when they start. May raise StoreUnavailable or StoreRefused."""
+        later = "SET ReservedUntil = ReservedUntil + :seconds", "ReservedUntil > :now"
+        anew = "SET ReservedUntil = :now + :seconds", "(attribute_not_exists(EmailId) OR ReservedUntil <= :now)"
+        while True:
+            values = {":now": Decimal(f"{time.time():.3f}"), ":seconds": Decimal(f"{seconds:.3f}")}
+            for change, condition in (later, anew):
+                try:
+                    with errors():
+                        answer = self._client.update_item(
+                            TableName=self._table,
+                            Key={"EmailId": {"S": self._row}},
+                            UpdateExpression=change,
+                            ConditionExpression=condition,
+                            ExpressionAttributeValues={name: serialize(value) for name, value in values.items()},
+                            ReturnValues="UPDATED_NEW",
+                        )
+                except Conflict:
+                    continue
+                return float((to_row(answer.get("Attributes")) or {})["ReservedUntil"]) - seconds

@@ -192,31 +192,6 @@ class EmailStore:
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
 
-    def reserve(self, name: str, seconds: float) -> float:
-        """Reserve so many seconds of a time that all who use the name share, one after the other.
-
-        Returns when they start. The name must be none that an email may have.
-        """
-        while True:
-            now = time.time()
-            later = "SET ReservedUntil = ReservedUntil + :seconds", "ReservedUntil > :now"
-            anew = "SET ReservedUntil = :now + :seconds", "(attribute_not_exists(EmailId) OR ReservedUntil <= :now)"
-            for change, condition in (later, anew):
-                values = {":now": Decimal(f"{now:.3f}"), ":seconds": Decimal(f"{seconds:.3f}")}
-                try:
-                    with errors():
-                        answer = self._client.update_item(
-                            TableName=self.table,
-                            Key={"EmailId": {"S": name}},
-                            UpdateExpression=change,
-                            ConditionExpression=condition,
-                            ExpressionAttributeValues={key: serialize(value) for key, value in values.items()},
-                            ReturnValues="UPDATED_NEW",
-                        )
-                except Conflict:
-                    continue
-                return float((to_row(answer.get("Attributes")) or {})["ReservedUntil"]) - seconds
-
     def scan(self, segment: int, segments: int, start: Row | None) -> tuple[list[Row], Row | None, float]:
         """One page of the Pending and Sending rows of one of several segments, what they are judged by alone.
 
@@ -257,15 +232,9 @@ class EmailStore:
         return Claim(email_id, new, ends, row)
 
     def _move_claimed(self, claim: Claim, transition: Transition, assign: Row, **options: Any) -> None:
+        options |= {"condition": "ClaimedBy = :claim", "values": {":claim": claim.id}}
         try:
-            self._move(
-                claim.email_id,
-                transition,
-                assign,
-                condition="ClaimedBy = :claim",
-                values={":claim": claim.id},
-                **options,
-            )
+            self._move(claim.email_id, transition, assign, **options)
         except Conflict as conflict:
             if not _is_own_success(conflict.row, transition, claim.id):
                 raise

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from emails import send_rate
-from emails.send_rate import SendRate
+from emails.send_rate import SendRate, SharedTime
+from settings.aws import client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from emails.store import EmailStore
-
-NAME = "rate\nof a test"
+    from settings import Settings
 
 
 class Clock:
@@ -34,24 +33,29 @@ class Clock:
         return self.until - seconds
 
 
-def test_reserved_stretches_follow_one_another_and_start_now_where_nobody_waits(store: EmailStore) -> None:
+@pytest.fixture
+def shared(settings: Settings) -> SharedTime:
+    return SharedTime(client("dynamodb", settings), settings.table)
+
+
+def test_reserved_stretches_follow_one_another_and_start_now_where_nobody_waits(shared: SharedTime) -> None:
     before = time.time()
-    first = store.reserve(NAME, 5)
+    first = shared.reserve(5)
     assert before - 0.01 <= first <= time.time() + 0.01
-    assert store.reserve(NAME, 2) == pytest.approx(first + 5, abs=0.01)
-    assert store.reserve(NAME, 1) == pytest.approx(first + 7, abs=0.01)
+    assert shared.reserve(2) == pytest.approx(first + 5, abs=0.01)
+    assert shared.reserve(1) == pytest.approx(first + 7, abs=0.01)
 
 
-def test_no_two_workers_reserve_the_same_time(store: EmailStore) -> None:
+def test_no_two_workers_reserve_the_same_time(shared: SharedTime) -> None:
     with ThreadPoolExecutor(8) as workers:
-        starts = sorted(workers.map(lambda _: store.reserve(NAME, 3), range(24)))
+        starts = sorted(workers.map(lambda _: shared.reserve(3), range(24)))
     assert all(later - earlier >= 2.99 for earlier, later in pairwise(starts))
 
 
-def test_an_idle_time_is_not_saved_up(store: EmailStore, wait_until: Callable[..., None]) -> None:
-    first = store.reserve(NAME, 0.01)
+def test_an_idle_time_is_not_saved_up(shared: SharedTime, wait_until: Callable[..., None]) -> None:
+    first = shared.reserve(0.01)
     wait_until(lambda: time.time() > first + 0.2)
-    assert store.reserve(NAME, 1) >= first + 0.2
+    assert shared.reserve(1) >= first + 0.2
 
 
 def test_turns_are_taken_one_by_one_and_as_many_reserved_as_wait() -> None:
