@@ -88,7 +88,7 @@ class SharedTime:
         later = "SET ReservedUntil = ReservedUntil + :seconds", "ReservedUntil > :now"
         anew = "SET ReservedUntil = :now + :seconds", "(attribute_not_exists(EmailId) OR ReservedUntil <= :now)"
         while True:
-            values = {":now": Decimal(f"{time.time():.3f}"), ":seconds": Decimal(f"{seconds:.3f}")}
+            values = {":now": Decimal(f"{time.time():.6f}"), ":seconds": Decimal(f"{seconds:.6f}")}
             for change, condition in (later, anew):
                 try:
                     with errors():

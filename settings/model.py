@@ -165,7 +165,10 @@ class Settings(BaseSettings):
     retry_delay: float = Field(default=5, gt=0, le=900, description="backoff's first step after a temporary failure")
     retry_delay_max: float = Field(default=900, gt=0, le=86_400, description="backoff's last step")
     send_rate: float | None = Field(
-        default=None, gt=0, le=10_000, description="emails a second that all workers of the stage send together"
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="emails a second that all workers of the stage send together",
     )
     missing_row_wait: float = Field(
         default=60, ge=0, le=3600, description="how long a message waits for its row before its dead letter"

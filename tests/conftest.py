@@ -78,6 +78,14 @@ def settings(emulator: str) -> Settings:
 
 
 @pytest.fixture
+def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names the test's own stage."""
+    monkeypatch.setenv("EMAIL_ENDPOINT_URL", settings.endpoint or "")
+    monkeypatch.setenv("EMAIL_STAGE", settings.stage)
+    get_settings.cache_clear()
+
+
+@pytest.fixture
 def sqs(settings: Settings) -> SQSClient:
     return client("sqs", settings)
 

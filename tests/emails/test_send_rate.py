@@ -58,6 +58,13 @@ def test_an_idle_time_is_not_saved_up(shared: SharedTime, wait_until: Callable[.
     assert shared.reserve(1) >= first + 0.2
 
 
+def test_a_stretch_of_less_than_a_millisecond_takes_its_time_too(shared: SharedTime) -> None:
+    first = shared.reserve(60)
+    for _ in range(10):
+        shared.reserve(1 / 25_000)
+    assert shared.reserve(1) - first - 60 == pytest.approx(10 / 25_000, rel=0.01)
+
+
 def test_turns_are_taken_one_by_one_and_as_many_reserved_as_wait() -> None:
     clock = Clock(time.time() - 0.5)
     rate = SendRate(1000, clock.reserve)

@@ -7,6 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 import celeryconfig
+from emails.providers.stub import StubProvider
+from settings import get_settings
+from tasks import start
 from tasks.app import app
 from tasks.start import prefetch_enough
 
@@ -26,6 +29,23 @@ def test_what_runs_and_ten_messages_a_queue_are_prefetched(concurrency: int, mul
     worker = SimpleNamespace(prefetch_multiplier=multiplier, concurrency=concurrency)
     prefetch_enough(worker)
     assert worker.prefetch_multiplier * concurrency == prefetch
+
+
+@pytest.mark.parametrize("quota", [0.2, 14, 25_000])
+@pytest.mark.usefixtures("environment")
+def test_a_worker_keeps_to_its_provider_s_own_send_rate(monkeypatch: pytest.MonkeyPatch, quota: float) -> None:
+    monkeypatch.setattr(StubProvider, "max_send_rate", lambda _: quota)
+    start.check()
+    assert get_settings().send_rate == quota
+    assert f"send_rate={quota:g}" in str(get_settings())
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_rate_in_the_settings_goes_before_the_provider_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StubProvider, "max_send_rate", lambda _: 14)
+    monkeypatch.setenv("EMAIL_SEND_RATE", "30")
+    start.check()
+    assert get_settings().send_rate == 30
 
 
 def test_our_workers_take_no_compressed_messages() -> None:
