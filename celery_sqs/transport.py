@@ -14,9 +14,9 @@ from celery_sqs.exceptions import ChannelClosed, SqsUnavailable
 from celery_sqs.inbox import Inbox
 from celery_sqs.liveness import LivenessFile
 from celery_sqs.message import keep_what_celery_cannot_read
-from celery_sqs.remote_control import keep_reply_queues
+from celery_sqs.patches.celery import serve_workers
+from celery_sqs.patches.remote_control import keep_reply_queues
 from celery_sqs.request import use_our_request
-from celery_sqs.worker import serve_workers
 
 if TYPE_CHECKING:
     from celery_sqs.poller import Poller

@@ -23,7 +23,7 @@ import boto3
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from celery_sqs.remote_control import CANNOT_RESIZE
+from celery_sqs.patches.remote_control import CANNOT_RESIZE
 from emails.resources import provision
 from emails.store import EmailStore
 from settings import Settings

@@ -8,7 +8,7 @@ from weakref import WeakSet
 from celery.worker.consumer.consumer import Consumer
 
 from celery_sqs.fifo import warn_of_concurrency
-from celery_sqs.remote_control import answer_commands, show_receiving, spare_events
+from celery_sqs.patches.remote_control import answer_commands, show_receiving, spare_events
 from celery_sqs.request import learn_pool
 from celery_sqs.undisturbed import make_handlers_patient
 from celery_sqs.watchdog import watch

@@ -1,0 +1,1 @@
+"""Everything that this package replaces in Celery, kombu, billiard, gevent and Flower."""
