@@ -13,10 +13,7 @@ from celery_sqs.compression import MAX_DECOMPRESSED_BYTES
 from celery_sqs.exceptions import ChannelClosed, SqsUnavailable
 from celery_sqs.inbox import Inbox
 from celery_sqs.liveness import LivenessFile
-from celery_sqs.message import keep_what_celery_cannot_read
-from celery_sqs.patches.celery import serve_workers
-from celery_sqs.patches.remote_control import keep_reply_queues
-from celery_sqs.request import use_our_request
+from celery_sqs.patches.celery import install
 
 if TYPE_CHECKING:
     from celery_sqs.poller import Poller
@@ -47,9 +44,6 @@ class Transport(SQS.Transport):
     )
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
-        use_our_request()
-        keep_reply_queues()
-        keep_what_celery_cannot_read()
         super().__init__(client, **kwargs)
         self.inbox = Inbox()
         self.raw_queues: dict[str, str] = client.transport_options.get("raw_queues") or {}
@@ -137,4 +131,4 @@ class Transport(SQS.Transport):
             self.inbox.wake()
 
 
-serve_workers(Transport)
+install(Transport)

@@ -1,29 +1,40 @@
-"""What happens when a Celery worker's consumer is ready, whether the worker is a program or embedded in one."""
+"""Everything that this package replaces in Celery and kombu, whether a worker is a program or embedded in one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from celery import signals
+from celery.app.task import Task
 from celery.worker.consumer.consumer import Consumer
+from kombu.log import get_logger
 
 from celery_sqs.fifo import warn_of_concurrency
-from celery_sqs.patches.remote_control import answer_commands, show_receiving, spare_events
-from celery_sqs.request import learn_pool
+from celery_sqs.message import NOT_A_TASK, NOT_DECODABLE, Message
+from celery_sqs.patches.pools import learn_pool
+from celery_sqs.patches.remote_control import answer_commands, keep_reply_queues, show_receiving, spare_events
+from celery_sqs.request import Request
 from celery_sqs.undisturbed import make_handlers_patient
 from celery_sqs.watchdog import watch
 
 if TYPE_CHECKING:
-    from kombu.transport import SQS
+    from kombu.transport import SQS, virtual
+
+    from celery_sqs.sqs.dead_letters import Reason
+
+logger = get_logger(__name__)
 
 _celerys_on_ready = Consumer.on_ready
+_celerys_on_decode_error = Consumer.on_decode_error
+_celerys_on_unknown_message = Consumer.on_unknown_message
 _seen: WeakSet[Any] = WeakSet()
 
 
-def serve_workers(transport_class: type[SQS.Transport]) -> None:
-    """Prepare each worker that consumes by this transport, before it takes its first message.
+def install(transport_class: type[SQS.Transport]) -> None:
+    """Replace what this package replaces in every process. What it changes of a worker follows when that is ready.
 
-    An embedded worker (celery.contrib.testing.worker) never sends the signal `worker_ready`.
+    An embedded worker (celery.contrib.testing.worker) never sends the signal `worker_ready`, hence `on_ready`.
     """
 
     def on_ready(consumer: Any) -> None:
@@ -37,12 +48,43 @@ def serve_workers(transport_class: type[SQS.Transport]) -> None:
 
     Consumer.on_ready = on_ready
     answer_commands()
+    # Celery asks a task for its request class when a worker starts. Set here, so that the transport is the one setting
+    # that a project needs.
+    Task.Request = Request
+    keep_reply_queues()
+    # Celery acknowledges a message that it cannot decode, so that it would be lost, and logs the content of both kinds.
+    Consumer.on_decode_error = _on_decode_error
+    Consumer.on_unknown_message = _on_unknown_message
 
 
 def _prepare(consumer: Any) -> None:
+    """Prepare a worker that consumes by our transport, before it takes its first message."""
     learn_pool(consumer.pool)
     show_receiving(consumer)
     spare_events(consumer)
     make_handlers_patient(consumer)
     warn_of_concurrency(consumer)
     watch(consumer)
+
+
+def _on_decode_error(consumer: Consumer, message: virtual.Message, exc: Exception) -> None:
+    if not isinstance(message, Message):  # it came by another transport
+        _celerys_on_decode_error(consumer, message, exc)
+        return
+    # The text of some errors quotes the body.
+    _reject(consumer, message, NOT_DECODABLE, type(exc).__name__)
+
+
+def _on_unknown_message(consumer: Consumer, body: Any, message: virtual.Message) -> None:
+    if not isinstance(message, Message):
+        _celerys_on_unknown_message(consumer, body, message)
+        return
+    _reject(consumer, message, NOT_A_TASK, "it names no task")
+    signals.task_rejected.send(sender=consumer, message=message, exc=None)
+
+
+def _reject(consumer: Consumer, message: Message, reason: Reason, cause: str) -> None:
+    message_id = message.delivery_info["sqs_message"]["MessageId"]
+    logger.error("cannot read message %s of %s: %s", message_id, message.delivery_info["sqs_queue"], cause)
+    message.reject_reason = reason
+    message.reject_log_error(logger, consumer.connection_errors)

@@ -24,7 +24,8 @@ from kombu.asynchronous.hub import Hub
 from kombu.pidbox import Mailbox
 from kombu.transport import SQS, virtual
 
-from celery_sqs import compression, message
+from celery_sqs import compression
+from celery_sqs.patches import celery as celery_patches
 
 PRIVATE: dict[Any, list[str]] = {
     SQS.Channel: [
@@ -101,8 +102,8 @@ def test_the_signatures_that_are_overridden_are_as_they_were() -> None:
         SQS.Channel._resolve_queue_url: "(self, queue)",
         SQS.Channel._envelope_payload: "(self, payload, raw_text, message, q_url)",
         SQS.Channel._prepare_json_payload: "(self, text)",
-        message._celerys_on_decode_error: "(self, message, exc)",
-        message._celerys_on_unknown_message: "(self, body, message)",
+        celery_patches._celerys_on_decode_error: "(self, message, exc)",
+        celery_patches._celerys_on_unknown_message: "(self, body, message)",
         Request.execute_using_pool: "(self, pool: celery.concurrency.base.BasePool, **kwargs)",
         Request.on_accepted: "(self, pid, time_accepted)",
         Request.reject: "(self, requeue=False)",

@@ -21,8 +21,9 @@ from greenlet import GreenletExit
 from kombu.message import Message
 
 from celery_sqs.channel import Message as OurMessage
+from celery_sqs.patches.pools import learn_pool
 from celery_sqs.raw_queues import to_task_message
-from celery_sqs.request import Request, learn_pool
+from celery_sqs.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
