@@ -22,7 +22,8 @@ from celery.events.receiver import EventReceiver
 from flower.options import options
 from flower.views.broker import BrokerView
 
-from celery_sqs.flower import Broker, Flower, Receiver
+from celery_sqs.flower import Broker
+from celery_sqs.patches.flower import Flower, Receiver
 from tests.conftest import free_port
 
 if TYPE_CHECKING:
