@@ -24,8 +24,7 @@ from kombu.utils.json import dumps
 from kombu.utils.uuid import uuid
 
 from celery_sqs import delays, raw_queues
-from celery_sqs.at_exit import at_exit
-from celery_sqs.clients import CLIENT_CONFIG, IMPATIENT, one_a_process
+from celery_sqs.clients import CLIENT_CONFIG, IMPATIENT
 from celery_sqs.compression import REFUSED, CannotDecompress, decompress
 from celery_sqs.control_queues import ControlQueue, is_for_replies
 from celery_sqs.deliveries import get_deliveries, is_final_for_send, make_visible
@@ -39,7 +38,8 @@ from celery_sqs.exceptions import (
 )
 from celery_sqs.message import NOT_A_MESSAGE, Message
 from celery_sqs.monitoring import monitoring_of
-from celery_sqs.poller import Poller, Room, let_stopped_give_back
+from celery_sqs.per_process import one_per_process
+from celery_sqs.poller import Poller, Room, pollers_of_process
 from celery_sqs.sqs.batches import MAX_MESSAGE_BYTES
 from celery_sqs.sqs.dead_letters import Reason, message_bytes
 from celery_sqs.sqs.errors import ACCESS_DENIED, NO_SUCH_QUEUE, code_of
@@ -91,6 +91,7 @@ class Channel(SQS.Channel):
         self._queues: dict[str, Queue] = {}
         self._token_expiries: dict[str, Any] = {}
         self._assuming = threading.Lock()
+        pollers_of_process()  # made before what exits before it
         super().__init__(connection, **kwargs)
         self.monitoring = monitoring_of(self)
         _channels.add(self)
@@ -152,7 +153,7 @@ class Channel(SQS.Channel):
         if kwargs.get("session_token"):  # STS's, another every quarter of an hour: kombu's channel keeps the last
             return super()._new_boto_client(service, *args, config=config, **kwargs)
         key = (service, args, tuple(sorted(kwargs.items())), self.endpoint_url, repr(vars(config)))
-        return one_a_process(key, partial(super()._new_boto_client, service, *args, config=config, **kwargs))
+        return one_per_process(key, partial(super()._new_boto_client, service, *args, config=config, **kwargs))
 
     def impatient_client(self) -> Any:
         """For what is not to hold anybody up."""
@@ -538,9 +539,6 @@ def stop_receiving(**_: Any) -> None:
             channel._transport.inbox.wake(always=True)
 
     _thread.start_new_thread(stop, ())
-
-
-at_exit(let_stopped_give_back)  # it runs after `Deliveries.exit`, which is registered later
 
 
 def _current_delivery() -> Delivery | None:

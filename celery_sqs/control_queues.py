@@ -6,7 +6,6 @@ exchange it is bound to. A process deletes its queues when it exits; what a cras
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import uuid
@@ -19,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from kombu.exceptions import OperationalError
 from kombu.log import get_logger
 
-from celery_sqs.at_exit import at_exit
+from celery_sqs.per_process import at_exit
 from celery_sqs.quiet import OnceAMinute
 from celery_sqs.sqs import leased_queues
 from celery_sqs.sqs.errors import NO_SUCH_QUEUE, code_of
@@ -120,7 +119,6 @@ class ControlQueues:
         self._own: dict[str, ControlQueue] = {}
         self._reply_urls: dict[str, str] = {}
         self._keeper: threading.Thread | None = None
-        self._pid = os.getpid()
         at_exit(self.exit)
 
     def open(self, queue: str, exchange: str, routing_key: str) -> None:
@@ -212,8 +210,6 @@ class ControlQueues:
 
     def exit(self) -> None:
         """Delete this process's own."""
-        if os.getpid() != self._pid:  # a fork that exits as Python does
-            return
         with self._lock:
             for own in self._own.values():
                 self._delete(own)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from functools import partial
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 from kombu.log import get_logger
 
-from celery_sqs.at_exit import at_exit
 from celery_sqs.batcher import Batcher, Entry
+from celery_sqs.per_process import at_exit, one_per_process
 from celery_sqs.quiet import OnceAMinute
 from celery_sqs.sqs.dead_letters import Reason, message_bytes, with_reason
 from celery_sqs.sqs.errors import ACCESS_DENIED, NO_SUCH_QUEUE, STALE_HANDLE
@@ -237,7 +236,6 @@ class Deliveries:
         self._lock = threading.Lock()
         self._held: dict[str, Delivery] = {}
         self._at_work = 0
-        self._pid = os.getpid()
         self.sends = Batcher("sends", _send, SEND_LINGER_SECONDS, is_final_for_send)
         self.deletes = Batcher("deletes", _delete, DELETE_LINGER_SECONDS, _is_final_for_delete)
         self._keeper = VisibilityKeeper(self.held)
@@ -285,8 +283,6 @@ class Deliveries:
 
     def exit(self, flush_seconds: float = EXIT_FLUSH_SECONDS) -> None:
         """Confirm what is finished, and let the rest be received again: nothing of ours waits for a time-out."""
-        if os.getpid() != self._pid:  # a fork that exits as Python does
-            return
         unsent = self.sends.flush(flush_seconds)
         undeleted = self.deletes.flush(flush_seconds)
         if unsent or undeleted:
@@ -307,27 +303,9 @@ class Deliveries:
             make_visible(batch[0].queue, [delivery.tag for delivery in batch])
 
 
-_deliveries: Deliveries | None = None
-_create = threading.Lock()
-
-
 def get_deliveries() -> Deliveries:
     """The process's own: one that publishes does so by another connection than the one it receives by."""
-    global _deliveries  # noqa: PLW0603 (the process is what it belongs to)
-    if _deliveries is None:
-        with _create:
-            if _deliveries is None:
-                _deliveries = Deliveries()
-    return _deliveries
-
-
-def _forget_parents() -> None:
-    """What the parent process holds is not the child's, and neither are its locks."""
-    global _deliveries, _create
-    _deliveries, _create = None, threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_parents)
+    return one_per_process(Deliveries, Deliveries)
 
 
 def make_visible(queue: Queue, handles: list[str], after: int = 0) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections import deque
@@ -13,7 +12,7 @@ from celery.events.event import EVENT_EXCHANGE_NAME
 from kombu.log import get_logger
 from kombu.utils.uuid import uuid
 
-from celery_sqs.at_exit import at_exit
+from celery_sqs.per_process import at_exit
 from celery_sqs.quiet import OnceAMinute
 from celery_sqs.sqs.batches import pack
 from celery_sqs.sqs.errors import NO_SUCH_QUEUE, code_of
@@ -73,7 +72,6 @@ class EventPublisher:
         self._resting_until: dict[str, float] = {}
         self.on_watched: Callable[[bool], object] = bool  # hears whether anybody watches, when that is looked up
         self._thread: threading.Thread | None = None
-        self._pid = os.getpid()
         at_exit(self.exit)
 
     def add(self, message: dict[str, Any]) -> None:
@@ -99,8 +97,6 @@ class EventPublisher:
 
     def exit(self) -> None:
         """Send what there is."""
-        if os.getpid() != self._pid:  # a fork that exits as Python does
-            return
         with self._changed:
             self._urgent = True
             self._changed.notify_all()

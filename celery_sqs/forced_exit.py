@@ -19,7 +19,7 @@ from billiard import active_children
 from celery.platforms import EX_FAILURE
 
 from celery_sqs.deliveries import get_deliveries
-from celery_sqs.poller import let_stopped_give_back, receiving
+from celery_sqs.poller import pollers_of_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,10 +84,11 @@ def _release_and_exit() -> None:
         for child in active_children():  # prefork's, which would go on with what is given back
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
-        for poller in list(receiving):
+        pollers = pollers_of_process()
+        for poller in pollers.receiving():
             poller.stop()
         get_deliveries().exit(RELEASE_SECONDS / 5)
-        let_stopped_give_back(RELEASE_SECONDS / 5)
+        pollers.let_stopped_give_back(RELEASE_SECONDS / 5)
     except Exception:  # noqa: BLE001 (the process ends whatever it is, and a person is to see why)
         traceback.print_exc(file=sys.__stderr__)
     finally:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from celery_sqs.clients import one_a_process
 from celery_sqs.control_queues import ControlQueues
 from celery_sqs.events import WINDOW_SECONDS, EventPublisher
+from celery_sqs.per_process import one_per_process
 from celery_sqs.replies import ReplySender
 
 if TYPE_CHECKING:
@@ -39,4 +39,4 @@ def monitoring_of(channel: Channel) -> Monitoring | None:
         window, types = options.get("events_window", WINDOW_SECONDS), options.get("event_types", ())
         return Monitoring(queues, EventPublisher(queues, window, types), ReplySender(queues))
 
-    return one_a_process((channel.endpoint_url, channel.region, full_prefix), make)
+    return one_per_process((channel.endpoint_url, channel.region, full_prefix), make)

@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 from kombu.log import get_logger
 
+from celery_sqs.per_process import at_exit, one_per_process
 from celery_sqs.quiet import OnceAMinute
 from celery_sqs.sqs.batches import MAX_ENTRIES
 
@@ -125,22 +126,36 @@ def stop_receiving_for(seconds: float, queue: str, code: str) -> None:
     pause.begin(seconds)
 
 
-# Those of this process.
-receiving: WeakSet[Poller] = WeakSet()
-_stopped: WeakSet[Poller] = WeakSet()
-
 # An idle long poll has nothing to give back; one that received a message answers at once.
 JOIN_SECONDS = 0.5
 
 
-def let_stopped_give_back(seconds: float = JOIN_SECONDS) -> None:
-    """Wait a moment for the long polls that are still open although their pollers have stopped.
+class Pollers:
+    """Those of one process."""
 
-    One of them may receive what this process has just released or sent, and gives it back.
-    """
-    deadline = time.monotonic() + seconds
-    for poller in list(_stopped):
-        poller.join(deadline)
+    def __init__(self) -> None:
+        self._started: WeakSet[Poller] = WeakSet()
+        at_exit(self.let_stopped_give_back)
+
+    def add(self, poller: Poller) -> None:
+        self._started.add(poller)
+
+    def receiving(self) -> list[Poller]:
+        return [poller for poller in list(self._started) if not poller.is_stopped]
+
+    def let_stopped_give_back(self, seconds: float = JOIN_SECONDS) -> None:
+        """Wait a moment for the long polls that are still open although their pollers have stopped.
+
+        One of them may receive what this process has just released or sent, and gives it back.
+        """
+        deadline = time.monotonic() + seconds
+        for poller in list(self._started):
+            if poller.is_stopped:
+                poller.join(deadline)
+
+
+def pollers_of_process() -> Pollers:
+    return one_per_process(Pollers, Pollers)
 
 
 class Poller:
@@ -174,17 +189,19 @@ class Poller:
         ]
 
     def start(self) -> None:
-        receiving.add(self)
+        pollers_of_process().add(self)
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
         """Start no further receive."""
-        receiving.discard(self)
-        _stopped.add(self)
         self._stopped.set()
         self._plenty.set()
         self._room.wake()
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
 
     def join(self, deadline: float) -> None:
         """Wait for the receives under way until then, on the monotonic clock."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 from kombu.log import get_logger
 
-from celery_sqs.at_exit import at_exit
+from celery_sqs.per_process import at_exit
 from celery_sqs.quiet import OnceAMinute
 from celery_sqs.sqs.errors import NO_SUCH_QUEUE
 
@@ -37,7 +36,6 @@ class ReplySender:
         self._waiting: deque[tuple[str, str, str]] = deque()
         self._sending = False
         self._thread: threading.Thread | None = None
-        self._pid = os.getpid()
         at_exit(self.exit)
 
     def add(self, exchange: str, routing_key: str, body: str) -> None:
@@ -54,8 +52,6 @@ class ReplySender:
 
     def exit(self) -> None:
         """Wait a moment for the replies that are still to be sent."""
-        if os.getpid() != self._pid:  # a fork that exits as Python does
-            return
         with self._changed:
             self._changed.wait_for(lambda: not (self._waiting or self._sending), EXIT_FLUSH_SECONDS)
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from celery.bootsteps import RUN
 
-from celery_sqs.at_exit import register_again
 from celery_sqs.forced_exit import ForcedExit
+from celery_sqs.per_process import register_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,8 @@ from kombu.log import get_logger
 from kombu.pidbox import Mailbox
 from kombu.utils.uuid import uuid
 
-from celery_sqs.poller import receiving
+from celery_sqs.per_process import one_per_process
+from celery_sqs.poller import pollers_of_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +23,6 @@ logger = get_logger(__name__)
 
 CANNOT_RESIZE = "this worker's pool cannot grow or shrink: restart the worker with another --concurrency"
 CANNOT_STOP = "this worker's pool cannot stop what runs: give what the task calls time-outs of its own"
-
-_caller = threading.local()
 
 
 def keep_reply_queues() -> None:
@@ -37,9 +35,10 @@ def keep_reply_queues() -> None:
 
 
 def _oid(_: Mailbox) -> str:
-    if getattr(_caller, "pid", None) != os.getpid():
-        _caller.pid, _caller.oid = os.getpid(), uuid()
-    oid: str = _caller.oid
+    caller = one_per_process(_oid, threading.local)
+    if not hasattr(caller, "oid"):
+        caller.oid = uuid()
+    oid: str = caller.oid
     return oid
 
 
@@ -54,7 +53,7 @@ class Receiving(Step):
             "broker": {name: broker[name] for name in shown} | {"transport_options": options},
             "receiving": {
                 poller.name: {"last_receive_at": poller.last_receive_at, "parked": poller.parked}
-                for poller in list(receiving)
+                for poller in pollers_of_process().receiving()
             },
         }
 

@@ -228,11 +228,3 @@ def test_an_exit_that_cannot_flush_says_what_is_left(
     deliveries.exit(flush_seconds=0.05)
     assert "SQS confirmed neither 1 messages sent nor 0 deleted" in caplog.text
     children.gate.set()
-
-
-def test_a_forked_process_holds_nothing_of_its_parents(deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch) -> None:
-    queue = ScriptedQueue()
-    receive(deliveries, queue, "1")
-    monkeypatch.setattr("os.getpid", lambda: -1)
-    deliveries.exit()
-    assert queue.changed == []

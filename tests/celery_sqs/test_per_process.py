@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+FORK = """
+import os, sys, threading
+from celery_sqs.per_process import at_exit, one_per_process
+
+making, made = threading.Event(), threading.Event()
+
+def make_slowly():
+    making.set()
+    made.wait()
+    return object()
+
+parents = one_per_process("key", object)
+assert one_per_process("key", object) is parents
+at_exit(lambda: print("the parent's", flush=True))
+maker = threading.Thread(target=one_per_process, args=("slow", make_slowly))
+maker.start()
+making.wait()
+if not (child := os.fork()):
+    assert one_per_process("key", object) is not parents
+    at_exit(lambda: print("the child's", flush=True))
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+made.set()
+maker.join()
+"""
+
+
+def test_a_fork_makes_its_own_and_ends_only_that_even_if_its_parent_was_making_something() -> None:
+    run = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60, check=False)
+    assert (run.stdout.splitlines(), run.returncode) == (["the child's", "the parent's"], 0), run.stderr
