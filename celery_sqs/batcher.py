@@ -42,8 +42,8 @@ class Entry:
 
 
 @dataclass
-class _Line:
-    """What waits for one queue: its new entries, or those that SQS refused while it took others of the same batch."""
+class PendingBatch:
+    """What waits for one queue: its new entries, or those that failed while others of the same batch succeeded."""
 
     entries: deque[Entry] = field(default_factory=deque)
     failures: int = 0
@@ -72,12 +72,12 @@ class Batcher:
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
         # Publishers wait here, so that none of them takes the wake-up that is meant for a batcher's thread.
-        self._has_room = threading.Condition(lock)
-        self._lines: dict[str, _Line] = {}
-        self._refused: dict[str, _Line] = {}
+        self._not_full = threading.Condition(lock)
+        self._pending: dict[str, PendingBatch] = {}
+        self._retries: dict[str, PendingBatch] = {}
         self._waiting = 0
         self._in_flight = 0
-        self._hurried = False
+        self._flushing = False
         self._threads: list[threading.Thread] = []
 
     def add(self, entry: Entry, *, may_wait: bool = True) -> None:
@@ -86,31 +86,31 @@ class Batcher:
             if not self._threads:
                 self._start()
             if may_wait:
-                self._has_room.wait_for(lambda: self._waiting_for(entry.queue.url) < CAPACITY)
-            line = self._lines.setdefault(entry.queue.url, _Line())
-            line.entries.append(entry)
+                self._not_full.wait_for(lambda: self._waiting_for(entry.queue.url) < CAPACITY)
+            pending = self._pending.setdefault(entry.queue.url, PendingBatch())
+            pending.entries.append(entry)
             self._waiting += 1
-            # A thread waits for the line's first entry to have lingered already: to wake it for each costs more CPU
+            # A thread waits already for the first entry to have lingered: to wake it for each costs more CPU
             # than the batch saves.
-            if len(line.entries) == 1 or self._ripe_at(line) <= time.monotonic():
+            if len(pending.entries) == 1 or self._due_at(pending) <= time.monotonic():
                 self._changed.notify()
 
-    def hurry(self) -> None:
+    def flush_soon(self) -> None:
         """Let nothing that waits now linger."""
         with self._changed:
             if self._waiting:
-                self._hurried = True
+                self._flushing = True
                 self._changed.notify_all()
 
     def flush(self, seconds: float) -> int:
         """Send all there is, and wait so long for the answers. Returns how many entries have none."""
-        self.hurry()
+        self.flush_soon()
         with self._changed:
             self._changed.wait_for(lambda: not (self._waiting or self._in_flight), seconds)
             return self._waiting + self._in_flight
 
     def _waiting_for(self, url: str) -> int:
-        return sum(len(lines[url].entries) for lines in (self._lines, self._refused) if url in lines)
+        return sum(len(lines[url].entries) for lines in (self._pending, self._retries) if url in lines)
 
     def _start(self) -> None:
         for number in range(THREADS):
@@ -123,45 +123,45 @@ class Batcher:
             with self._changed:
                 while (taken := self._take()) is None:
                     self._changed.wait(self._seconds_to_next())
-                line, batch = taken
+                pending, batch = taken
                 self._in_flight += len(batch)
-            self._transmit(line, batch)
+            self._transmit(pending, batch)
 
-    def _take(self) -> tuple[_Line, list[Entry]] | None:
-        """The next batch that is ripe, with its line, or None. Called with the lock held."""
-        for line in self._all_lines():
-            if line.entries and self._ripe_at(line) <= time.monotonic():
+    def _take(self) -> tuple[PendingBatch, list[Entry]] | None:
+        """The next batch that is due, with what it is taken from, or None. Called with the lock held."""
+        for pending in self._all_pending():
+            if pending.entries and self._due_at(pending) <= time.monotonic():
                 batch: list[Entry] = []
-                room = MAX_MESSAGE_BYTES
-                while line.entries and len(batch) < MAX_ENTRIES and (not batch or line.entries[0].size <= room):
-                    batch.append(line.entries.popleft())
-                    room -= batch[-1].size
+                left = MAX_MESSAGE_BYTES
+                while pending.entries and len(batch) < MAX_ENTRIES and (not batch or pending.entries[0].size <= left):
+                    batch.append(pending.entries.popleft())
+                    left -= batch[-1].size
                 self._waiting -= len(batch)
-                self._hurried = self._hurried and self._waiting > 0
+                self._flushing = self._flushing and self._waiting > 0
                 self._changed.notify_all()
-                self._has_room.notify_all()
-                return line, batch
+                self._not_full.notify_all()
+                return pending, batch
         return None
 
-    def _all_lines(self) -> Iterator[_Line]:
-        return chain(self._lines.values(), self._refused.values())
+    def _all_pending(self) -> Iterator[PendingBatch]:
+        return chain(self._pending.values(), self._retries.values())
 
-    def _ripe_at(self, line: _Line) -> float:
-        full = len(line.entries) >= MAX_ENTRIES or sum(entry.size for entry in line.entries) >= MAX_MESSAGE_BYTES
-        linger = 0 if full or self._hurried else self._linger
-        return max(line.entries[0].added_at + linger, line.not_before)
+    def _due_at(self, pending: PendingBatch) -> float:
+        full = len(pending.entries) >= MAX_ENTRIES or sum(entry.size for entry in pending.entries) >= MAX_MESSAGE_BYTES
+        linger = 0 if full or self._flushing else self._linger
+        return max(pending.entries[0].added_at + linger, pending.not_before)
 
     def _seconds_to_next(self) -> float | None:
-        ripe = [self._ripe_at(line) for line in self._all_lines() if line.entries]
-        return max(0, min(ripe) - time.monotonic()) if ripe else None
+        due = [self._due_at(pending) for pending in self._all_pending() if pending.entries]
+        return max(0, min(due) - time.monotonic()) if due else None
 
-    def _transmit(self, line: _Line, batch: list[Entry]) -> None:
+    def _transmit(self, pending: PendingBatch, batch: list[Entry]) -> None:
         queue = batch[0].queue
         codes = self._codes(queue, batch)
-        settled = [not code or self._is_final(queue, code) for code in codes]
-        again = [entry for entry, is_settled in zip(batch, settled, strict=True) if not is_settled]
+        done = [not code or self._is_final(queue, code) for code in codes]
+        again = [entry for entry, is_done in zip(batch, done, strict=True) if not is_done]
         if again:
-            code = codes[settled.index(False)]
+            code = codes[done.index(False)]
             complain(
                 "%s: SQS does not take %d of %d for %s (%s): trying again",
                 self._name,
@@ -172,16 +172,16 @@ class Batcher:
             )
         for entry in again:
             entry.added_at = float("-inf")  # it has lingered
-        for entry, code, is_settled in zip(batch, codes, settled, strict=True):
-            if is_settled:
+        for entry, code, is_done in zip(batch, codes, done, strict=True):
+            if is_done:
                 self._tell(entry, code)
         with self._changed:
             if 0 < len(again) < len(batch):  # the queue is there for the others
-                line = self._refused.setdefault(queue.url, _Line())
-            line.entries.extendleft(reversed(again))
-            line.failures = line.failures + 1 if again else 0
-            backoff = backoff_seconds(line.failures)
-            line.not_before = time.monotonic() + backoff
+                pending = self._retries.setdefault(queue.url, PendingBatch())
+            pending.entries.extendleft(reversed(again))
+            pending.failures = pending.failures + 1 if again else 0
+            backoff = backoff_seconds(pending.failures)
+            pending.not_before = time.monotonic() + backoff
             self._waiting += len(again)
             self._in_flight -= len(batch)
             self._changed.notify_all()

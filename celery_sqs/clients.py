@@ -18,4 +18,4 @@ CLIENT_CONFIG = {
 }
 
 # Events, commands and replies: monitoring never slows work.
-IMPATIENT = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1})
+SHORT_TIMEOUTS = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1})

@@ -26,7 +26,7 @@ LZMA_MEMORY_BYTES = 80 * 1_048_576
 # The end of a member hands out a copy of the input that follows it, so a body of many small members is fed in pieces.
 PIECE_BYTES = 4096
 
-REFUSED = Reason("CompressionRefused", "the body is compressed, which this app's `accept_compression` forbids")
+NOT_ACCEPTED = Reason("CompressionRefused", "the body is compressed, which this app's `accept_compression` forbids")
 NOT_DECOMPRESSIBLE = Reason(
     "NotDecompressible",
     "the body is not compressed as its header `compression` says, was cut short, or needs too much memory",

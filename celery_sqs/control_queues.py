@@ -98,20 +98,20 @@ class ControlQueues:
     """This process's control queues, and the way to those of others. Thread-safe. Methods raise botocore's errors.
 
     `prefix` is what all their names begin with; `client` has time-outs too short for long polls, which take
-    `patient_client`; `attributes` and `tags` are those of the broker's other queues.
+    `poll_client`; `attributes` and `tags` are those of the broker's other queues.
     """
 
     def __init__(
         self,
         prefix: str,
         client: Callable[[], Any],
-        patient_client: Callable[[], Any],
+        poll_client: Callable[[], Any],
         attributes: dict[str, str],
         tags: dict[str, str],
     ) -> None:
         self.prefix = prefix
         self._client = client
-        self._patient_client = patient_client
+        self._poll_client = poll_client
         # Of a queue that is consumed as it is: neither ordered nor redriven.
         self._attributes = {name: value for name, value in attributes.items() if not _is_of_other_queues(name)}
         self._tags = tags
@@ -126,7 +126,7 @@ class ControlQueues:
         with self._lock:
             if queue not in self._own:
                 make = partial(self._create, exchange, routing_key)
-                self._own[queue] = own = ControlQueue(self._patient_client, exchange, make)
+                self._own[queue] = own = ControlQueue(self._poll_client, exchange, make)
                 try:
                     own.make()
                 except (BotoCoreError, ClientError) as error:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from billiard import active_children
 from celery.platforms import EX_FAILURE
 
-from celery_sqs.deliveries import get_deliveries
+from celery_sqs.held_messages import held_messages
 from celery_sqs.poller import pollers_of_process
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _release_and_exit() -> None:
         pollers = pollers_of_process()
         for poller in pollers.receiving():
             poller.stop()
-        get_deliveries().exit(RELEASE_SECONDS / 5)
+        held_messages().exit(RELEASE_SECONDS / 5)
         pollers.let_stopped_give_back(RELEASE_SECONDS / 5)
     except Exception:  # noqa: BLE001 (the process ends whatever it is, and a person is to see why)
         traceback.print_exc(file=sys.__stderr__)

@@ -44,8 +44,8 @@ class LivenessFile:
         self._ended = threading.Event()
         threading.Thread(target=self._run, name="liveness", daemon=True).start()
 
-    def watch(self, queue: str, poller: Poller) -> None:
-        self._pollers[queue] = poller
+    def watch(self, poller: Poller) -> None:
+        self._pollers[poller.name] = poller
 
     def forget(self, queue: str) -> None:
         self._pollers.pop(queue, None)

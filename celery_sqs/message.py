@@ -7,7 +7,6 @@ from kombu.transport import virtual
 from celery_sqs.sqs.dead_letters import Reason
 
 REJECTED = Reason("Rejected", "the worker rejected the message: its log has the message id and the cause")
-NOT_A_MESSAGE = Reason("NotAMessage", "the body is no message of kombu's")
 NOT_A_TASK = Reason("NotAMessage", "the body is no message of Celery's")
 NOT_DECODABLE = Reason("NotAMessage", "the body cannot be decoded: it is not what its content type says")
 

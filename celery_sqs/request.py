@@ -17,11 +17,11 @@ from celery.worker.state import task_ready
 from kombu.exceptions import OperationalError
 from kombu.log import get_logger
 
-from celery_sqs.deliveries import get_deliveries
 from celery_sqs.exceptions import PublishDenied, PublishRefused
+from celery_sqs.held_messages import held_messages
 from celery_sqs.poller import stop_receiving_for
+from celery_sqs.signals import uninterrupted
 from celery_sqs.sqs.dead_letters import Reason
-from celery_sqs.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,8 +62,8 @@ class Request(CeleryRequest):
             del cls.execute_using_pool
 
     def __init__(self, message: Message, *args: Any, **kwargs: Any) -> None:
-        if delivery := get_deliveries().get(message.delivery_tag):
-            delivery.will_tell_when_it_begins()
+        if held := held_messages().get(message.delivery_tag):
+            held.wait_for_start()
         try:
             super().__init__(message, *args, **kwargs)
             self._check()
@@ -118,20 +118,20 @@ class Request(CeleryRequest):
         # Threads keep a line of tasks, in which one may have been revoked meanwhile.
         if self._in_process and (not self._may_begin() or self.revoked()):
             raise Released(self.id)
-        delivery = get_deliveries().get(self.message.delivery_tag)
-        if self._in_process and delivery and not self.task.acks_late:
+        held = held_messages().get(self.message.delivery_tag)
+        if self._in_process and held and not self.task.acks_late:
             # Acknowledged before it runs means that it never runs twice: not before SQS has deleted it. Celery's own
             # way leads through the consumer's loop, which may be what runs the task (solo).
-            delivery.ack()
-            delivery.wait_settled()
+            held.ack()
+            held.wait_settled()
         super().on_accepted(pid, time_accepted)
 
-    @undisturbed
+    @uninterrupted
     def _may_begin(self) -> bool:
         if not _by_our_transport(self.message):
             return True
-        delivery = get_deliveries().get(self.message.delivery_tag)
-        if delivery is not None and delivery.start():
+        held = held_messages().get(self.message.delivery_tag)
+        if held is not None and held.start():
             return True
         task_ready(self)  # `inspect reserved` would show it for ever
         return False

@@ -14,7 +14,8 @@ from celery_sqs.sqs.batches import MAX_ENTRIES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from celery_sqs.deliveries import Delivery
+    from celery_sqs.held_message import HeldMessage
+    from celery_sqs.sqs.queue import Queue
 
 logger = get_logger(__name__)
 complain = OnceAMinute(logger)
@@ -30,7 +31,7 @@ LONGEST_TICK_SECONDS = 10.0
 class VisibilityKeeper:
     """Extends, in batches and from a thread of its own, whatever `held()` names."""
 
-    def __init__(self, held: Callable[[], list[Delivery]]) -> None:
+    def __init__(self, held: Callable[[], list[HeldMessage]]) -> None:
         self._held = held
         self._watching = threading.Event()
         self._start = threading.Lock()
@@ -49,11 +50,11 @@ class VisibilityKeeper:
     def extend(self) -> None:
         """Extend each message that has spent a third of its time-out."""
         now = time.monotonic()
-        due = [d for d in self._held() if now - d.extended_at >= d.visibility_timeout * EXTEND_AT and not d.lost]
+        due = [m for m in self._held() if now - m.extended_at >= m.visibility_timeout * EXTEND_AT and not m.lost]
         for batch in batches_by_queue(due):
             with self._extending:
                 still_held = set(self._held())
-                kept = [d for d in batch if d in still_held and self._may_extend(d, now)]
+                kept = [message for message in batch if message in still_held and self._may_extend(message, now)]
                 if kept:
                     self._extend_batch(kept, now)
 
@@ -71,7 +72,7 @@ class VisibilityKeeper:
             held = self._held()
             if held:
                 self.extend()
-                shortest = min(delivery.visibility_timeout for delivery in held)
+                shortest = min(message.visibility_timeout for message in held)
                 threading.Event().wait(min(shortest * EXTEND_AT / 4, LONGEST_TICK_SECONDS))
             else:
                 self._watching.clear()
@@ -79,37 +80,46 @@ class VisibilityKeeper:
                     self._watching.set()
 
     @staticmethod
-    def _may_extend(delivery: Delivery, now: float) -> bool:
-        if now + delivery.visibility_timeout - delivery.received_at <= MAX_INVISIBLE_SECONDS:
+    def _may_extend(message: HeldMessage, now: float) -> bool:
+        if now + message.visibility_timeout - message.received_at <= MAX_INVISIBLE_SECONDS:
             return True
-        delivery.lost = True
-        message_id, queue = delivery.message["MessageId"], delivery.queue.name
-        logger.error("message %s of %s is held for 12 hours: SQS will hand it out again", message_id, queue)
+        message.lost = True
+        text = "message %s of %s is held for 12 hours: SQS will hand it out again"
+        logger.error(text, message.message["MessageId"], message.queue.name)
         return False
 
     @staticmethod
-    def _extend_batch(batch: list[Delivery], now: float) -> None:
+    def _extend_batch(batch: list[HeldMessage], now: float) -> None:
         queue = batch[0].queue
-        entries = [{"ReceiptHandle": d.tag, "VisibilityTimeout": d.visibility_timeout} for d in batch]
+        entries = [{"ReceiptHandle": m.tag, "VisibilityTimeout": m.visibility_timeout} for m in batch]
         try:
             codes = queue.change_visibility_batch(entries)
         except Exception as error:  # noqa: BLE001 (a thread that ends keeps nothing, and nobody would know)
             complain("cannot keep messages of %s invisible: %r", queue.name, error)
             return
-        for delivery, code in zip(batch, codes, strict=True):
+        for message, code in zip(batch, codes, strict=True):
             if not code:
-                delivery.extended_at = now
-            elif delivery.lost_by(code):
-                logger.warning(
-                    "message %s of %s is lost to this worker: %s", delivery.message["MessageId"], queue.name, code
-                )
+                message.extended_at = now
+            elif message.lost_by(code):
+                text = "message %s of %s is lost to this worker: %s"
+                logger.warning(text, message.message["MessageId"], queue.name, code)
 
 
-def batches_by_queue(deliveries: list[Delivery]) -> Iterator[list[Delivery]]:
-    """The deliveries in batches of ten, each of one queue."""
-    by_url: dict[str, list[Delivery]] = {}
-    for delivery in deliveries:
-        by_url.setdefault(delivery.queue.url, []).append(delivery)
+def make_visible(queue: Queue, handles: list[str], after: int = 0) -> None:
+    """Let up to ten messages be received again after so many seconds; where that fails they come back by themselves."""
+    entries = [{"ReceiptHandle": handle, "VisibilityTimeout": after} for handle in handles]
+    try:
+        if entries:
+            queue.change_visibility_batch(entries)
+    except Exception as error:  # noqa: BLE001 (whoever gives back is on the way out, and time does it too)
+        complain("cannot give back messages of %s: %s; they come back by themselves", queue.name, error)
+
+
+def batches_by_queue(messages: list[HeldMessage]) -> Iterator[list[HeldMessage]]:
+    """The messages in batches of ten, each of one queue."""
+    by_url: dict[str, list[HeldMessage]] = {}
+    for message in messages:
+        by_url.setdefault(message.queue.url, []).append(message)
     for held in by_url.values():
         for first in range(0, len(held), MAX_ENTRIES):
             yield held[first : first + MAX_ENTRIES]

@@ -13,17 +13,18 @@ from celery.bootsteps import TERMINATE
 from celery.worker import state as worker_state
 from kombu.log import get_logger
 
-from celery_sqs.control_queues import ControlQueue
-from celery_sqs.deliveries import get_deliveries
+from celery_sqs.held_message import State
+from celery_sqs.held_messages import held_messages
 from celery_sqs.poller import pause
 from celery_sqs.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from celery_sqs.channel import Channel
-    from celery_sqs.deliveries import Delivery
-    from celery_sqs.transport import Transport
+    from kombu.transport import SQS
+
+    from celery_sqs.consumer_loop import ConsumerLoop
+    from celery_sqs.held_message import HeldMessage
 
 logger = get_logger(__name__)
 
@@ -91,35 +92,36 @@ class Watchdog:
         transport = self._transport()
         if transport is None:
             return
+        loop: ConsumerLoop = transport.consumer_loop  # type: ignore[attr-defined]  # ours has it
         wrong = self._detector.tick(
-            seconds, beats=transport.beats, has_free_slot=self._has_free_slot(), waiting=set(self._waiting(transport))
+            seconds, beats=loop.beats, has_free_slot=self._has_free_slot(), waiting=set(self._waiting(transport))
         )
-        transport.stalled = wrong
+        loop.stalled = wrong
         if wrong:
             # Receive nothing while the stall lasts. What an open long poll still brings is given back at the next tick.
             pause.begin(2 * TICK_SECONDS)
-            count = sum(channel.give_back() for channel in list(transport.channels))
+            count = sum(channel.receiver.release_all() for channel in list(transport.channels))
             if count or not self._stalled:
                 logger.error("stalled: %s; gave %d messages back that had not begun", wrong, count)
         elif self._stalled:
             logger.warning("the consumer is not stalled any more")
         self._stalled = wrong
 
-    def _transport(self) -> Transport | None:
+    def _transport(self) -> SQS.Transport | None:
         """The consumer's, unless it is connecting again or shutting down."""
         connection = self._consumer.connection
         if not connection or _is_told_to_stop():
             return None
-        transport: Transport = connection.transport
+        transport: SQS.Transport = connection.transport
         return transport
 
     def _has_free_slot(self) -> bool:
-        begun = sum(delivery.is_running for delivery in get_deliveries().held())
+        begun = sum(message.state is State.RUNNING for message in held_messages().held())
         # The first count misses tasks that were acknowledged early, the second those whose process has yet to say so.
         return max(begun, len(worker_state.active_requests)) < int(self._consumer.pool.num_processes)
 
     @staticmethod
-    def _waiting(transport: Transport) -> Iterator[str]:
+    def _waiting(transport: SQS.Transport) -> Iterator[str]:
         """The tags of messages that might run now: neither an ETA nor a rate limit holds them back.
 
         Celery reserves a request when those are over. Requests of other classes than ours tell nobody when they begin.
@@ -129,9 +131,9 @@ class Watchdog:
             for request in list(worker_state.reserved_requests)
             if isinstance(request, Request)
         }
-        for delivery in _consumed(transport):
-            if not delivery.has_begun and (delivery.in_inbox or delivery.tag in reserved):
-                yield delivery.tag
+        for message in _consumed(transport):
+            if message.state is State.IN_INBOX or (message.state is State.WAITING and message.tag in reserved):
+                yield message.tag
 
 
 def _is_told_to_stop() -> bool:
@@ -140,13 +142,10 @@ def _is_told_to_stop() -> bool:
     return any(code is not None and code is not False for code in told)
 
 
-def _consumed(transport: Transport) -> Iterator[Delivery]:
+def _consumed(transport: SQS.Transport) -> list[HeldMessage]:
     """What is held of the queues that the transport's channels consume."""
-    channels: list[Channel] = list(transport.channels)
-    sources = {channel._queue(queue) for channel in channels for queue in list(channel._pollers)}
-    for delivery in get_deliveries().held():
-        if delivery.queue in sources and not isinstance(delivery.queue, ControlQueue):
-            yield delivery
+    sources = {source for channel in list(transport.channels) for source in channel.receiver.sources}
+    return [message for message in held_messages().held() if message.queue in sources]
 
 
 def watch(consumer: Any) -> None:

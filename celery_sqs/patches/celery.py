@@ -10,12 +10,12 @@ from celery.app.task import Task
 from celery.worker.consumer.consumer import Consumer
 from kombu.log import get_logger
 
-from celery_sqs.fifo import warn_of_concurrency
 from celery_sqs.message import NOT_A_TASK, NOT_DECODABLE, Message
 from celery_sqs.patches.pools import learn_pool
 from celery_sqs.patches.remote_control import answer_commands, keep_reply_queues, show_receiving, spare_events
+from celery_sqs.receiving import warn_of_fifo_concurrency
 from celery_sqs.request import Request
-from celery_sqs.undisturbed import make_handlers_patient
+from celery_sqs.signals import defer_stop_signals
 from celery_sqs.watchdog import watch
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def install(transport_class: type[SQS.Transport]) -> None:
         _celerys_on_ready(consumer)
         transport = consumer.connection.transport
         if isinstance(transport, transport_class):
-            transport.serves_worker = True  # type: ignore[attr-defined]  # ours has it
+            transport.consumer_loop.serves_worker = True  # type: ignore[attr-defined]  # ours has it
             if consumer not in _seen:  # it is ready again after each lost connection
                 _seen.add(consumer)
                 _prepare(consumer)
@@ -62,8 +62,8 @@ def _prepare(consumer: Any) -> None:
     learn_pool(consumer.pool)
     show_receiving(consumer)
     spare_events(consumer)
-    make_handlers_patient(consumer)
-    warn_of_concurrency(consumer)
+    defer_stop_signals(consumer)
+    warn_of_fifo_concurrency(consumer)
     watch(consumer)
 
 

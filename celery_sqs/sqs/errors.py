@@ -38,6 +38,17 @@ STALE_HANDLE = frozenset(
     }
 )
 
+# No other try goes better. Of deletes and changes of visibility: the handle is stale, or the queue is gone.
+FINAL_FOR_HANDLE = STALE_HANDLE | NO_SUCH_QUEUE
+FINAL_FOR_SEND = NO_SUCH_QUEUE | {
+    "AWS.SimpleQueueService.UnsupportedOperation",
+    "InvalidAttributeValue",
+    "InvalidMessageContents",
+    "InvalidParameterValue",
+    "MissingParameter",
+    "UnsupportedOperation",
+}
+
 
 def code_of(error: Exception) -> str:
     """The error code of SQS's answer, or "" where the error is no answer."""

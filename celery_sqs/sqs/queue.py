@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from botocore.exceptions import ClientError
 
 from celery_sqs.sqs.batches import numbered, outcomes
-from celery_sqs.sqs.errors import NO_SUCH_QUEUE, code_of
+from celery_sqs.sqs.errors import ACCESS_DENIED, FINAL_FOR_SEND, NO_SUCH_QUEUE, code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,10 @@ class Queue:
     @property
     def is_fifo(self) -> bool:
         return self.url.endswith(".fifo")
+
+    def is_final_for_send(self, code: str) -> bool:
+        """Whether SQS refuses a message for good. What it denies of the worker's own queues will be allowed again."""
+        return code in FINAL_FOR_SEND or (code in ACCESS_DENIED and not self.is_own())
 
     def receive(self, count: int, wait_seconds: int, visibility_timeout: int) -> list[ReceivedMessage]:
         """Up to `count` messages, at most 10, with every attribute: a dead letter keeps what its producer set."""

@@ -48,7 +48,7 @@ def test_a_full_batch_leaves_at_once_and_the_rest_lingers(done: list[str], wait_
         batcher.add(entry)
     wait_until(lambda: len(done) == 10)
     assert [len(batch) for batch in queue.sent] == [10]
-    batcher.hurry()
+    batcher.flush_soon()
     wait_until(lambda: len(done) == 13)
     assert [len(batch) for batch in queue.sent] == [10, 3]
 

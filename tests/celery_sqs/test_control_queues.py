@@ -39,7 +39,7 @@ def make(queues: Queues) -> Iterator[Callable[..., ControlQueues]]:
         made.append(
             ControlQueues(
                 f"{queues.prefix}control-",
-                **{"client": lambda: queues.sqs, "patient_client": lambda: queues.sqs, "attributes": {}, "tags": {}}
+                **{"client": lambda: queues.sqs, "poll_client": lambda: queues.sqs, "attributes": {}, "tags": {}}
                 | options,
             )
         )

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_sqs import events
-from celery_sqs.clients import IMPATIENT
+from celery_sqs.clients import SHORT_TIMEOUTS
 from celery_sqs.control_queues import ControlQueues
 from celery_sqs.events import BILLED_BYTES, EventPublisher, merged
 from tests.celery_sqs.doubles import ScriptedQueue
@@ -233,7 +233,7 @@ def watching(queues: Queues) -> Iterator[Callable[[str], ControlQueues]]:
             region_name="us-east-1",
             aws_access_key_id="test",
             aws_secret_access_key="test",
-            config=IMPATIENT,
+            config=SHORT_TIMEOUTS,
         )
         made.append(ControlQueues(f"{queues.prefix}control-", lambda: client, lambda: client, {}, {}))
         made[-1].open("events", "celeryev", "#")

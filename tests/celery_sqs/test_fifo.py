@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from celery_sqs import delays
 from celery_sqs.delays import TOLERANCE_SECONDS
-from celery_sqs.deliveries import get_deliveries
+from celery_sqs.held_messages import held_messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,7 +81,7 @@ def test_a_message_that_is_to_wait_keeps_its_place_in_its_group_and_holds_up_no_
     with consuming(queues, taken) as connection:
         connection.drain_events(timeout=30)
         assert texts(taken) == ["other"]
-        wait_until(lambda: not get_deliveries().held(), what="nobody holds what waits, so nobody extends its time-out")
+        wait_until(lambda: not held_messages().held(), what="nobody holds what waits, so nobody extends its time-out")
         for _ in range(4):
             connection.drain_events(timeout=30)
     assert time.monotonic() - sent_at > 2 - TOLERANCE_SECONDS

@@ -8,7 +8,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from celery_sqs import poller as poller_module
-from celery_sqs.poller import Pause, Poller, Room
+from celery_sqs.poller import Pause, Poller
+from celery_sqs.prefetch import Prefetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,8 +45,8 @@ class Queue:
 
 
 @pytest.fixture
-def room() -> Room:
-    return Room()
+def prefetch() -> Prefetch:
+    return Prefetch()
 
 
 @pytest.fixture
@@ -57,11 +58,11 @@ def pause(monkeypatch: pytest.MonkeyPatch) -> Pause:
 
 
 @pytest.fixture
-def start(room: Room) -> Iterator[Callable[[Queue], Poller]]:
+def start(prefetch: Prefetch) -> Iterator[Callable[[Queue], Poller]]:
     pollers = []
 
     def start(queue: Queue) -> Poller:
-        poller = Poller("q", room, queue.receive, queue.delivered.extend, queue.released.extend)
+        poller = Poller("q", prefetch, queue.receive, queue.delivered.extend, queue.released.extend)
         pollers.append(poller)
         poller.start()
         return poller
@@ -72,75 +73,81 @@ def start(room: Room) -> Iterator[Callable[[Queue], Poller]]:
 
 
 def test_a_full_prefetch_parks_the_poll_and_room_wakes_it(
-    room: Room, start: Start, wait_until: Callable[..., None]
+    prefetch: Prefetch, start: Start, wait_until: Callable[..., None]
 ) -> None:
-    room.limit = 20
+    prefetch.limit = 20
     queue = Queue(messages=100)
     start(queue)
     wait_until(lambda: len(queue.delivered) == 20)
     assert queue.asked == [10, 10]
-    room.give_back(9)
+    prefetch.free(9)
     assert queue.asked == [10, 10], "it asks for ten at once, not for nine"
-    room.give_back(1)
+    prefetch.free(1)
     wait_until(lambda: len(queue.delivered) == 30)
     assert queue.asked == [10, 10, 10]
 
 
 def test_only_one_of_two_receives_at_once_waits_for_messages_to_come(
-    room: Room, start: Start, wait_until: Callable[..., None]
+    prefetch: Prefetch, start: Start, wait_until: Callable[..., None]
 ) -> None:
     """What the other would wait with is room that another queue may need."""
-    room.limit = 1000
+    prefetch.limit = 1000
     queue = Queue(messages=100)
     queue.gate.clear()
     poller = start(queue)
-    poller._plenty.set()
+    poller._more.set()
     wait_until(lambda: len(queue.waits) == 2)
     assert sorted(queue.waits) == [False, True]
     queue.gate.set()
 
 
-def test_a_limit_below_ten_is_asked_for_whole(room: Room, start: Start, wait_until: Callable[..., None]) -> None:
-    room.limit = 4
+def test_a_limit_below_ten_is_asked_for_whole(
+    prefetch: Prefetch, start: Start, wait_until: Callable[..., None]
+) -> None:
+    prefetch.limit = 4
     queue = Queue(messages=100)
     start(queue)
     wait_until(lambda: queue.asked == [4])
-    room.give_back(4)
+    prefetch.free(4)
     wait_until(lambda: queue.asked == [4, 4])
 
 
 def test_a_queue_that_comes_later_is_not_starved_by_the_long_poll_of_the_first() -> None:
-    room, never = Room(), threading.Event()
-    room.limit = 16
-    assert room.take(never) == 10
-    room.sharers = 2
-    assert room.take(never) == 6, "nothing is held but what the other poll may bring"
-    room.received(10, 0)
-    assert room.take(never) == 8
-    room.received(6, 1)
-    room.add()
-    assert room._wanted() == 0, "messages are held: it waits for a whole share"
+    prefetch, never = Prefetch(), threading.Event()
+    prefetch.limit = 16
+    assert prefetch.take(never) == 10
+    prefetch.sharers = 2
+    assert prefetch.take(never) == 6, "nothing is held but what the other poll may bring"
+    prefetch.received(10, 0)
+    assert prefetch.take(never) == 8
+    prefetch.received(6, 1)
+    prefetch.add()
+    assert prefetch._wanted() == 0, "messages are held: it waits for a whole share"
 
 
-def test_a_raised_limit_wakes_it(room: Room, start: Start, wait_until: Callable[..., None]) -> None:
-    room.limit = 10
+def test_a_raised_limit_wakes_it(prefetch: Prefetch, start: Start, wait_until: Callable[..., None]) -> None:
+    prefetch.limit = 10
     queue = Queue(messages=100)
     start(queue)
     wait_until(lambda: len(queue.delivered) == 10)
-    room.limit = 20
+    prefetch.limit = 20
     wait_until(lambda: len(queue.delivered) == 20)
 
 
-def test_what_a_receive_does_not_bring_leaves_room(room: Room, start: Start, wait_until: Callable[..., None]) -> None:
-    room.limit = 10
+def test_what_a_receive_does_not_bring_leaves_room(
+    prefetch: Prefetch, start: Start, wait_until: Callable[..., None]
+) -> None:
+    prefetch.limit = 10
     queue = Queue(messages=3)
     start(queue)
     wait_until(lambda: len(queue.delivered) == 3)
-    room.give_back(3)
+    prefetch.free(3)
     wait_until(lambda: len(queue.asked) > 1)
 
 
-def test_what_comes_after_the_stop_is_released(room: Room, start: Start, wait_until: Callable[..., None]) -> None:
+def test_what_comes_after_the_stop_is_released(
+    prefetch: Prefetch, start: Start, wait_until: Callable[..., None]
+) -> None:
     queue = Queue(messages=10)
     queue.gate.clear()
     poller = start(queue)
@@ -153,10 +160,10 @@ def test_what_comes_after_the_stop_is_released(room: Room, start: Start, wait_un
 
 
 def test_an_error_is_waited_out_and_polling_goes_on(
-    room: Room, start: Start, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    prefetch: Prefetch, start: Start, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(poller_module, "LAST_BACKOFF_SECONDS", 0.01)
-    room.limit = 10
+    prefetch.limit = 10
     queue = Queue(messages=10)
     queue.errors = [EndpointConnectionError(endpoint_url="http://sqs")] * 3
     start(queue)
@@ -190,29 +197,29 @@ def test_a_pause_that_is_begun_again_lasts_as_long_as_its_longest(
 
 
 def test_a_pause_holds_a_poll_that_waited_for_room_when_it_began(
-    room: Room, start: Start, pause: Pause, wait_until: Callable[..., None]
+    prefetch: Prefetch, start: Start, pause: Pause, wait_until: Callable[..., None]
 ) -> None:
-    room.limit = 10
+    prefetch.limit = 10
     queue = Queue(messages=100)
     start(queue)
-    wait_until(lambda: len(queue.delivered) == 10 and len(room._waiting) == 2)
+    wait_until(lambda: len(queue.delivered) == 10 and len(prefetch._waiting) == 2)
     began = time.monotonic()
     pause.begin(0.3)
-    room.give_back(10)
+    prefetch.free(10)
     wait_until(lambda: len(queue.delivered) == 20)
     assert time.monotonic() - began >= 0.3
 
 
 def test_a_poll_whose_threads_all_wait_for_room_is_parked(
-    room: Room, start: Start, wait_until: Callable[..., None]
+    prefetch: Prefetch, start: Start, wait_until: Callable[..., None]
 ) -> None:
-    room.limit = 10
+    prefetch.limit = 10
     queue = Queue(messages=100)
     poller = start(queue)
     for delivered in (10, 20, 30):  # the threads take turns
-        wait_until(lambda: len(queue.delivered) == delivered and len(room._waiting) == 2)  # noqa: B023 (it ends here)
+        wait_until(lambda: len(queue.delivered) == delivered and len(prefetch._waiting) == 2)  # noqa: B023 (it ends here)
         assert poller.parked
-        room.give_back(10)
+        prefetch.free(10)
 
 
 def test_a_stop_ends_a_pause_at_once(start: Start, pause: Pause, wait_until: Callable[..., None]) -> None:
@@ -227,24 +234,24 @@ def test_a_stop_ends_a_pause_at_once(start: Start, pause: Pause, wait_until: Cal
 
 
 def test_room_goes_to_the_highest_priority_first_and_within_one_to_who_waited_longest(
-    room: Room, wait_until: Callable[..., None]
+    prefetch: Prefetch, wait_until: Callable[..., None]
 ) -> None:
-    room.limit = 10
+    prefetch.limit = 10
     served: list[str] = []
-    room.take(never := threading.Event())
+    prefetch.take(never := threading.Event())
 
     def wait(name: str, priority: int) -> None:
-        room.take(never, priority)
+        prefetch.take(never, priority)
         served.append(name)
-        room.give_back(10)
+        prefetch.free(10)
 
     waiters = [
         threading.Thread(target=wait, args=waiter) for waiter in (("bulk", -1), ("first", 1), ("second", 1), ("raw", 0))
     ]
     for number, waiter in enumerate(waiters, start=1):
         waiter.start()
-        wait_until(lambda number=number: len(room._waiting) == number)
-    room.give_back(10)
+        wait_until(lambda number=number: len(prefetch._waiting) == number)
+    prefetch.free(10)
     for waiter in waiters:
         waiter.join(60)
     assert served == ["first", "second", "raw", "bulk"]

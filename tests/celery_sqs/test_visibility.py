@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from celery_sqs.deliveries import Deliveries, Delivery
+from celery_sqs.held_message import HeldMessage
+from celery_sqs.held_messages import HeldMessages
 from celery_sqs.visibility import MAX_INVISIBLE_SECONDS, VisibilityKeeper
 from tests.celery_sqs.doubles import ScriptedQueue
 
@@ -13,31 +14,31 @@ if TYPE_CHECKING:
     from celery_sqs.sqs.queue import Queue
 
 
-def held(queue: Queue, number: int, age: float) -> Delivery:
-    """A delivery that was last extended so many seconds ago, of a time-out of 60."""
-    message: dict[str, Any] = {"Body": "", "MessageId": f"m{number}", "ReceiptHandle": f"h{number}"}
-    delivery = Delivery(Deliveries(), queue, message, 60)
-    delivery.extended_at -= age
-    return delivery
+def held(queue: Queue, number: int, age: float) -> HeldMessage:
+    """A message that was last extended so many seconds ago, of a time-out of 60."""
+    received: dict[str, Any] = {"Body": "", "MessageId": f"m{number}", "ReceiptHandle": f"h{number}"}
+    message = HeldMessage(HeldMessages(), queue, received, 60)
+    message.extended_at -= age
+    return message
 
 
 def test_it_extends_in_batches_what_has_spent_a_third_of_its_time_out() -> None:
     queue = ScriptedQueue()
-    deliveries = [held(queue, number, age=25) for number in range(12)] + [held(queue, 99, age=10)]
-    VisibilityKeeper(lambda: deliveries).extend()
+    messages = [held(queue, number, age=25) for number in range(12)] + [held(queue, 99, age=10)]
+    VisibilityKeeper(lambda: messages).extend()
     assert [len(batch) for batch in queue.changed] == [10, 2]
     assert {entry["VisibilityTimeout"] for batch in queue.changed for entry in batch} == {60}
-    VisibilityKeeper(lambda: deliveries).extend()
+    VisibilityKeeper(lambda: messages).extend()
     assert len(queue.changed) == 2, "they have been extended"
 
 
 def test_a_message_whose_handle_is_stale_is_known_as_lost(caplog: pytest.LogCaptureFixture) -> None:
     queue = ScriptedQueue()
     queue.answers = [["", "ReceiptHandleIsInvalid"]]
-    deliveries = [held(queue, 1, age=30), held(queue, 2, age=30)]
-    keeper = VisibilityKeeper(lambda: deliveries)
+    messages = [held(queue, 1, age=30), held(queue, 2, age=30)]
+    keeper = VisibilityKeeper(lambda: messages)
     keeper.extend()
-    assert [delivery.lost for delivery in deliveries] == [False, True]
+    assert [message.lost for message in messages] == [False, True]
     assert "message m2 of q is lost to this worker" in caplog.text
     keeper.extend()
     assert len(queue.changed) == 1
@@ -47,18 +48,18 @@ def test_a_message_whose_handle_is_stale_is_known_as_lost(caplog: pytest.LogCapt
 def test_what_fails_for_now_is_extended_at_the_next_look(answer: Any) -> None:
     queue = ScriptedQueue()
     queue.answers = [answer]
-    delivery = held(queue, 1, age=30)
-    keeper = VisibilityKeeper(lambda: [delivery])
+    message = held(queue, 1, age=30)
+    keeper = VisibilityKeeper(lambda: [message])
     keeper.extend()
-    assert not delivery.lost
+    assert not message.lost
     keeper.extend()
     assert len(queue.changed) == 2
 
 
 def test_after_twelve_hours_it_says_that_it_can_keep_a_message_no_longer(caplog: pytest.LogCaptureFixture) -> None:
     queue = ScriptedQueue()
-    delivery = held(queue, 1, age=30)
-    delivery.received_at -= MAX_INVISIBLE_SECONDS - 30
-    VisibilityKeeper(lambda: [delivery]).extend()
+    message = held(queue, 1, age=30)
+    message.received_at -= MAX_INVISIBLE_SECONDS - 30
+    VisibilityKeeper(lambda: [message]).extend()
     assert queue.changed == []
     assert "message m1 of q is held for 12 hours" in caplog.text

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery_sqs.deliveries import Delivery
+from celery_sqs.held_message import HeldMessage
 
-publish = Delivery.publish
+publish = HeldMessage.publish
 
 
-def publish_for_nobody(parent: Delivery, *arguments: Any, **options: Any) -> None:
-    nobody = Delivery(parent._deliveries, parent.queue, parent.message, parent.visibility_timeout)
+def publish_for_nobody(parent: HeldMessage, *arguments: Any, **options: Any) -> None:
+    nobody = HeldMessage(parent._holder, parent.queue, parent.message, parent.visibility_timeout)
     publish(nobody, *arguments, **options)
 
 
-Delivery.publish = publish_for_nobody  # type: ignore[method-assign]  # what this module is for
+HeldMessage.publish = publish_for_nobody  # type: ignore[method-assign]  # what this module is for

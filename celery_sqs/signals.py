@@ -35,7 +35,7 @@ class _Section(threading.local):
 _section = _Section()
 
 
-def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
+def uninterrupted(function: Callable[P, R]) -> Callable[P, R]:
     """Let a signal that comes while the function runs be handled when it is done."""
 
     @wraps(function)
@@ -51,8 +51,8 @@ def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def patient(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """The signal handler, made to wait for what is not to be disturbed."""
+def deferred(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """The signal handler, made to wait for what is not to be interrupted."""
 
     def handle(*args: Any) -> None:
         if _section.depth:
@@ -64,7 +64,7 @@ def patient(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class StopSignals:
-    """Celery's handlers of the signals that stop a worker, each of which waits for what is not to be disturbed.
+    """Celery's handlers of the signals that stop a worker, each of which waits for what is not to be interrupted.
 
     A worker that a signal cannot stop ends all the same (ForcedExit).
     """
@@ -93,30 +93,30 @@ class StopSignals:
             handler(*args)
             register_again()
 
-        return patient(handle)
+        return deferred(handle)
 
     def _wrap(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any) -> None:
             with self._forced_exit.handling():
                 handler(*args)
 
-        patient_run = patient(run)
+        deferred_run = deferred(run)
 
         def handle(number: int, frame: Any) -> None:
             self._forced_exit.signalled(number)
-            patient_run(number, frame)
+            deferred_run(number, frame)
             self.install()
 
         return handle
 
 
-def make_handlers_patient(consumer: Any) -> None:
+def defer_stop_signals(consumer: Any) -> None:
     """Wrap the signal handlers of the consumer's worker."""
     if threading.current_thread() is not threading.main_thread():  # Celery has installed no handlers there
         return
 
     def is_stalled() -> bool:
         connection = consumer.connection
-        return bool(connection and connection.transport.stalled)
+        return bool(connection and connection.transport.consumer_loop.stalled)
 
     StopSignals(ForcedExit(lambda: consumer.controller.blueprint.state == RUN, is_stalled)).install()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from celery_sqs.inbox import Inbox
+from celery_sqs.consumer_loop import Inbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from celery_sqs.undisturbed import patient, undisturbed
+from celery_sqs.signals import deferred, uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 def story() -> Iterator[list[str]]:
     """What happens, in order; SIGUSR1 adds "signal"."""
     happened: list[str] = []
-    before = signal.signal(signal.SIGUSR1, patient(lambda *_: happened.append("signal")))
+    before = signal.signal(signal.SIGUSR1, deferred(lambda *_: happened.append("signal")))
     yield happened
     signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_signal_is_handled_when_the_outermost_is_done(story: list[str]) -> None:
-    @undisturbed
+    @uninterrupted
     def inner() -> None:
         signal.raise_signal(signal.SIGUSR1)
         story.append("inner")
 
-    @undisturbed
+    @uninterrupted
     def outer() -> None:
         inner()
         story.append("outer")
@@ -44,7 +44,7 @@ def test_elsewhere_it_is_handled_at_once(story: list[str]) -> None:
 
 
 def test_it_is_handled_after_an_error_too(story: list[str]) -> None:
-    @undisturbed
+    @uninterrupted
     def fails() -> None:
         signal.raise_signal(signal.SIGUSR1)
         raise ValueError("broken")

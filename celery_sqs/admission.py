@@ -1,0 +1,103 @@
+"""What becomes of a message that was received: the consumer gets it, or it is settled at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kombu.log import get_logger
+from kombu.utils.encoding import bytes_to_str
+
+from celery_sqs import delays, raw_queues
+from celery_sqs.compression import MAX_DECOMPRESSED_BYTES, NOT_ACCEPTED, CannotDecompress, decompress
+from celery_sqs.control_queues import ControlQueue
+from celery_sqs.held_messages import held_messages
+from celery_sqs.sqs.dead_letters import Reason
+
+if TYPE_CHECKING:
+    from kombu.transport import SQS
+
+    from celery_sqs.held_message import HeldMessage
+    from celery_sqs.monitoring import Monitoring
+    from celery_sqs.sqs.queue import Queue, ReceivedMessage
+
+logger = get_logger(__name__)
+
+NOT_A_MESSAGE = Reason("NotAMessage", "the body is no message of kombu's")
+
+
+class Admission:
+    """Reads each message that a channel receives, as kombu does and the channel's options say."""
+
+    def __init__(self, channel: SQS.Channel, monitoring: Monitoring | None) -> None:
+        options = channel.transport_options
+        self.raw_queues: dict[str, str] = options.get("raw_queues") or {}
+        self._channel = channel
+        self._monitoring = monitoring
+        self._visibility_timeout = channel.visibility_timeout
+        self._accept_compression = options.get("accept_compression", True)
+        self._max_decompressed_bytes = options.get("max_decompressed_bytes", MAX_DECOMPRESSED_BYTES)
+
+    def admit(self, queue: str, source: Queue, message: ReceivedMessage, waiting: set[str]) -> dict[str, Any] | None:
+        """Hold the message, and return it for the consumer, or None if it was settled here.
+
+        `waiting` has the message groups of a FIFO queue of which a message of the same receive waits for its time.
+        """
+        held = held_messages().add(source, message, self._visibility_timeout)
+        try:
+            return self._examine(queue, held, waiting)
+        except Exception as error:  # noqa: BLE001 (no message may end the thread that receives, whatever it holds)
+            name = type(error).__name__
+            logger.error("the channel raised %s for message %s of %s", name, message["MessageId"], queue)
+            held.reject(Reason(name, f"the channel raised {name} when it read the message"))
+            return None
+
+    def _examine(self, queue: str, held: HeldMessage, waiting: set[str]) -> dict[str, Any] | None:
+        source = held.queue
+        if source.is_fifo and held.group in waiting:
+            held.give_back(after=0)  # SQS hands it out after the one that waits
+            return None
+        payload = self._to_payload(queue, source, held.message)
+        if isinstance(payload, Reason):
+            held.reject(payload)
+            return None
+        payload["properties"]["delivery_info"]["redelivered"] = held.receive_count > 1
+        if isinstance(source, ControlQueue):
+            if self._monitoring and source.is_for_commands:
+                self._monitoring.events.look_again()
+            if not source.is_timely(payload):
+                held.ack()
+                return None
+        if delays.is_early(payload["headers"]):
+            if source.is_fifo:
+                waiting.add(held.group)
+                held.give_back(after=delays.invisible_seconds(payload["headers"]))
+            else:
+                held.delay(delays.delay_seconds(payload["headers"]))
+            return None
+        return payload
+
+    def _to_payload(self, queue: str, source: Queue, message: ReceivedMessage) -> dict[str, Any] | Reason:
+        """The message as kombu's virtual transports have it in memory, or why kombu cannot read it."""
+        channel = self._channel
+        # Without the body: prefork pickles it all for its processes.
+        known = {name: value for name, value in message.items() if name != "Body"}
+        if task := self.raw_queues.get(queue):
+            return channel._envelope_payload(raw_queues.to_task_message(message, task), "", known, source.url)
+        try:
+            text = bytes_to_str(channel._decode_python_message_body(message["Body"]))
+            payload = channel._envelope_payload(channel._prepare_json_payload(text), text, known, source.url)
+            properties = payload["properties"]
+            headers = payload["headers"] = {**(payload.get("headers") or {})}
+            # kombu decodes it again when it hands it to the consumer, and an error would name no reason there.
+            if body := payload.get("body"):
+                body = channel.decode_body(body, properties.get("body_encoding"))
+            if method := headers.pop("compression", None):
+                if not self._accept_compression:
+                    return NOT_ACCEPTED
+                payload["body"] = decompress(body, method, self._max_decompressed_bytes)
+                properties["body_encoding"] = None
+        except CannotDecompress as error:
+            return error.reason
+        except Exception:  # noqa: BLE001 (kombu expects other types in many places, and an app's JSON decoders raise what they like)
+            return NOT_A_MESSAGE
+        return payload

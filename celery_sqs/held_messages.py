@@ -1,0 +1,123 @@
+"""All the messages that this process holds, and the batches by which they leave it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from kombu.log import get_logger
+
+from celery_sqs.batcher import Batcher, Entry
+from celery_sqs.held_message import HeldMessage
+from celery_sqs.per_process import at_exit, one_per_process
+from celery_sqs.sqs.errors import FINAL_FOR_HANDLE
+from celery_sqs.visibility import VisibilityKeeper, batches_by_queue, make_visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from celery_sqs.sqs.queue import Queue, ReceivedMessage
+
+logger = get_logger(__name__)
+
+# How long an entry waits for others to share its request. A publish is on an email's way; a delete is on nobody's.
+SEND_LINGER_SECONDS = 0.05
+DELETE_LINGER_SECONDS = 0.1
+
+EXIT_FLUSH_SECONDS = 10
+
+# How long a release waits for an extension of visibility that is under way: SQS answers sooner, or not at all.
+EXTENSION_SECONDS = 1.0
+
+
+class HeldMessages:
+    """Those of one process. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, HeldMessage] = {}
+        self._unfinished = 0
+        self.sends = Batcher("sends", _send, SEND_LINGER_SECONDS, lambda queue, code: queue.is_final_for_send(code))
+        self.deletes = Batcher("deletes", _delete, DELETE_LINGER_SECONDS, lambda _, code: code in FINAL_FOR_HANDLE)
+        self._keeper = VisibilityKeeper(self.held)
+        at_exit(self.exit)
+
+    def add(self, queue: Queue, message: ReceivedMessage, visibility_timeout: int) -> HeldMessage:
+        held = HeldMessage(self, queue, message, visibility_timeout)
+        with self._lock:
+            self._held[held.tag] = held
+            self._unfinished += 1
+        self._keeper.watch()
+        return held
+
+    def get(self, tag: str) -> HeldMessage | None:
+        return self._held.get(tag)
+
+    def held(self) -> list[HeldMessage]:
+        with self._lock:
+            return list(self._held.values())
+
+    def remove(self, message: HeldMessage) -> None:
+        with self._lock:
+            self._held.pop(message.tag, None)
+
+    def finished(self) -> None:
+        """Note that work on one has ended: where no other is left, no publish can come that others would wait for."""
+        with self._lock:
+            self._unfinished -= 1
+            idle = not self._unfinished
+        if idle:
+            self.sends.flush_soon()
+
+    def give_back(self, message: HeldMessage, after: int) -> None:
+        """Let a finished one be received again after so many seconds."""
+        self.remove(message)
+        self._wait_until_extended()
+        make_visible(message.queue, [message.tag], after)
+
+    def release(self, messages: Iterable[HeldMessage]) -> list[HeldMessage]:
+        """Let those be received again on which no work began. Returns them."""
+        released = [message for message in messages if message.try_release()]
+        for message in released:
+            self.remove(message)
+            self.finished()
+        self._make_all_visible(released)
+        return released
+
+    def exit(self, flush_seconds: float = EXIT_FLUSH_SECONDS) -> None:
+        """Confirm what is finished, and let the rest be received again: nothing of ours waits for a time-out."""
+        unsent = self.sends.flush(flush_seconds)
+        undeleted = self.deletes.flush(flush_seconds)
+        if unsent or undeleted:
+            logger.error(
+                "exit: SQS confirmed neither %d messages sent nor %d deleted; those will be received again",
+                unsent,
+                undeleted,
+            )
+        left = self.held()
+        with self._lock:
+            self._held.clear()
+        self._make_all_visible(left)
+
+    def _make_all_visible(self, messages: list[HeldMessage]) -> None:
+        if messages:
+            self._wait_until_extended()
+        for batch in batches_by_queue(messages):
+            make_visible(batch[0].queue, [message.tag for message in batch])
+
+    def _wait_until_extended(self) -> None:
+        """Come after an extension of visibility that is under way: it would undo that a message is given back."""
+        self._keeper.wait_until_extended(EXTENSION_SECONDS)
+
+
+def held_messages() -> HeldMessages:
+    """The process's own: one that publishes does so by another connection than the one it receives by."""
+    return one_per_process(HeldMessages, HeldMessages)
+
+
+def _send(queue: Queue, batch: list[Entry]) -> list[str]:
+    return queue.send_batch([entry.parameters for entry in batch])
+
+
+def _delete(queue: Queue, batch: list[Entry]) -> list[str]:
+    return queue.delete_batch([entry.parameters for entry in batch])

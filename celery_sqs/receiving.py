@@ -1,0 +1,170 @@
+"""How a channel receives: a poller for each queue that it consumes, and the way back for what has not begun."""
+
+from __future__ import annotations
+
+import _thread
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from celery.signals import worker_shutting_down
+from kombu.log import get_logger
+
+from celery_sqs.control_queues import ControlQueue
+from celery_sqs.held_messages import held_messages
+from celery_sqs.poller import Poller, pollers_of_process
+from celery_sqs.prefetch import Prefetch
+from celery_sqs.signals import uninterrupted
+from celery_sqs.sqs.dead_letters import Reason
+from celery_sqs.visibility import make_visible
+
+if TYPE_CHECKING:
+    from kombu.transport import SQS
+
+    from celery_sqs.admission import Admission
+    from celery_sqs.consumer_loop import ConsumerLoop
+    from celery_sqs.held_message import HeldMessage
+    from celery_sqs.sqs.queue import Queue, ReceivedMessage
+
+logger = get_logger(__name__)
+
+
+class Receiver:
+    """What a channel consumes."""
+
+    def __init__(self, channel: SQS.Channel, loop: ConsumerLoop, admission: Admission) -> None:
+        self.prefetch = Prefetch()
+        self._channel = channel
+        self._loop = loop
+        self._admission = admission
+        self._sources: dict[str, Queue] = {}
+        self._pollers: dict[str, Poller] = {}
+        pollers_of_process()  # it comes last at exit, so it is made first
+        _receivers.add(self)
+
+    @property
+    def sources(self) -> list[Queue]:
+        """The queues that it consumes, but for control queues."""
+        return [source for source in list(self._sources.values()) if not isinstance(source, ControlQueue)]
+
+    def consume(self, queue: str, source: Queue, priority: int) -> None:
+        channel = self._channel
+        wait_seconds, visibility_timeout = channel.wait_time_seconds, channel.visibility_timeout
+        self._sources[queue] = source
+        poller = self._pollers[queue] = Poller(
+            queue,
+            self.prefetch,
+            receive=lambda count, wait: source.receive(count, wait_seconds if wait else 0, visibility_timeout),
+            accept=partial(self._accept, queue, source),
+            give_back=lambda messages: make_visible(source, [message["ReceiptHandle"] for message in messages]),
+            priority=priority,
+        )
+        self.prefetch.sharers = len(self._pollers)
+        # `celery status` in a worker's container has the worker's options, and must not touch the worker's file.
+        if not isinstance(source, ControlQueue):
+            self._loop.watch(poller)
+        self._loop.start_soon(poller)
+
+    def stop(self, queue: str) -> None:
+        """Stop consuming the queue, and give back what nobody has begun to work on."""
+        poller = self._pollers.pop(queue, None)
+        if poller:
+            poller.stop()
+            self.prefetch.sharers = max(1, len(self._pollers))
+            self._loop.forget(queue)
+            self.release(self._sources.pop(queue))
+
+    def stop_all(self) -> None:
+        for queue in list(self._pollers):
+            self.stop(queue)
+        # The event loop looks whether it is to stop when it wakes, which may be the next heartbeat.
+        self._loop.inbox.wake(always=True)
+
+    def release(self, source: Queue, group: str | None = None) -> list[HeldMessage]:
+        """Give back what has not begun of the queue, or of one of its message groups."""
+        held = held_messages()
+        released = held.release([m for m in held.held() if m.queue is source and group in (None, m.group)])
+        for message in released:
+            # If the consumer has it already; `_deliver` drops what is still in the inbox.
+            self._channel.qos.ack(message.tag)
+        return released
+
+    def release_all(self) -> int:
+        """Give back every message on which no work has begun, while the consumer's loop is stalled.
+
+        Returns how many they were. The queues stay consumed.
+        """
+        return sum(len(self.release(source)) for source in self.sources)
+
+    def _accept(self, queue: str, source: Queue, messages: list[ReceivedMessage]) -> None:
+        """Hand each message to the consumer, or settle it here where it is not to reach the consumer."""
+        waiting: set[str] = set()
+        for message in messages:
+            if payload := self._admission.admit(queue, source, message, waiting):
+                self._loop.inbox.put(partial(self._deliver, queue, payload))
+            else:
+                self.prefetch.free(1)
+        if queue not in self._pollers:  # it stopped meanwhile: nobody looks into the inbox
+            self.release(source)
+
+    @uninterrupted
+    def _deliver(self, queue: str, payload: dict[str, Any]) -> None:
+        """Hand a message to the queue's consumer, in the consumer's thread."""
+        held = held_messages().get(payload["properties"]["delivery_tag"])
+        if held is None:  # the consumer was cancelled since, and the message given back
+            self.prefetch.free(1)
+            return
+        if self._loop.serves_worker:
+            held.hand_over()
+        else:
+            held.wait_for_start()
+        channel = self._channel
+        no_ack = queue in channel._noack_queues
+        try:
+            channel.connection._deliver(payload, queue)
+        except channel.connection.connection_errors:
+            raise
+        except Exception as error:  # noqa: BLE001 (one message must not stop the consumer, whatever it holds)
+            # Celery's consumer trusts what is in a message: one without a task id ends the worker (KeyError).
+            name, message_id = type(error).__name__, held.message["MessageId"]
+            logger.error("the consumer of %s raised %s for message %s", queue, name, message_id)
+            held.reject(Reason(name, f"the consumer raised {name} when it read the message"))
+            channel.qos.ack(held.tag)
+        if no_ack:
+            held.ack()
+            self.prefetch.free(1)
+
+
+_receivers: WeakSet[Receiver] = WeakSet()
+
+
+@worker_shutting_down.connect
+def stop_receiving(**_: Any) -> None:
+    """Give back what nobody has begun as soon as the signal comes: the consumer may be waiting for a busy pool.
+
+    In a thread, since a signal's handler must not wait, and a bare one, since `Thread.start` waits (gevent runs the
+    handler in its hub).
+    """
+
+    def stop() -> None:
+        for receiver in list(_receivers):
+            receiver.stop_all()
+
+    _thread.start_new_thread(stop, ())
+
+
+def warn_of_fifo_concurrency(consumer: Any) -> None:
+    """Warn if the worker of this consumer runs several tasks of a FIFO queue at once.
+
+    One receive may bring several messages of a message group, and every one of them goes to the pool.
+    """
+    receiver: Receiver = consumer.task_consumer.channel.receiver
+    # The latter with --autoscale.
+    concurrency = max(consumer.pool.num_processes, consumer.controller.max_concurrency or 0)
+    if concurrency > 1 and (queues := [queue for queue, source in list(receiver._sources.items()) if source.is_fifo]):
+        logger.warning(
+            "%s: with a concurrency of %d, tasks of one message group run side by side and may end in another order; "
+            "consume a FIFO queue with --concurrency 1",
+            ", ".join(queues),
+            concurrency,
+        )
