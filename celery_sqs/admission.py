@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kombu.log import get_logger
+from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 
 from celery_sqs import delays, raw_queues
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 NOT_A_MESSAGE = Reason("NotAMessage", "the body is no message of kombu's")
+REJECTED = Reason("Rejected", "the worker rejected the message: its log has the message id and the cause")
+
+
+class Message(virtual.Message):
+    """A message that knows, once rejected, why."""
+
+    reject_reason: Reason = REJECTED
 
 
 class Admission:

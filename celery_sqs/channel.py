@@ -11,22 +11,21 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from celery._state import current_app, get_current_worker_task
 from celery.events.event import EVENT_EXCHANGE_NAME
-from kombu.exceptions import OperationalError
 from kombu.transport import SQS, virtual
 from kombu.transport.SQS.exceptions import DoesNotExistQueueException
 from kombu.transport.virtual.base import queue_declare_ok_t
 from kombu.utils.json import dumps
 from kombu.utils.uuid import uuid
 
-from celery_sqs.admission import Admission
+from celery_sqs.admission import Admission, Message
 from celery_sqs.clients import CLIENT_CONFIG, SHORT_TIMEOUTS
 from celery_sqs.control_queues import is_for_replies
-from celery_sqs.exceptions import ChannelClosed, SqsUnavailable, errors_translated
+from celery_sqs.exceptions import ChannelClosed, errors_translated
 from celery_sqs.held_messages import held_messages
-from celery_sqs.message import Message
-from celery_sqs.monitoring import control_queue_prefix, monitoring_of
+from celery_sqs.monitoring import monitoring_of
 from celery_sqs.per_process import one_per_process
 from celery_sqs.poller import pollers_of_process
+from celery_sqs.prefetch import QoS
 from celery_sqs.publishing import publish, publish_error, to_parameters
 from celery_sqs.receiving import Receiver
 from celery_sqs.signals import uninterrupted
@@ -35,33 +34,6 @@ from celery_sqs.sqs.queue import Queue, queue_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from celery_sqs.monitoring import Monitoring
-    from celery_sqs.prefetch import Prefetch
-
-
-class QoS(SQS.QoS):
-    """Counts what the consumer holds in `prefetch`, which the pollers wait on."""
-
-    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
-        self.prefetch: Prefetch = channel.receiver.prefetch
-        super().__init__(channel, prefetch_count)
-
-    @property
-    def prefetch_count(self) -> int:
-        return self.prefetch.limit
-
-    @prefetch_count.setter
-    def prefetch_count(self, count: int) -> None:
-        self.prefetch.limit = count
-
-    def ack(self, delivery_tag: str) -> None:
-        if delivery_tag in self._delivered and delivery_tag not in self._dirty:
-            super().ack(delivery_tag)
-            self.prefetch.free(1)
-
-    def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Nothing to do: HeldMessages keeps what runs, and gives back what does not."""
 
 
 class Channel(SQS.Channel):
@@ -76,7 +48,7 @@ class Channel(SQS.Channel):
         self._assuming = threading.Lock()
         super().__init__(connection, **kwargs)
         pollers_of_process()  # what is made first comes last at exit
-        self.monitoring = self._monitoring()
+        self.monitoring = monitoring_of(self, self.short_timeout_client)
         self._admission = Admission(self, self.monitoring)
         self.receiver = Receiver(self, connection.consumer_loop, self._admission)
 
@@ -217,14 +189,6 @@ class Channel(SQS.Channel):
 
     # Events and remote control
 
-    def _monitoring(self) -> Monitoring | None:
-        prefix = control_queue_prefix(self.transport_options)
-        if not prefix:
-            return None
-        broker = (self.endpoint_url, self.region, self.canonical_queue_name(prefix))
-        client, poll_client = self.short_timeout_client(), self.sqs()
-        return monitoring_of(broker, self.transport_options, lambda: client, lambda: poll_client)
-
     @property
     def supports_fanout(self) -> bool:
         return self.monitoring is not None
@@ -237,17 +201,11 @@ class Channel(SQS.Channel):
         return super().queue_declare(queue, passive, **kwargs)
 
     def queue_bind(self, queue: str, exchange: str = "", routing_key: str = "", *args: Any, **kwargs: Any) -> None:
-        if not (self.monitoring and self._is_broadcast_or_reply(exchange)):
+        kind = self.state.exchanges.get(exchange, {"type": ""})["type"]
+        if self.monitoring and (exchange == EVENT_EXCHANGE_NAME or kind == "fanout" or is_for_replies(exchange)):
+            self.monitoring.bind(queue, exchange, routing_key)
+        else:
             super().queue_bind(queue, exchange, routing_key, *args, **kwargs)
-            return
-        try:
-            with errors_translated():
-                self.monitoring.queues.open(queue, exchange, routing_key)
-        except (SqsUnavailable, ClientError) as error:
-            if not is_for_replies(exchange):
-                raise
-            # Whoever calls a worker expects this one, as with other transports.
-            raise OperationalError(f"cannot make a queue for replies: {error}") from error
 
     @errors_translated()
     def queue_purge(self, queue: str, **kwargs: Any) -> int:
@@ -278,10 +236,6 @@ class Channel(SQS.Channel):
             # A queue gets the command again if the answer to the first request was lost.
             message["properties"].setdefault("message_id", uuid())
             self.monitoring.queues.broadcast(exchange, self._encode(message))
-
-    def _is_broadcast_or_reply(self, exchange: str) -> bool:
-        known = self.state.exchanges.get(exchange, {"type": ""})
-        return exchange == EVENT_EXCHANGE_NAME or known["type"] == "fanout" or is_for_replies(exchange)
 
     # Settling
 

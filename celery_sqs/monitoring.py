@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from celery_sqs.control_queues import ControlQueues
+from botocore.exceptions import ClientError
+from kombu.exceptions import OperationalError
+
+from celery_sqs.control_queues import ControlQueues, is_for_replies
 from celery_sqs.events import WINDOW_SECONDS, EventPublisher
+from celery_sqs.exceptions import SqsUnavailable, errors_translated
 from celery_sqs.per_process import one_per_process
 from celery_sqs.replies import ReplySender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from kombu.transport import SQS
+
+CONTROL_QUEUE_PREFIX = "celery-control-"
 
 
 class Monitoring(NamedTuple):
@@ -20,27 +28,39 @@ class Monitoring(NamedTuple):
     events: EventPublisher
     replies: ReplySender
 
+    def bind(self, queue: str, exchange: str, routing_key: str) -> None:
+        """Have a queue of kombu's name `queue`, bound to the exchange."""
+        try:
+            with errors_translated():
+                self.queues.open(queue, exchange, routing_key)
+        except (SqsUnavailable, ClientError) as error:
+            if not is_for_replies(exchange):
+                raise
+            # Whoever calls a worker expects this one, as with other transports.
+            raise OperationalError(f"cannot make a queue for replies: {error}") from error
+
 
 def control_queue_prefix(options: dict[str, Any]) -> str:
     """What the names of control queues begin with; nothing where the option turns them off."""
-    return options.get("control_queue_prefix", "celery-control-") or ""
+    return options.get("control_queue_prefix", CONTROL_QUEUE_PREFIX) or ""
 
 
-def monitoring_of(
-    broker: tuple[str | None, str, str],
-    options: dict[str, Any],
-    client: Callable[[], Any],
-    poll_client: Callable[[], Any],
-) -> Monitoring:
-    """This process's for the broker: its endpoint, its region, and what the names of its control queues begin with.
+def monitoring_of(channel: SQS.Channel, short_timeout_client: Callable[[], Any]) -> Monitoring | None:
+    """This process's for the channel's broker, or nothing where the option turns it off.
 
     A remote call and its reply may travel by two connections, and every connection's events leave together.
     """
+    options = channel.transport_options
+    prefix = control_queue_prefix(options)
+    if not prefix:
+        return None
+    full_prefix = channel.canonical_queue_name(prefix)
+    sqs, client = channel.sqs(), short_timeout_client()
 
     def make() -> Monitoring:
         attributes, tags = options.get("sqs-creation-attributes") or {}, options.get("queue_tags") or {}
-        queues = ControlQueues(broker[-1], client, poll_client, attributes, tags)
+        queues = ControlQueues(full_prefix, lambda: client, lambda: sqs, attributes, tags)
         window, types = options.get("events_window", WINDOW_SECONDS), options.get("event_types", ())
         return Monitoring(queues, EventPublisher(queues, window, types), ReplySender(queues))
 
-    return one_per_process(broker, make)
+    return one_per_process((channel.endpoint_url, channel.region, full_prefix), make)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 from itertools import count
+from typing import Any
+
+from kombu.transport import SQS
 
 from celery_sqs.sqs.batches import MAX_ENTRIES
 
@@ -84,3 +87,27 @@ class Prefetch:
             return MAX_ENTRIES
         share, free = min(MAX_ENTRIES, max(1, self._limit // self.sharers)), self._limit - self._held
         return share if free >= share else free if self._held == self._asked_for else 0
+
+
+class QoS(SQS.QoS):
+    """kombu's: counts in the channel's `Prefetch` what its consumer holds."""
+
+    def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
+        self.prefetch: Prefetch = channel.receiver.prefetch
+        super().__init__(channel, prefetch_count)
+
+    @property
+    def prefetch_count(self) -> int:
+        return self.prefetch.limit
+
+    @prefetch_count.setter
+    def prefetch_count(self, count: int) -> None:
+        self.prefetch.limit = count
+
+    def ack(self, delivery_tag: str) -> None:
+        if delivery_tag in self._delivered and delivery_tag not in self._dirty:
+            super().ack(delivery_tag)
+            self.prefetch.free(1)
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Nothing to do: HeldMessages keeps what runs, and gives back what does not."""

@@ -26,7 +26,7 @@ from celery_sqs.sqs.dead_letters import Reason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from celery_sqs.message import Message
+    from celery_sqs.admission import Message
 
 logger = get_logger(__name__)
 

@@ -10,20 +10,23 @@ from celery.app.task import Task
 from celery.worker.consumer.consumer import Consumer
 from kombu.log import get_logger
 
-from celery_sqs.message import NOT_A_TASK, NOT_DECODABLE, Message
+from celery_sqs.admission import Message
 from celery_sqs.patches.pools import learn_pool
 from celery_sqs.patches.remote_control import answer_commands, keep_reply_queues, show_receiving, spare_events
 from celery_sqs.receiving import warn_of_fifo_concurrency
 from celery_sqs.request import Request
 from celery_sqs.signals import defer_stop_signals
+from celery_sqs.sqs.dead_letters import Reason
 from celery_sqs.watchdog import watch
 
 if TYPE_CHECKING:
     from kombu.transport import SQS, virtual
 
-    from celery_sqs.sqs.dead_letters import Reason
 
 logger = get_logger(__name__)
+
+NOT_A_TASK = Reason("NotAMessage", "the body is no message of Celery's")
+NOT_DECODABLE = Reason("NotAMessage", "the body cannot be decoded: it is not what its content type says")
 
 _celerys_on_ready = Consumer.on_ready
 _celerys_on_decode_error = Consumer.on_decode_error
