@@ -14,7 +14,7 @@ from kombu.log import get_logger
 
 from celery_sqs.poller import stop_receiving_for
 from celery_sqs.quiet import OnceAMinute
-from celery_sqs.sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES, backoff_seconds, try_batch
+from celery_sqs.sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES, backoff_seconds, pack, try_batch
 from celery_sqs.sqs.errors import ACCESS_DENIED
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Entry:
     queue: Queue
     parameters: dict[str, Any]
     done: Callable[[str], None]
-    size: int = 0
+    size: int = 0  # of a message
     added_at: float = field(default_factory=time.monotonic)
 
 
@@ -53,15 +53,15 @@ class PendingBatch:
 class Batcher:
     """Sends batches of up to 10 entries and 1 MiB a queue, each as soon as it is full or `linger` seconds old.
 
-    `send(queue, batch)` makes the request and returns each entry's error code. An entry that fails is sent again, after
-    a backoff, for as long as it takes, unless `is_final(queue, code)`: no other try would go better. While access is
-    denied, and that is not final, the process receives nothing.
+    `send(queue, parameters)` makes the request and returns each entry's error code. An entry that fails is sent again,
+    after a backoff, for as long as it takes, unless `is_final(queue, code)`: no other try would go better. While access
+    is denied, and that is not final, the process receives nothing.
     """
 
     def __init__(
         self,
         name: str,
-        send: Callable[[Queue, list[Entry]], list[str]],
+        send: Callable[[Queue, list[dict[str, Any]]], list[str]],
         linger: float,
         is_final: Callable[[Queue, str], bool],
     ) -> None:
@@ -90,8 +90,8 @@ class Batcher:
             pending = self._pending.setdefault(entry.queue.url, PendingBatch())
             pending.entries.append(entry)
             self._waiting += 1
-            # A thread waits already for the first entry to have lingered: to wake it for each costs more CPU
-            # than the batch saves.
+            # A thread waits already for the first entry to have lingered: to wake it for each costs more CPU than the
+            # batch saves.
             if len(pending.entries) == 1 or self._due_at(pending) <= time.monotonic():
                 self._changed.notify()
 
@@ -110,7 +110,7 @@ class Batcher:
             return self._waiting + self._in_flight
 
     def _waiting_for(self, url: str) -> int:
-        return sum(len(lines[url].entries) for lines in (self._pending, self._retries) if url in lines)
+        return sum(len(waiting[url].entries) for waiting in (self._pending, self._retries) if url in waiting)
 
     def _start(self) -> None:
         for number in range(THREADS):
@@ -131,11 +131,9 @@ class Batcher:
         """The next batch that is due, with what it is taken from, or None. Called with the lock held."""
         for pending in self._all_pending():
             if pending.entries and self._due_at(pending) <= time.monotonic():
-                batch: list[Entry] = []
-                left = MAX_MESSAGE_BYTES
-                while pending.entries and len(batch) < MAX_ENTRIES and (not batch or pending.entries[0].size <= left):
-                    batch.append(pending.entries.popleft())
-                    left -= batch[-1].size
+                batch = next(pack(pending.entries, lambda entry: entry.size))
+                for _ in batch:
+                    pending.entries.popleft()
                 self._waiting -= len(batch)
                 self._flushing = self._flushing and self._waiting > 0
                 self._changed.notify_all()
@@ -161,20 +159,13 @@ class Batcher:
         done = [not code or self._is_final(queue, code) for code in codes]
         again = [entry for entry, is_done in zip(batch, done, strict=True) if not is_done]
         if again:
-            code = codes[done.index(False)]
-            complain(
-                "%s: SQS does not take %d of %d for %s (%s): trying again",
-                self._name,
-                len(again),
-                len(batch),
-                queue.name,
-                code,
-            )
-        for entry in again:
-            entry.added_at = float("-inf")  # it has lingered
-        for entry, code, is_done in zip(batch, codes, done, strict=True):
+            code, text = codes[done.index(False)], "%s: SQS does not take %d of %d for %s (%s): trying again"
+            complain(text, self._name, len(again), len(batch), queue.name, code)
+        for entry, entrys_code, is_done in zip(batch, codes, done, strict=True):
             if is_done:
-                self._tell(entry, code)
+                self._tell(entry, entrys_code)
+            else:
+                entry.added_at = float("-inf")  # it has lingered
         with self._changed:
             if 0 < len(again) < len(batch):  # the queue is there for the others
                 pending = self._retries.setdefault(queue.url, PendingBatch())
@@ -191,7 +182,8 @@ class Batcher:
     def _codes(self, queue: Queue, batch: list[Entry]) -> list[str]:
         """Send the batch, and return each entry's error code."""
         try:
-            return try_batch(partial(self._send, queue), batch, partial(self._is_final, queue))
+            parameters = [entry.parameters for entry in batch]
+            return try_batch(partial(self._send, queue), parameters, partial(self._is_final, queue))
         except Exception as error:  # noqa: BLE001 (a thread that ends sends nothing, and nobody would know)
             return [type(error).__name__] * len(batch)
 

@@ -114,7 +114,7 @@ class Channel(SQS.Channel):
     def short_timeout_client(self) -> Any:
         """For what is not to hold anybody up."""
         user, password = self.conninfo.userid, self.conninfo.password
-        return self._new_boto_client("sqs", self.region, user, password, config=SHORT_TIMEOUTS)
+        return self._new_boto_client("sqs", self.region, user, password, config=Config(**SHORT_TIMEOUTS))
 
     def _handle_sts_session(self, queue: str, q: dict[str, Any]) -> Any:
         """Each queue has a token of its own, of whose expiries kombu remembers the last."""

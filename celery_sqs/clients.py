@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from botocore.config import Config
+from typing import Any
 
 # Beside kombu's `client-config`, which overrides them. A half-open connection is noticed by the time-outs: the read
 # time-out is above the longest poll (20 s). Retries are the pollers' and batchers' own.
@@ -17,5 +17,5 @@ CLIENT_CONFIG = {
     "parameter_validation": False,
 }
 
-# Events, commands and replies: monitoring never slows work.
-SHORT_TIMEOUTS = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1})
+# Events, commands and replies: monitoring never slows work. Flower: somebody waits for the page.
+SHORT_TIMEOUTS: dict[str, Any] = {"connect_timeout": 2, "read_timeout": 3, "retries": {"total_max_attempts": 1}}

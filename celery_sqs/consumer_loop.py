@@ -73,6 +73,7 @@ class ConsumerLoop:
         self.serves_worker = False  # Celery's worker consumes by it
         self._liveness_path = liveness_file
         self._liveness: LivenessFile | None = None
+        self._watched: dict[str, Poller] = {}
         self._to_start: deque[Poller] = deque()
 
     def start_soon(self, poller: Poller) -> None:
@@ -85,15 +86,13 @@ class ConsumerLoop:
 
     def watch(self, poller: Poller) -> None:
         """Say in the file of the option `liveness_file`, if there is one, that this process receives from the queue."""
+        self._watched[poller.name] = poller
         if self._liveness_path and self._liveness is None:
-            self._liveness = LivenessFile(self._liveness_path, lambda: self.stalled)
-        if self._liveness:
-            self._liveness.watch(poller)
+            self._liveness = LivenessFile(self._liveness_path, self._watched, lambda: self.stalled)
 
     def forget(self, queue: str) -> None:
         """Say no more of the queue."""
-        if self._liveness:
-            self._liveness.forget(queue)
+        self._watched.pop(queue, None)
 
     def beat(self) -> None:
         """The loop is running."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections import deque
@@ -147,9 +148,9 @@ class EventPublisher:
         try:
             for batch in pack(bodies, lambda entry: len(entry["MessageBody"])):
                 codes = watcher.send_batch(batch)
-                if refused := [code for code in codes if code]:
+                if failed := [code for code in codes if code]:
                     text = "%s does not take %d of %d messages: %s"
-                    complain(text, watcher.name, len(refused), len(batch), refused[0])
+                    complain(text, watcher.name, len(failed), len(batch), failed[0])
                 if all(codes):
                     self._rest(watcher.url)
                     return
@@ -160,9 +161,8 @@ class EventPublisher:
                 self.look_again()
             else:
                 self._rest(watcher.url)
-                complain(
-                    "cannot send events to %s, and tries none for %d s: %r", watcher.name, int(REST_SECONDS), error
-                )
+                text = "cannot send events to %s, and tries none for %d s: %r"
+                complain(text, watcher.name, int(REST_SECONDS), error)
 
     def _is_resting(self, what: str) -> bool:
         return time.monotonic() < self._resting_until.get(what, 0.0)
@@ -173,19 +173,10 @@ class EventPublisher:
 
 def merged(events: list[dict[str, Any]], headers: dict[str, Any]) -> Iterator[str]:
     """The events in order, in kombu messages that each count as one request of SQS."""
-    one_by_one: list[str] = []
-    room = BILLED_BYTES - len(_message([], headers))
-    for event in events:
-        text = json.dumps(event)
-        # The body is a string within a message's JSON: its quotes are escaped, which the second dumps counts.
-        size = len(json.dumps(text))
-        if one_by_one and size > room:
-            yield _message(one_by_one, headers)
-            one_by_one, room = [], BILLED_BYTES - len(_message([], headers))
-        one_by_one.append(text)
-        room -= size
-    if one_by_one:
-        yield _message(one_by_one, headers)
+    # The body is a string within a message's JSON: its quotes are escaped, which the second dumps counts.
+    most_bytes = BILLED_BYTES - len(_message([], headers))
+    batches = pack(map(json.dumps, events), lambda text: len(json.dumps(text)), math.inf, most_bytes)
+    return (_message(batch, headers) for batch in batches)
 
 
 def _message(events: list[str], headers: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from flower.options import options
 from kombu.transport.SQS.exceptions import DoesNotExistQueueException, UndefinedQueueException
 from tornado import web
 
+from celery_sqs.clients import SHORT_TIMEOUTS
 from celery_sqs.patches import flower as patches
 from celery_sqs.sqs.oldest_message import ages_of_oldest_messages
 
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
     from celery_sqs.sqs.queue import Queue
 
 TEMPLATE = Path(__file__).with_name("flower_broker.html")
-
-# Somebody waits for the page.
-CLIENT_CONFIG = {
-    "connect_timeout": 2,
-    "read_timeout": 3,
-    "retries": {"mode": "standard", "total_max_attempts": 1},
-}
 
 
 def install() -> None:
@@ -56,7 +50,7 @@ class Broker:
 
     def __init__(self, app: Celery) -> None:
         configured = app.conf.broker_transport_options
-        client_config = {**(configured.get("client-config") or {}), **CLIENT_CONFIG}
+        client_config = {**(configured.get("client-config") or {}), **SHORT_TIMEOUTS}
         transport = app.connection_for_read(transport_options={"client-config": client_config}).transport
         # Without connecting, which would be a request here: each queue's figures say what is wrong.
         self._channel = transport.create_channel(transport)

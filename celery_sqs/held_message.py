@@ -44,14 +44,9 @@ class Holder(Protocol):
     sends: Batcher
     deletes: Batcher
 
-    def finished(self) -> None:
-        """Note that nothing will be published because of one more message."""
-
-    def remove(self, message: HeldMessage) -> None:
-        """Hold the message no longer."""
-
-    def give_back(self, message: HeldMessage, after: int) -> None:
-        """Hold the message no longer, and let it be received again after so many seconds."""
+    def finished(self) -> None: ...
+    def remove(self, message: HeldMessage) -> None: ...
+    def give_back(self, message: HeldMessage, after: int) -> None: ...
 
 
 class HeldMessage:
@@ -68,7 +63,7 @@ class HeldMessage:
         self.lost = False  # its handle is stale: SQS has given the message to somebody else
         self._holder = holder
         self._lock = threading.Lock()
-        self._state = State.IN_INBOX
+        self.state = State.IN_INBOX  # changed under the lock
         self._children = 0
         self._child_error: Reason | None = None
         self._settle: Callable[[], None] | None = None
@@ -90,13 +85,9 @@ class HeldMessage:
         return int(self.message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
 
     @property
-    def state(self) -> State:
-        return self._state
-
-    @property
     def is_open(self) -> bool:
         """Whether messages may still be published because of it."""
-        return self._state not in (State.RELEASED, State.FINISHED)
+        return self.state not in (State.RELEASED, State.FINISHED)
 
     def hand_over(self) -> None:
         """Celery's worker has it. It may have begun from now on, unless a request of ours says when it begins."""
@@ -109,7 +100,7 @@ class HeldMessage:
     def start(self) -> bool:
         """Whether its work may begin: not where the message was released to others."""
         self._move({State.IN_INBOX, State.HANDED_OVER, State.WAITING}, State.RUNNING)
-        return self._state is not State.RELEASED
+        return self.state is not State.RELEASED
 
     def try_release(self) -> bool:
         """Give up a message on which no work began; says whether there was none."""
@@ -117,8 +108,8 @@ class HeldMessage:
 
     def _move(self, sources: set[State], target: State) -> bool:
         with self._lock:
-            if moved := self._state in sources:
-                self._state = target
+            if moved := self.state in sources:
+                self.state = target
             return moved
 
     def publish(self, queue: Queue, parameters: dict[str, Any], *, may_wait: bool = True) -> None:
@@ -171,7 +162,7 @@ class HeldMessage:
         with self._lock:
             if not self.is_open:
                 return
-            self._state = State.FINISHED
+            self.state = State.FINISHED
             self._settle = settle
             ready = not self._children
         self._holder.finished()

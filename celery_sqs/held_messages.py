@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kombu.log import get_logger
 
-from celery_sqs.batcher import Batcher, Entry
+from celery_sqs.batcher import Batcher
 from celery_sqs.held_message import HeldMessage
 from celery_sqs.per_process import at_exit, one_per_process
 from celery_sqs.sqs.errors import FINAL_FOR_HANDLE
@@ -37,8 +37,18 @@ class HeldMessages:
         self._lock = threading.Lock()
         self._held: dict[str, HeldMessage] = {}
         self._unfinished = 0
-        self.sends = Batcher("sends", _send, SEND_LINGER_SECONDS, lambda queue, code: queue.is_final_for_send(code))
-        self.deletes = Batcher("deletes", _delete, DELETE_LINGER_SECONDS, lambda _, code: code in FINAL_FOR_HANDLE)
+        self.sends = Batcher(
+            "sends",
+            lambda queue, batch: queue.send_batch(batch),
+            SEND_LINGER_SECONDS,
+            lambda queue, code: queue.is_final_for_send(code),
+        )
+        self.deletes = Batcher(
+            "deletes",
+            lambda queue, batch: queue.delete_batch(batch),
+            DELETE_LINGER_SECONDS,
+            lambda _, code: code in FINAL_FOR_HANDLE,
+        )
         self._keeper = VisibilityKeeper(self.held)
         at_exit(self.exit)
 
@@ -89,11 +99,8 @@ class HeldMessages:
         unsent = self.sends.flush(flush_seconds)
         undeleted = self.deletes.flush(flush_seconds)
         if unsent or undeleted:
-            logger.error(
-                "exit: SQS confirmed neither %d messages sent nor %d deleted; those will be received again",
-                unsent,
-                undeleted,
-            )
+            text = "exit: SQS confirmed neither %d messages sent nor %d deleted; those will be received again"
+            logger.error(text, unsent, undeleted)
         left = self.held()
         with self._lock:
             self._held.clear()
@@ -113,11 +120,3 @@ class HeldMessages:
 def held_messages() -> HeldMessages:
     """The process's own: one that publishes does so by another connection than the one it receives by."""
     return one_per_process(HeldMessages, HeldMessages)
-
-
-def _send(queue: Queue, batch: list[Entry]) -> list[str]:
-    return queue.send_batch([entry.parameters for entry in batch])
-
-
-def _delete(queue: Queue, batch: list[Entry]) -> list[str]:
-    return queue.delete_batch([entry.parameters for entry in batch])

@@ -34,21 +34,15 @@ MAX_AGE_SECONDS = 60  # four of the longest polls
 class LivenessFile:
     """Written every five seconds, whole or not at all, while something is polled.
 
-    `stalled` says why the worker's consumer is stalled, if it is.
+    `pollers` are by queue, and `stalled` says why the worker's consumer is stalled, if it is.
     """
 
-    def __init__(self, path: str, stalled: Callable[[], str]) -> None:
+    def __init__(self, path: str, pollers: dict[str, Poller], stalled: Callable[[], str]) -> None:
         self._path = Path(path)
+        self._pollers = pollers
         self._stalled = stalled
-        self._pollers: dict[str, Poller] = {}
         self._ended = threading.Event()
         threading.Thread(target=self._run, name="liveness", daemon=True).start()
-
-    def watch(self, poller: Poller) -> None:
-        self._pollers[poller.name] = poller
-
-    def forget(self, queue: str) -> None:
-        self._pollers.pop(queue, None)
 
     def end(self) -> None:
         self._ended.set()
@@ -56,10 +50,7 @@ class LivenessFile:
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            queues = {
-                queue: {"last_receive_at": poller.last_receive_at, "parked": poller.parked}
-                for queue, poller in list(self._pollers.items())
-            }
+            queues = {queue: poller.figures() for queue, poller in list(self._pollers.items())}
             try:
                 new = self._path.with_suffix(".new")
                 new.write_text(json.dumps({"written_at": time.time(), "stalled": self._stalled(), "queues": queues}))

@@ -121,6 +121,10 @@ class Poller:
         self._more.set()
         self._prefetch.wake()
 
+    def figures(self) -> dict[str, Any]:
+        """What `inspect stats` and the liveness file say of it."""
+        return {"last_receive_at": self.last_receive_at, "parked": self.parked}
+
     @property
     def is_stopped(self) -> bool:
         return self._stopped.is_set()

@@ -69,22 +69,17 @@ class StopSignals:
     A worker that a signal cannot stop ends all the same (ForcedExit).
     """
 
-    NUMBERS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-
     def __init__(self, forced_exit: ForcedExit) -> None:
         self._forced_exit = forced_exit
         self._ours: dict[int, Callable[..., Any]] = {}
 
     def install(self) -> None:
         """Wrap the handlers that are installed now. Celery's replace each other when they run."""
-        restart = signal.getsignal(signal.SIGHUP)
-        if callable(restart) and restart is not self._ours.get(signal.SIGHUP):
-            self._ours[signal.SIGHUP] = self._wrap_restart(restart)
-            signal.signal(signal.SIGHUP, self._ours[signal.SIGHUP])
-        for number in self.NUMBERS:
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
             handler = signal.getsignal(number)
             if callable(handler) and handler is not self._ours.get(number):
-                self._ours[number] = self._wrap(handler)
+                wrap = self._wrap_restart if number == signal.SIGHUP else self._wrap
+                self._ours[number] = wrap(handler)
                 signal.signal(number, self._ours[number])
 
     @staticmethod

@@ -51,10 +51,7 @@ class Receiving(Step):
         shown = ("hostname", "port", "transport")
         return {
             "broker": {name: broker[name] for name in shown} | {"transport_options": options},
-            "receiving": {
-                poller.name: {"last_receive_at": poller.last_receive_at, "parked": poller.parked}
-                for poller in pollers_of_process().receiving()
-            },
+            "receiving": {poller.name: poller.figures() for poller in pollers_of_process().receiving()},
         }
 
 

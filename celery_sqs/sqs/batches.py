@@ -23,17 +23,19 @@ FIRST_BACKOFF_SECONDS = 0.1
 LAST_BACKOFF_SECONDS = 20.0
 
 
-def pack(entries: Iterable[dict[str, Any]], size: Callable[[dict[str, Any]], int]) -> Iterator[list[dict[str, Any]]]:
+def pack(
+    entries: Iterable[T], size: Callable[[T], int], most: float = MAX_ENTRIES, most_bytes: int = MAX_MESSAGE_BYTES
+) -> Iterator[list[T]]:
     """The entries in order, in batches that SQS takes: at most 10 entries and 1 MiB each."""
-    batch: list[dict[str, Any]] = []
-    room = MAX_MESSAGE_BYTES
+    batch: list[T] = []
+    left = most_bytes
     for entry in entries:
         needed = size(entry)
-        if batch and (len(batch) == MAX_ENTRIES or needed > room):
+        if batch and (len(batch) == most or needed > left):
             yield batch
-            batch, room = [], MAX_MESSAGE_BYTES
+            batch, left = [], most_bytes
         batch.append(entry)
-        room -= needed
+        left -= needed
     if batch:
         yield batch
 

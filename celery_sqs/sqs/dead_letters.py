@@ -35,12 +35,12 @@ def fitting(
     wanted = {name: dict(value) for name, value in ours.items()}
     wanted |= {name: dict(value) for name, value in attributes.items() if name not in wanted}
     kept: dict[str, dict[str, Any]] = {}
-    room = MAX_MESSAGE_BYTES - len(body.encode())
+    left = MAX_MESSAGE_BYTES - len(body.encode())
     for name, value in wanted.items():
         size = attribute_bytes(name, value)
-        if len(kept) < MAX_ATTRIBUTES and size <= room:
+        if len(kept) < MAX_ATTRIBUTES and size <= left:
             kept[name] = value
-            room -= size
+            left -= size
     return kept
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 HOURS = 3600.0
 
 
-def send(queue: Queue, batch: list[Entry]) -> list[str]:
-    return queue.send_batch([entry.parameters for entry in batch])
+def send(queue: Queue, parameters: list[dict[str, Any]]) -> list[str]:
+    return queue.send_batch(parameters)
 
 
 def make(linger: float = HOURS) -> Batcher:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -233,7 +234,7 @@ def watching(queues: Queues) -> Iterator[Callable[[str], ControlQueues]]:
             region_name="us-east-1",
             aws_access_key_id="test",
             aws_secret_access_key="test",
-            config=SHORT_TIMEOUTS,
+            config=Config(**SHORT_TIMEOUTS),
         )
         made.append(ControlQueues(f"{queues.prefix}control-", lambda: client, lambda: client, {}, {}))
         made[-1].open("events", "celeryev", "#")
