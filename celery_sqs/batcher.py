@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.log import get_logger
 
+from celery_sqs.log import OnceAMinute
 from celery_sqs.poller import stop_receiving_for
-from celery_sqs.quiet import OnceAMinute
 from celery_sqs.sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES, backoff_seconds, pack, try_batch
 from celery_sqs.sqs.errors import ACCESS_DENIED
 

@@ -18,8 +18,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from kombu.exceptions import OperationalError
 from kombu.log import get_logger
 
+from celery_sqs.log import OnceAMinute
 from celery_sqs.per_process import at_exit
-from celery_sqs.quiet import OnceAMinute
 from celery_sqs.sqs import leased_queues
 from celery_sqs.sqs.errors import NO_SUCH_QUEUE, code_of
 from celery_sqs.sqs.queue import Queue, ReceivedMessage

@@ -13,8 +13,8 @@ from celery.events.event import EVENT_EXCHANGE_NAME
 from kombu.log import get_logger
 from kombu.utils.uuid import uuid
 
+from celery_sqs.log import OnceAMinute
 from celery_sqs.per_process import at_exit
-from celery_sqs.quiet import OnceAMinute
 from celery_sqs.sqs.batches import pack
 from celery_sqs.sqs.errors import NO_SUCH_QUEUE, code_of
 

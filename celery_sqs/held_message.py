@@ -13,7 +13,7 @@ from kombu.log import get_logger
 
 from celery_sqs.batcher import Batcher, Entry
 from celery_sqs.delays import MAX_DELAY_SECONDS
-from celery_sqs.quiet import OnceAMinute
+from celery_sqs.log import OnceAMinute
 from celery_sqs.sqs.dead_letters import Reason, message_bytes, with_reason
 from celery_sqs.sqs.errors import FINAL_FOR_HANDLE
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.log import get_logger
 
-from celery_sqs.quiet import OnceAMinute
+from celery_sqs.log import OnceAMinute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

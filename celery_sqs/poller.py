@@ -9,8 +9,8 @@ from weakref import WeakSet
 
 from kombu.log import get_logger
 
+from celery_sqs.log import OnceAMinute
 from celery_sqs.per_process import at_exit, one_per_process
-from celery_sqs.quiet import OnceAMinute
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 from kombu.log import get_logger
 
+from celery_sqs.log import OnceAMinute
 from celery_sqs.per_process import at_exit
-from celery_sqs.quiet import OnceAMinute
 from celery_sqs.sqs.errors import NO_SUCH_QUEUE
 
 if TYPE_CHECKING:

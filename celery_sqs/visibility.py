@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kombu.log import get_logger
 
-from celery_sqs.quiet import OnceAMinute
+from celery_sqs.log import OnceAMinute
 from celery_sqs.sqs.batches import MAX_ENTRIES
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from flower.options import options
 from flower.views.broker import BrokerView
 from tornado import web
 
-from celery_sqs.monitor_events import known_event
+from celery_sqs.flower_events import known_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from tornado.ioloop import IOLoop
 
 from celery_sqs import flower as ours
-from celery_sqs.monitor_events import FIELDS, known_event
+from celery_sqs.flower_events import FIELDS, known_event
 from celery_sqs.patches.flower import HEADERS
 from tests.conftest import free_port
 

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from celery_sqs import replies
-from celery_sqs.quiet import OnceAMinute
+from celery_sqs.log import OnceAMinute
 from celery_sqs.replies import ReplySender
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from kombu.transport.SQS.exceptions import DoesNotExistQueueException
 from celery_sqs import poller as poller_module
 from celery_sqs.clients import CLIENT_CONFIG
 from celery_sqs.exceptions import MessageTooLarge
-from celery_sqs.quiet import OnceAMinute
+from celery_sqs.log import OnceAMinute
 from tests.support.proxy import Away, Proxy, running
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from celery_sqs.quiet import PERIOD_SECONDS, OnceAMinute
+from celery_sqs.log import PERIOD_SECONDS, OnceAMinute
 
 if TYPE_CHECKING:
     import pytest
