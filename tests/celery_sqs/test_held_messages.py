@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from celery_sqs.held_message import State
 from celery_sqs.held_messages import HeldMessages
 from celery_sqs.sqs.dead_letters import Reason
 from celery_sqs.sqs.queue import Queue
@@ -144,6 +145,35 @@ def test_what_no_work_began_on_is_released_and_work_on_it_may_not_begin(
     assert not waiting.start()
     waiting.ack()
     assert queue.deleted == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "is_released"),
+    [
+        ((), True),
+        (("hand_over",), False),
+        (("wait_for_start",), True),
+        (("hand_over", "wait_for_start"), True),
+        (("hand_over", "wait_for_start", "start"), False),
+        (("hand_over", "wait_for_start", "start", "hand_over", "wait_for_start"), False),
+        (("ack",), False),
+        (("ack", "wait_for_start"), False),
+    ],
+    ids=repr,
+)
+def test_it_is_released_only_while_its_work_cannot_have_begun(
+    messages: HeldMessages, message: HeldMessage, steps: tuple[str, ...], is_released: bool
+) -> None:
+    for step in steps:
+        getattr(message, step)()
+    assert (messages.release([message]) == [message]) == is_released
+    assert message.start() != is_released, "work that may begin, and a message that others get"
+
+
+def test_work_on_what_was_acknowledged_early_may_begin_and_is_not_counted(message: HeldMessage) -> None:
+    message.ack()
+    assert message.start()
+    assert message.state is State.FINISHED
 
 
 def test_a_publish_does_not_linger_where_no_other_task_is_at_work(

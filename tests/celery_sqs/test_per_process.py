@@ -33,3 +33,27 @@ maker.join()
 def test_a_fork_makes_its_own_and_ends_only_that_even_if_its_parent_was_making_something() -> None:
     run = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60, check=False)
     assert (run.stdout.splitlines(), run.returncode) == (["the child's", "the parent's"], 0), run.stderr
+
+
+EXIT = """
+from kombu import Connection
+from celery_sqs.control_queues import ControlQueues
+from celery_sqs.events import EventPublisher
+from celery_sqs.held_messages import HeldMessages, held_messages
+from celery_sqs.poller import Pollers
+from celery_sqs.replies import ReplySender
+
+for owner, name in {
+    ControlQueues: "exit", EventPublisher: "exit", HeldMessages: "exit", Pollers: "let_stopped_give_back", ReplySender: "exit"
+}.items():
+    setattr(owner, name, lambda self: print(type(self).__name__, flush=True))
+transport = Connection("sqs://key:secret@", transport="celery_sqs.transport:Transport").transport
+channel = transport.create_channel(transport)
+held_messages()
+"""
+
+
+def test_at_exit_messages_are_settled_first_and_open_long_polls_are_waited_for_last() -> None:
+    run = subprocess.run([sys.executable, "-c", EXIT], capture_output=True, text=True, timeout=60, check=False)
+    ended = ["HeldMessages", "ReplySender", "EventPublisher", "ControlQueues", "Pollers"]
+    assert run.stdout.splitlines() == ended, run.stderr
