@@ -82,8 +82,7 @@ class HeldMessages:
     def give_back(self, message: HeldMessage, after: int) -> None:
         """Let a finished one be received again after so many seconds."""
         self.remove(message)
-        self._wait_until_extended()
-        make_visible(message.queue, [message.tag], after)
+        self._make_visible([message], after)
 
     def release(self, messages: Iterable[HeldMessage]) -> list[HeldMessage]:
         """Let those be received again on which no work began. Returns them."""
@@ -91,7 +90,7 @@ class HeldMessages:
         for message in released:
             self.remove(message)
             self.finished()
-        self._make_all_visible(released)
+        self._make_visible(released)
         return released
 
     def exit(self, flush_seconds: float = EXIT_FLUSH_SECONDS) -> None:
@@ -104,17 +103,13 @@ class HeldMessages:
         left = self.held()
         with self._lock:
             self._held.clear()
-        self._make_all_visible(left)
+        self._make_visible(left)
 
-    def _make_all_visible(self, messages: list[HeldMessage]) -> None:
-        if messages:
-            self._wait_until_extended()
+    def _make_visible(self, messages: list[HeldMessage], after: int = 0) -> None:
+        if messages:  # an extension of visibility that is under way would undo it
+            self._keeper.wait_until_extended(EXTENSION_SECONDS)
         for batch in batches_by_queue(messages):
-            make_visible(batch[0].queue, [message.tag for message in batch])
-
-    def _wait_until_extended(self) -> None:
-        """Come after an extension of visibility that is under way: it would undo that a message is given back."""
-        self._keeper.wait_until_extended(EXTENSION_SECONDS)
+            make_visible(batch[0].queue, [message.tag for message in batch], after)
 
 
 def held_messages() -> HeldMessages:

@@ -146,8 +146,3 @@ def _consumed(transport: SQS.Transport) -> list[HeldMessage]:
     """What is held of the queues that the transport's channels consume."""
     sources = {source for channel in list(transport.channels) for source in channel.receiver.sources}
     return [message for message in held_messages().held() if message.queue in sources]
-
-
-def watch(consumer: Any) -> None:
-    """Watch a worker's consumer until it ends."""
-    Watchdog(consumer).start()

@@ -17,7 +17,7 @@ from celery_sqs.receiving import warn_of_fifo_concurrency
 from celery_sqs.request import Request
 from celery_sqs.signals import defer_stop_signals
 from celery_sqs.sqs.dead_letters import Reason
-from celery_sqs.watchdog import watch
+from celery_sqs.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from kombu.transport import SQS, virtual
@@ -67,7 +67,7 @@ def _prepare(consumer: Any) -> None:
     spare_events(consumer)
     defer_stop_signals(consumer)
     warn_of_fifo_concurrency(consumer)
-    watch(consumer)
+    Watchdog(consumer).start()
 
 
 def _on_decode_error(consumer: Consumer, message: virtual.Message, exc: Exception) -> None:

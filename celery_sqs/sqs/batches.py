@@ -40,20 +40,19 @@ def pack(
         yield batch
 
 
-def outcomes(batch: list[dict[str, Any]], answer: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Each entry of the batch and SQS's error code for it, which is empty where it succeeded.
+def numbered(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The batch with the ids by which SQS's answer names its entries."""
+    return [{"Id": str(number), **entry} for number, entry in enumerate(batch)]
+
+
+def entry_codes(batch: list[dict[str, Any]], answer: dict[str, Any]) -> list[str]:
+    """SQS's error code for each entry of a numbered batch, which is empty where it succeeded.
 
     An entry that the answer leaves out counts as failed: `Missing`.
     """
-    done = {success["Id"]: "" for success in answer.get("Successful", ())}
-    failed = {failure["Id"]: failure["Code"] for failure in answer.get("Failed", ())}
-    for number, entry in enumerate(batch):
-        yield entry, (done | failed).get(str(number), "Missing")
-
-
-def numbered(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The batch with the ids by which `outcomes` knows its entries again."""
-    return [{"Id": str(number), **entry} for number, entry in enumerate(batch)]
+    codes = {success["Id"]: "" for success in answer.get("Successful", ())}
+    codes |= {failure["Id"]: failure["Code"] for failure in answer.get("Failed", ())}
+    return [codes.get(str(number), "Missing") for number in range(len(batch))]
 
 
 def backoff_seconds(failures: int) -> float:

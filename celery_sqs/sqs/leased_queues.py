@@ -24,6 +24,7 @@ LEASE_SECONDS = 3600
 EXCHANGE_TAG, HOST_TAG, PID_TAG, LEASE_TAG = (f"celery_sqs:{name}" for name in ("exchange", "host", "pid", "lease"))
 
 MAX_NAME_LENGTH = 80  # SQS Developer Guide, "Amazon SQS standard queue quotas": queue name
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 _NONCE_LENGTH = 16
 _MAX_START_LENGTH = MAX_NAME_LENGTH - _NONCE_LENGTH - 1
 _HASH_LENGTH = 8
@@ -37,7 +38,7 @@ def queue_name(start: str, nonce: str) -> str:
 
 def name_start(start: str) -> str:
     """A name's beginning, as SQS takes it and short enough to leave room for the rest."""
-    name = _entity_name(start)
+    name = _NOT_IN_NAMES.sub("-", start)
     if len(name) <= _MAX_START_LENGTH:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH_LENGTH]
@@ -67,7 +68,7 @@ def reap(client: Any, prefix: str, *, dry_run: bool = False) -> Iterator[str]:
     """
     failure: Exception | None = None
     # A longer prefix than this is cut in the names: the tags say which of the queues found are leased.
-    for name, url in _list_queues(client, _entity_name(prefix)[:_KEPT_LENGTH]):
+    for name, url in _list_queues(client, _NOT_IN_NAMES.sub("-", prefix)[:_KEPT_LENGTH]):
         try:
             tags = client.list_queue_tags(QueueUrl=url).get("Tags", {})
             ends_at = tags.get(LEASE_TAG, "")
@@ -80,10 +81,6 @@ def reap(client: Any, prefix: str, *, dry_run: bool = False) -> Iterator[str]:
                 failure = failure or error
     if failure:
         raise failure
-
-
-def _entity_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", "-", name)
 
 
 def _list_queues(client: Any, prefix: str) -> Iterator[tuple[str, str]]:

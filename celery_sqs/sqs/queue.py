@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
-from celery_sqs.sqs.batches import numbered, outcomes
+from celery_sqs.sqs.batches import entry_codes, numbered
 from celery_sqs.sqs.errors import ACCESS_DENIED, FINAL_FOR_SEND, NO_SUCH_QUEUE, code_of
 
 if TYPE_CHECKING:
@@ -82,17 +82,17 @@ class Queue:
     def send_batch(self, batch: list[dict[str, Any]]) -> list[str]:
         """Send up to 10 messages, 1 MiB in all. Returns each one's error code, "" where SQS confirmed it."""
         answer = self._client().send_message_batch(QueueUrl=self.url, Entries=numbered(batch))
-        return [code for _, code in outcomes(batch, answer)]
+        return entry_codes(batch, answer)
 
     def delete_batch(self, batch: list[dict[str, Any]]) -> list[str]:
         """Delete up to 10 messages by ReceiptHandle. Returns each one's error code."""
         answer = self._client().delete_message_batch(QueueUrl=self.url, Entries=numbered(batch))
-        return [code for _, code in outcomes(batch, answer)]
+        return entry_codes(batch, answer)
 
     def change_visibility_batch(self, batch: list[dict[str, Any]]) -> list[str]:
         """Set the VisibilityTimeout of up to 10 messages by ReceiptHandle. Returns each one's error code."""
         answer = self._client().change_message_visibility_batch(QueueUrl=self.url, Entries=numbered(batch))
-        return [code for _, code in outcomes(batch, answer)]
+        return entry_codes(batch, answer)
 
     def attributes(self, *names: str) -> dict[str, str]:
         """Those of the queue's attributes that it has."""

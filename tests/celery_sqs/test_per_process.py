@@ -43,10 +43,11 @@ from celery_sqs.held_messages import HeldMessages, held_messages
 from celery_sqs.poller import Pollers
 from celery_sqs.replies import ReplySender
 
-for owner, name in {
-    ControlQueues: "exit", EventPublisher: "exit", HeldMessages: "exit", Pollers: "let_stopped_give_back", ReplySender: "exit"
-}.items():
-    setattr(owner, name, lambda self: print(type(self).__name__, flush=True))
+def say(ended):
+    print(type(ended).__name__, flush=True)
+
+ControlQueues.exit = EventPublisher.exit = HeldMessages.exit = ReplySender.exit = say
+Pollers.let_stopped_give_back = say
 transport = Connection("sqs://key:secret@", transport="celery_sqs.transport:Transport").transport
 channel = transport.create_channel(transport)
 held_messages()

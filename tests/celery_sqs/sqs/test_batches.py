@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_sqs.sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES, numbered, outcomes, pack
+from celery_sqs.sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES, entry_codes, numbered, pack, try_batch
 
 
 @given(sizes=st.lists(st.integers(1, MAX_MESSAGE_BYTES) | st.integers(1, 1000), max_size=60))
@@ -19,8 +20,26 @@ def test_small_entries_fill_their_batches() -> None:
     assert [len(batch) for batch in batches] == [10, 10, 5]
 
 
-def test_each_entry_of_a_batch_has_its_own_outcome() -> None:
+def test_each_entry_of_a_batch_has_its_own_code() -> None:
     batch = [{"Body": "a"}, {"Body": "b"}, {"Body": "c"}]
     assert [entry["Id"] for entry in numbered(batch)] == ["0", "1", "2"]
     answer = {"Successful": [{"Id": "0"}], "Failed": [{"Id": "1", "Code": "InternalError", "SenderFault": False}]}
-    assert list(outcomes(batch, answer)) == [(batch[0], ""), (batch[1], "InternalError"), (batch[2], "Missing")]
+    assert entry_codes(batch, answer) == ["", "InternalError", "Missing"]
+
+
+def test_where_sqs_refuses_a_whole_request_for_good_each_entry_is_tried_by_itself() -> None:
+    requests: list[list[int]] = []
+
+    def request(batch: list[int]) -> list[str]:
+        requests.append(batch)
+        if 2 in batch:
+            raise ClientError({"Error": {"Code": "InvalidMessageContents"}}, "SendMessageBatch")
+        return [""] * len(batch)
+
+    assert try_batch(request, [1, 2, 3], lambda code: code == "InvalidMessageContents") == [
+        "",
+        "InvalidMessageContents",
+        "",
+    ]
+    assert requests == [[1, 2, 3], [1], [2], [3]]
+    assert try_batch(request, [1, 2, 3]) == ["InvalidMessageContents"] * 3
