@@ -1,97 +1,94 @@
-"""What celery_sqs uses of kombu and Celery that they do not document: why both are held to minor versions."""
+"""What celery_sqs uses of kombu, Celery and others that they do not document is as it was."""
 
 from __future__ import annotations
 
+import ast
 import inspect
-from types import SimpleNamespace
+import pkgutil
+import sys
+from functools import cache
+from importlib.metadata import version
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import billiard
-import celery
-import kombu
 import pytest
-from celery import _state, bootsteps, platforms
-from celery.app.task import Task
-from celery.concurrency.base import BasePool
 from celery.events.event import EVENT_EXCHANGE_NAME
-from celery.events.receiver import EventReceiver
-from celery.worker import state as worker_state
-from celery.worker.consumer.consumer import Consumer
 from celery.worker.control import Panel
 from celery.worker.request import Request, create_request_cls
 from kombu import compression as kombus_compression
-from kombu.asynchronous.hub import Hub
 from kombu.pidbox import Mailbox
-from kombu.transport import SQS, virtual
+from kombu.transport import SQS
 
 from celery_sqs import compression
 from celery_sqs.patches import celery as celery_patches
+from celery_sqs.patches.names import NAMES, SEEN_IN
 
-PRIVATE: dict[Any, list[str]] = {
-    SQS.Channel: [
-        "_decode_python_message_body",
-        "_delete",
-        "_envelope_payload",
-        "_handle_sts_session",
-        "_new_boto_client",
-        "_new_queue",
-        "_put_fanout",
-        "_noack_queues",
-        "_prepare_json_payload",
-        "_queue_cache",
-        "_resolve_delay_seconds",
-        "_resolve_queue_url",
-        "_update_queue_cache",
-        "after_reply_message_received",
-        "canonical_queue_name",
-        "conninfo",
-        "endpoint_url",
-        "predefined_queues",
-        "region",
-        "sqs",
-        "sqs_base64_encoding",
-        "visibility_timeout",
-        "wait_time_seconds",
-    ],
-    SQS.QoS: ["is_backoff_task"],
-    virtual.Message: ["_decode", "ack", "errors", "reject"],
-    virtual.QoS: ["_delivered", "_dirty", "restore_unacked_once"],
-    virtual.Channel: [
-        "_inplace_augment_message",
-        "_put",
-        "basic_publish",
-        "decode_body",
-        "queue_bind",
-        "queue_declare",
-        "queue_delete",
-    ],
-    virtual.Transport: ["_deliver", "close_channel", "close_connection"],
-    worker_state: ["active_requests", "reserved_requests", "should_stop", "should_terminate", "task_ready"],
-    bootsteps: ["RUN"],
-    platforms: ["EX_FAILURE"],
-    billiard: ["active_children"],
-    Hub: ["call_repeatedly"],
-    Task: ["Request"],
-    Consumer: ["on_decode_error", "on_unknown_message"],
-    Request: [
-        "cancel",
-        "execute_using_pool",
-        "info",
-        "on_accepted",
-        "on_failure",
-        "reject",
-        "revoked",
-        "time_limits",
-    ],
-    BasePool: ["apply_async", "num_processes", "terminate_job", "uses_semaphore"],
-    Mailbox: ["oid", "reply_exchange_fmt"],
-    EventReceiver: ["wakeup_workers"],
-}
+LISTED = [
+    (pkgutil.resolve_name(entry.owner), name.lstrip("*"), name.startswith("*"))
+    for entry in NAMES
+    for name in entry.names.split()
+]
+LISTED_NAMES = {name for _, name, _ in LISTED}
 
 
-@pytest.mark.parametrize(("owner", "names"), PRIVATE.items(), ids=[owner.__name__ for owner in PRIVATE])
-def test_what_is_used_is_there(owner: object, names: list[str]) -> None:
-    assert [name for name in names if not hasattr(owner, name)] == []
+def is_theirs(thing: Any) -> bool:
+    module = thing.__name__ if isinstance(thing, ModuleType) else getattr(thing, "__module__", None) or ""
+    return module.partition(".")[0] in SEEN_IN
+
+
+def names_of_class(node: ast.ClassDef) -> set[str]:
+    """What the class defines: methods, class attributes, and what its methods set on `self`."""
+    return names_in_body(node) | names_set(node, "self")
+
+
+def names_set(node: ast.AST, *owners: str) -> set[str]:
+    """The attributes that are set there, on these variables or on any."""
+    found = [each for each in ast.walk(node) if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store)]
+    return {each.attr for each in found if not owners or ast.unparse(each.value) in owners}
+
+
+def names_in_body(node: ast.ClassDef) -> set[str]:
+    found: set[str] = set()
+    for each in node.body:
+        match each:
+            case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
+                found.add(name)
+            case ast.Assign(targets):
+                found |= {target.id for target in targets if isinstance(target, ast.Name)}
+            case ast.AnnAssign(ast.Name(name)):
+                found.add(name)
+    return {name for name in found if not name.startswith("__")}
+
+
+@cache
+def names_set_by(base: type) -> set[str]:
+    """What the methods of a class set, on whatever it is."""
+    tree = ast.parse(inspect.getsource(sys.modules[base.__module__]))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == base.__name__]
+    return {name for node in found for name in names_set(node)}
+
+
+def has(owner: object, name: str) -> bool:
+    if hasattr(owner, name):
+        return True
+    return inspect.isclass(owner) and any(name in names_set_by(base) for base in owner.__mro__ if is_theirs(base))
+
+
+def test_every_name_has_a_reason() -> None:
+    assert [entry.owner for entry in NAMES if not (entry.names.strip() and entry.reason.strip())] == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(owner, name) for owner, name, _ in LISTED],
+    ids=[f"{owner.__name__}.{name}" for owner, name, _ in LISTED],
+)
+def test_every_name_of_the_list_is_there(owner: object, name: str) -> None:
+    assert has(owner, name)
+
+
+def test_the_versions_are_those_in_which_the_names_were_seen() -> None:
+    assert {library: version(library).rsplit(".", 1)[0] for library in SEEN_IN} == SEEN_IN
 
 
 def test_the_signatures_that_are_overridden_are_as_they_were() -> None:
@@ -133,12 +130,3 @@ def test_the_commands_that_are_answered_otherwise_are_there() -> None:
 def test_the_names_of_the_exchanges_are_as_they_were() -> None:
     assert (EVENT_EXCHANGE_NAME, Mailbox.exchange_fmt) == ("celeryev", "%s.pidbox")
     assert Mailbox.reply_exchange_fmt == "reply.%s.pidbox"
-
-
-def test_the_current_task_and_app_are_found() -> None:
-    assert _state.get_current_worker_task() is None
-    assert hasattr(_state, "current_app")
-
-
-def test_the_versions_are_those_that_this_passed_on() -> None:
-    assert (kombu.__version__.rsplit(".", 1)[0], celery.__version__.rsplit(".", 1)[0]) == ("5.7", "5.7")
