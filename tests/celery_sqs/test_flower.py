@@ -18,9 +18,7 @@ import flower.events
 import flower.utils.search
 import flower.views
 import pytest
-from celery.events.receiver import EventReceiver
 from flower.options import options
-from flower.views.broker import BrokerView
 
 from celery_sqs.flower import Broker
 from celery_sqs.patches.flower import Flower, Receiver
@@ -138,18 +136,6 @@ def test_flower_listens_beyond_this_machine_only_with_authentication(
             app.start_http_server()
     else:
         assert app.start_http_server() == 5555
-
-
-def test_what_is_replaced_is_there() -> None:
-    assert issubclass(flower.command.Flower, flower.app.Flower)
-    assert hasattr(flower.app.Flower, "start_http_server")
-    assert hasattr(flower.views.BaseHandler, "get_broker")
-    assert hasattr(BrokerView, "get")
-    assert hasattr(flower.api.BaseApiHandler, "write_error")
-    assert hasattr(EventReceiver, "_receive")
-    assert hasattr(flower.events, "EventReceiver")
-    assert hasattr(flower.utils.search, "_kwargs_pairs")
-    assert hasattr(flower.views, "hmac")
 
 
 def envelope(events: object, **changes: object) -> dict[str, Any]:
