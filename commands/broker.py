@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from commands import say
@@ -14,9 +12,8 @@ from emails.printable import printable
 from emails.queue import RawQueue
 from emails.resources import ResourcesMissing
 from emails.store import StoreUnavailable
-from settings import Settings, get_settings
+from settings import Settings, get_settings, override
 from settings.aws import client
-from settings.model import variable
 
 
 @click.command()
@@ -29,10 +26,8 @@ def main(region: str | None, queue_url: str | None, table_name: str | None, dry_
 
     An option that is not given comes from the environment or .env (EMAIL_REGION, EMAIL_QUEUE_URL, EMAIL_TABLE_NAME).
     """
-    for field, value in (("region", region), ("queue_url", queue_url), ("table_name", table_name)):
-        if value:
-            os.environ[variable(field)] = value
-    get_settings.cache_clear()
+    options = {"region": region, "queue_url": queue_url, "table_name": table_name}
+    override(**{name: value for name, value in options.items() if value})
     if dry_run:
         try:
             _dry_run(get_settings())

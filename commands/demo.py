@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 import signal
@@ -27,12 +26,13 @@ from rich.text import Text
 from commands.emulator import HOST, EmulatorFailed, running_emulator
 from emails.dead_letters import dead_letters
 from emails.printable import printable
+from emails.providers.smtp_settings import HOST_PATTERN, SmtpSettings
+from emails.providers.stub import StubSettings
 from emails.queue import RawQueue
 from emails.resources import provision
 from emails.store import EmailStore
 from settings import Settings
 from settings.aws import client
-from settings.model import HOST_PATTERN, variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +100,7 @@ def demo(smtp: str) -> None:
     Needs nothing and leaves nothing running; the emails lie as .eml files in a new folder, or where --smtp sends them.
     Exit code 0 only if every one ended as it should.
     """
-    by_smtp = _by_smtp(smtp) if smtp else {}
+    catcher = _mail_catcher(smtp) if smtp else None
     console = Console()
     outbox = Path(mkdtemp(prefix="email-service-demo-"))
     failures = {FAILS: "permanent", GOES_ON_THE_SECOND_TRY: "temporary:1"}
@@ -109,14 +109,17 @@ def demo(smtp: str) -> None:
             settings = Settings(
                 endpoint_url=HttpUrl(url),
                 stage="demo",
-                stub_outbox=outbox,
-                stub_failures=failures,
+                provider="smtp" if catcher else "stub",
+                send_via=("stub",),
                 retry_delay=1,
                 missing_row_wait=3,
-                **by_smtp,
             )
+            stub = StubSettings(stub_outbox=outbox, stub_failures=failures)
             list(provision(settings))
-            with _running_worker(settings, outbox / "worker.log"):
+            environment = os.environ | settings.environment() | stub.environment()
+            if catcher:
+                environment |= catcher.environment()
+            with _running_worker(environment, outbox / "worker.log"):
                 ended_well = _run(settings, console)
     except EmulatorFailed as error:
         raise click.ClickException(str(error)) from None
@@ -127,11 +130,11 @@ def demo(smtp: str) -> None:
         raise click.ClickException("Not every email ended as it should: see above.")
 
 
-def _by_smtp(server: str) -> dict[str, Any]:
+def _mail_catcher(server: str) -> SmtpSettings:
     host, _, port = server.rpartition(":")
     if not re.fullmatch(HOST_PATTERN, host) or not port.isdecimal() or not 0 < int(port) <= LARGEST_PORT:
         raise click.BadParameter(f"{server!r} is no HOST:PORT, such as localhost:1025", param_hint="--smtp")
-    return {"provider": "smtp", "send_via": ("stub",), "smtp_host": host, "smtp_port": port, "smtp_security": "none"}
+    return SmtpSettings(smtp_host=host, smtp_port=int(port), smtp_security="none")
 
 
 def _run(settings: Settings, console: Console) -> bool:
@@ -173,12 +176,7 @@ def _table(rows: dict[str, Row]) -> Table:
 
 
 @contextmanager
-def _running_worker(settings: Settings, log: Path) -> Iterator[None]:
-    values = settings.model_dump(mode="json", exclude_defaults=True)
-    values["send_via"] = ",".join(settings.send_via)
-    environment = os.environ | {
-        variable(field): value if isinstance(value, str) else json.dumps(value) for field, value in values.items()
-    }
+def _running_worker(environment: dict[str, str], log: Path) -> Iterator[None]:
     arguments = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--loglevel", "INFO"]
     with log.open("wb") as output:
         worker = subprocess.Popen(arguments, env=environment, stdout=output, stderr=output, start_new_session=True)  # noqa: S603 (ours)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from emails.providers.ses import SesSettings
+from emails.providers.smtp_settings import SmtpSettings
+from emails.providers.stub import StubSettings
 from settings import Settings, SettingsError
-from settings.model import S3_SECONDS, variable
+from settings.environment import variable
+from settings.model import S3_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,14 +23,12 @@ if TYPE_CHECKING:
 # The account and region say where a stage is, and the stage's name what it has there.
 NOT_FOR_A_STAGE = frozenset({"region", "endpoint_url", "stage", "queue_url", "table_name"})
 
-SECRETS = frozenset(name for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation))
-
 # Of the time for which SQS hides a message: before a function begins with it, and after it has sent the last email.
 SECONDS_BESIDE_A_SEND = 40
 
 
-class _Chosen(Settings):
-    """Settings of which the environment here says nothing: it is another's."""
+class StageSettings(SesSettings, SmtpSettings, StubSettings, Settings):
+    """The service's settings and its providers'. The environment here says nothing of them: it is another's."""
 
     @classmethod
     def settings_customise_sources(
@@ -41,11 +42,14 @@ class _Chosen(Settings):
         return (init_settings,)
 
 
+SECRETS = frozenset(name for name, field in StageSettings.model_fields.items() if "Secret" in str(field.annotation))
+
+
 @dataclass(frozen=True)
 class Stage:
     """What `cdk.json` has under `stages`: a name, and the settings that differ from their defaults, by their fields."""
 
-    settings: Settings
+    settings: StageSettings
     environment: dict[str, str]
 
     @classmethod
@@ -57,11 +61,11 @@ class Stage:
         """
         if secrets := chosen.keys() & SECRETS:
             raise SettingsError(f"stages.{name}: whoever may read the stack would read {', '.join(sorted(secrets))}")
-        unknown = chosen.keys() - (Settings.model_fields.keys() - NOT_FOR_A_STAGE)
+        unknown = chosen.keys() - (StageSettings.model_fields.keys() - NOT_FOR_A_STAGE)
         if unknown:
             raise SettingsError(f"stages.{name}: there is no setting {', '.join(sorted(unknown))} for a stage")
         try:
-            settings = _Chosen(**{"stage": name, "ses_configuration_set": f"emails_{name}", **chosen})
+            settings = StageSettings(**{"stage": name, "ses_configuration_set": f"emails_{name}", **chosen})
         except ValidationError as error:
             problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
             raise SettingsError(f"stages.{name}: {'; '.join(problems)}") from None
@@ -72,9 +76,7 @@ class Stage:
                 f"stages.{name}: visibility_timeout is {settings.visibility_timeout}; should be at least {least:g}, "
                 "so that a function that sends ends before its messages come again"
             )
-        written = settings.model_dump(mode="json", include={"stage", "ses_configuration_set", *chosen})
-        environment = {variable(field): _text(value) for field, value in written.items()}
-        return cls(settings, environment | {variable("log_format"): "json"})
+        return cls(settings, settings.environment() | {variable("log_format"): "json"})
 
     @property
     def stack_name(self) -> str:
@@ -85,10 +87,3 @@ class Stage:
     def is_production(self) -> bool:
         """Whether what it holds outlives its stacks."""
         return self.settings.stage.startswith("prod")
-
-
-def _text(value: Any) -> str:
-    """As the environment has it: JSON for a mapping, commas for a list."""
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return json.dumps(value) if isinstance(value, dict) else str(value)

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cache
 from pathlib import Path  # noqa: TC003 (pydantic reads the annotation at run time)
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AliasChoices,
-    BeforeValidator,
-    Field,
-    HttpUrl,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AliasChoices, BeforeValidator, Field, HttpUrl, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
 
-if TYPE_CHECKING:
-    from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
+from settings.environment import EnvironmentSettings
 
 LOCALSTACK = "localstack"
 LOCALSTACK_ENDPOINT = "http://localhost:4566"
@@ -35,61 +24,17 @@ S3_SECONDS = 40  # the longest that S3 is waited for at once: settings/aws.py's 
 STAGE_PATTERN = r"[a-z0-9][a-z0-9_-]{0,39}"  # what leaves room for `emails_…_tasks_dlq` in SQS's 80 characters
 QUEUE_NAME_PATTERN = r"[A-Za-z0-9_-]{1,66}"  # the same, where the name comes from a queue URL: `…_bulk_dlq.fifo`
 TABLE_NAME_PATTERN = r"[A-Za-z0-9_.-]{3,248}"  # DynamoDB naming rules, less `_events`
-# A name, each label as RFC 1035, section 2.3.4, has it, or an IP address: what Python can look up.
-HOST_PATTERN = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?|[0-9A-Fa-f:]{2,39}"
-
-# What servers take in EHLO: RFC 5321, section 4.1.2, with a dot, and not an IP address without its brackets.
-_EHLO_LABEL = "([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-EHLO_PATTERN = rf"([A-Za-z0-9]{_EHLO_LABEL}\.)+[A-Za-z]{_EHLO_LABEL}"
-
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 # A whole folder or bucket: "s3://bucket/a" would begin the URIs of "s3://bucket/another" too.
 AttachmentPrefix = Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^,]+/)?$")]
-StubFailure = Annotated[str, Field(pattern=r"^(temporary|permanent|no-telling)(:[1-9][0-9]*)?$")]
-
-
-def _from_json(value: object) -> object:
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
-        msg = "should be JSON"
-        raise ValueError(msg) from None
 
 
 def _comma_separated(value: object) -> object:
     return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
 
 
-class SettingsError(SystemExit):
-    """A setting is wrong. Unhandled, it stops the process with its message, one line a field, and exit code 1."""
-
-
-class Settings(BaseSettings):
-    """Every setting. Durations are in seconds. `.env.example` says the same for a person who sets them."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="EMAIL_",
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-        populate_by_name=True,
-        hide_input_in_errors=True,  # a traceback would show a password
-    )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 (the signature is not ours)
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """One source of the environment and `.env`, else AWS_REGION there would win over EMAIL_REGION here."""
-        environment, dotenv = cast("EnvSettingsSource", env_settings), cast("EnvSettingsSource", dotenv_settings)
-        environment.env_vars = {**dotenv.env_vars, **environment.env_vars}
-        return init_settings, environment
+class Settings(EnvironmentSettings):
+    """Every setting but the providers' own. Durations are in seconds. `.env.example` says the same for a person."""
 
     region: str = Field(
         default=LOCALSTACK,
@@ -122,39 +67,6 @@ class Settings(BaseSettings):
     send_via: Annotated[tuple[ProviderName, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
         default=(), description="names like smtp,stub: the other providers that a row's SendVia may ask for"
     )
-    stub_outbox: Path | None = Field(default=None, description="the folder where the stub writes each email as .eml")
-    stub_failures: Annotated[dict[str, StubFailure], NoDecode, BeforeValidator(_from_json)] = Field(
-        default={},
-        repr=False,
-        description="JSON, recipient to temporary, permanent or no-telling; :N fails the first N attempts only",
-    )
-    ses_configuration_set: str = Field(
-        default="",
-        pattern=r"^[A-Za-z0-9_-]{0,64}$",
-        description="the configuration set, whose event destination brings the callbacks: letters, digits, - and _",
-    )
-    ses_contact_list: str = Field(
-        default="",
-        pattern=r"^([A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64})?)?$",
-        description="a contact list of SES, or list/topic, by which recipients may unsubscribe",
-    )
-    smtp_host: str = Field(
-        default="",
-        pattern=f"^({HOST_PATTERN})?$",
-        description="the SMTP server: a host's name, as its certificate has it, or an IP address",
-    )
-    smtp_port: int = Field(default=587, ge=1, le=65535, description="the SMTP server's port; 465 where it wants tls")
-    smtp_security: Literal["starttls", "tls", "none"] = Field(
-        default="starttls", description="starttls, tls from the first byte, or none for clear text"
-    )
-    smtp_ehlo_name: str = Field(
-        default="",
-        pattern=f"^({EHLO_PATTERN})?$",
-        max_length=255,  # RFC 5321, section 4.5.3.1.2
-        description="this machine's name for the SMTP server (EHLO), such as mail.example.com, with a dot",
-    )
-    smtp_username: str = Field(default="", repr=False, description="who logs in at the SMTP server, where it asks")
-    smtp_password: SecretStr | None = Field(default=None, description="that one's password")
     provider_timeout: float = Field(default=30, ge=1, le=900, description="the longest that one send may take")
     claim_lease: float = Field(default=120, ge=2, le=SQS_MAX_VISIBILITY_SECONDS, description="how long a claim holds")
     attachment_prefixes: Annotated[tuple[AttachmentPrefix, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
@@ -214,14 +126,6 @@ class Settings(BaseSettings):
             msg = f"should be in EMAIL_REGION ({info.data['region']})"
             raise ValueError(msg)
         return url
-
-    @field_validator("smtp_username")
-    @classmethod
-    def _logs_in_by_tls(cls, username: str, info: ValidationInfo) -> str:
-        if username and info.data.get("smtp_security") == "none":
-            msg = "should be empty where EMAIL_SMTP_SECURITY is none: the password would go in clear text"
-            raise ValueError(msg)
-        return username
 
     @field_validator("claim_lease")
     @classmethod
@@ -325,56 +229,23 @@ def dead_letter_queue(queue: str) -> str:
     return f"{queue}_dlq"
 
 
+_overrides: dict[str, object] = {}
+
+
 @cache
 def get_settings() -> Settings:
     """The process's settings, read once.
 
     Raises:
-        SettingsError: a value is wrong; it says which, its value, and what would be right.
+        SettingsError
     """
-    try:
-        return Settings()
-    except ValidationError as error:
-        raise SettingsError("\n".join(_explanations(error))) from None
+    return Settings.read(**_overrides)
 
 
-def variable(field: str) -> str:
-    """The environment variable of a field."""
-    return f"EMAIL_{field.upper()}"
-
-
-def _explanations(error: ValidationError) -> list[str]:
-    lines = []
-    for problem in error.errors():
-        text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        name, *path = (str(part) for part in problem["loc"])
-        info = Settings.model_fields[_field(name)]
-        if isinstance(info.validation_alias, AliasChoices):
-            name = " or ".join(map(str, info.validation_alias.choices))  # pydantic does not say by which it came
-        else:
-            name = variable(name)
-        value = ""
-        if info.repr:  # the others may be private
-            name += f"[{']['.join(path)}]" if path else ""
-            value = f"is {_without_user_info(problem['input'])!r}; "
-        if problem["type"] == "string_pattern_mismatch":  # no person reads a pattern: the description alone
-            lines.append(f"{name}: {value}should be {info.description}")
-        else:
-            lines.append(f"{name}: {value}{text} ({info.description})")
-    return lines
-
-
-def _without_user_info(value: object) -> object:
-    """The value without what stands before an @: in a URL, well-formed or not, that may be a password."""
-    return re.sub(r".*@", "…@", value, flags=re.DOTALL) if isinstance(value, str) else value
-
-
-def _field(name: str) -> str:
-    for field, info in Settings.model_fields.items():
-        alias = info.validation_alias
-        if name == field or (isinstance(alias, AliasChoices) and name in alias.choices):
-            return field
-    raise KeyError(name)
+def override(**values: object) -> None:
+    """Set what the environment would set otherwise, in this process and those that it forks."""
+    _overrides.update(values)
+    get_settings.cache_clear()
 
 
 def _last_segment(url: HttpUrl) -> str:

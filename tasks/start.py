@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import math
-import os
 import sys
 from typing import Any
 
@@ -14,8 +13,7 @@ from celery.utils.log import get_task_logger
 
 from emails.providers import load_providers
 from emails.resources import ResourcesMissing, check_resources
-from settings import SettingsError, get_settings
-from settings.model import variable
+from settings import SettingsError, get_settings, override
 from settings.telemetry import is_exported
 from tasks.pipeline import delivery
 
@@ -32,8 +30,7 @@ def check(**_: Any) -> None:
     # Not those of this process's Delivery: prefork's children must not share the connection that this may open.
     rate = load_providers(settings)[settings.provider].max_send_rate()
     if rate and not settings.send_rate:
-        os.environ[variable("send_rate")] = str(rate)
-        get_settings.cache_clear()
+        override(send_rate=rate)
     try:
         check_resources(get_settings())
     except ResourcesMissing as error:

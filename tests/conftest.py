@@ -7,6 +7,7 @@ import os
 import socket
 import time
 import uuid
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,10 +15,11 @@ import pytest
 from celery_sqs.control_queues import ControlQueues
 from celery_sqs.sqs.leased_queues import LEASE_TAG
 from commands.emulator import running_emulator
+from emails.providers import GROUP
 from emails.queue import RawQueue
 from emails.resources import provision
 from emails.store import EmailStore, EventStore
-from settings import Settings, get_settings
+from settings import EnvironmentSettings, Settings, get_settings
 from settings.aws import client
 from settings.model import dead_letter_queue
 
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 logging.getLogger("botocore").setLevel(logging.INFO)
+
+for _provider in entry_points(group=GROUP):
+    _provider.load()
+# The service's settings, and those of each of its providers.
+SETTINGS_MODELS = [model for model in EnvironmentSettings.__subclasses__() if not model.__module__.startswith("tests.")]
 
 
 def free_port() -> int:
@@ -53,7 +60,9 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: object)
     for name in list(os.environ):
         if name.startswith("EMAIL_") or name in ("AWS_REGION", "AWS_ENDPOINT_URL", "QUEUE_URL", "DYNAMO_TABLE"):
             monkeypatch.delenv(name)
-    monkeypatch.setitem(Settings.model_config, "env_file", None)
+    for model in SETTINGS_MODELS:
+        monkeypatch.setitem(model.model_config, "env_file", None)
+    monkeypatch.setattr("settings.model._overrides", {})
     get_settings.cache_clear()
 
 
@@ -83,6 +92,17 @@ def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMAIL_ENDPOINT_URL", settings.endpoint or "")
     monkeypatch.setenv("EMAIL_STAGE", settings.stage)
     get_settings.cache_clear()
+
+
+@pytest.fixture
+def set_environment(monkeypatch: pytest.MonkeyPatch) -> Callable[[EnvironmentSettings], None]:
+    """Put settings into the environment, as those of a child process."""
+
+    def put(settings: EnvironmentSettings) -> None:
+        for name, value in settings.environment().items():
+            monkeypatch.setenv(name, value)
+
+    return put
 
 
 @pytest.fixture

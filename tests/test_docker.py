@@ -24,6 +24,7 @@ import yaml
 from packaging.requirements import Requirement
 from pydantic import HttpUrl
 
+from emails.providers.smtp_settings import SmtpSettings
 from settings import Settings
 from settings.aws import client
 from tests.conftest import free_port
@@ -327,11 +328,12 @@ def test_the_services_ask_the_emulator_where_it_listens() -> None:
     assert environment_of("emulator")["BIND_HOST"] == "0.0.0.0"
 
 
-def test_the_worker_sends_to_the_inbox() -> None:
-    environment = SERVICES["worker"]["environment"]
-    settings = Settings(**{name.lower().removeprefix("email_"): value for name, value in environment.items()})
-    assert (settings.provider, settings.smtp_security) == ("smtp", "none")
-    assert f"127.0.0.1:{settings.smtp_port}:{settings.smtp_port}" in SERVICES[settings.smtp_host]["ports"]
+def test_the_worker_sends_to_the_inbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SERVICES["worker"]["environment"].items():
+        monkeypatch.setenv(name, str(value))
+    server = SmtpSettings()
+    assert (Settings().provider, server.smtp_security) == ("smtp", "none")
+    assert f"127.0.0.1:{server.smtp_port}:{server.smtp_port}" in SERVICES[server.smtp_host]["ports"]
 
 
 def test_the_worker_is_given_longer_to_stop_than_one_send_may_take() -> None:

@@ -17,24 +17,34 @@ GROUP = "email_service.providers"
 def load_providers(settings: Settings) -> dict[str, Provider]:
     """Every provider that this deployment sends by, by name: EMAIL_PROVIDER first, then those of EMAIL_SEND_VIA.
 
-    An entry point's object is called with the settings, and gives the provider.
+    An entry point's object is called with the settings, and gives the provider. It reads the provider's own settings.
 
     Raises:
-        SettingsError: no such provider is installed, or the claim's lease is too short for it.
+        SettingsError: one is not installed, has a wrong setting, or needs a longer claim; it says all at once.
     """
-    installed = {point.name: point for point in entry_points(group=GROUP)}
     providers: dict[str, Provider] = {}
+    wrong = []
     for name in dict.fromkeys((settings.provider, *settings.send_via)):
-        if name not in installed:
-            raise SettingsError(
-                f"EMAIL_PROVIDER or EMAIL_SEND_VIA: no provider {name!r} is installed; "
-                f"there are {', '.join(sorted(installed)) or 'none, since email-service itself is not installed'}"
-            )
-        provider: Provider = installed[name].load()(settings)
-        if settings.claim_lease < 2 * provider.longest_send:
-            raise SettingsError(
-                f"EMAIL_CLAIM_LEASE: is {settings.claim_lease:g}; should be at least twice the "
-                f"{provider.longest_send:g} seconds that a send by {name} may take"
-            )
-        providers[name] = provider
+        try:
+            providers[name] = _load(name, settings)
+        except SettingsError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise SettingsError("\n".join(wrong))
     return providers
+
+
+def _load(name: str, settings: Settings) -> Provider:
+    installed = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in installed:
+        raise SettingsError(
+            f"EMAIL_PROVIDER or EMAIL_SEND_VIA: no provider {name!r} is installed; "
+            f"there are {', '.join(sorted(installed)) or 'none, since email-service itself is not installed'}"
+        )
+    provider: Provider = installed[name].load()(settings)
+    if settings.claim_lease < 2 * provider.longest_send:
+        raise SettingsError(
+            f"EMAIL_CLAIM_LEASE: is {settings.claim_lease:g}; should be at least twice the "
+            f"{provider.longest_send:g} seconds that a send by {name} may take"
+        )
+    return provider

@@ -15,6 +15,7 @@ from botocore.exceptions import (
     SSLError,
 )
 from botocore.exceptions import ConnectionError as BotocoreConnectionError
+from pydantic import Field
 
 from emails.encoded_id import ID_TAG, encoded_id
 from emails.events import RejectReason
@@ -26,6 +27,7 @@ from emails.providers.contract import (
     RefusedRecipient,
     TemporaryError,
 )
+from settings import EnvironmentSettings
 from settings.aws import CONNECT_TIMEOUT, client
 
 if TYPE_CHECKING:
@@ -82,23 +84,38 @@ ANSWERS: dict[str, Answer] = {
 }
 
 
+class SesSettings(EnvironmentSettings):
+    """What an account may have in SES for its emails."""
+
+    ses_configuration_set: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_-]{0,64}$",
+        description="the configuration set, whose event destination brings the callbacks: letters, digits, - and _",
+    )
+    ses_contact_list: str = Field(
+        default="",
+        pattern=r"^([A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64})?)?$",
+        description="a contact list of SES, or list/topic, by which recipients may unsubscribe",
+    )
+
+
 class SesProvider:
     """Sends by SES, once: its client resends nothing."""
 
     name = "ses"
     max_message_bytes = MAX_MESSAGE_BYTES
 
-    def __init__(self, ses: SESV2Client, settings: Settings) -> None:
+    def __init__(self, ses: SESV2Client, settings: Settings, own: SesSettings) -> None:
         self._ses = ses
-        self._configuration_set = settings.ses_configuration_set
-        self._contact_list, _, self._topic = settings.ses_contact_list.partition("/")
+        self._configuration_set = own.ses_configuration_set
+        self._contact_list, _, self._topic = own.ses_contact_list.partition("/")
         self.longest_send = settings.provider_timeout
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         # A second is for what is neither: signing, and reading the answer.
         read_timeout = max(settings.provider_timeout - CONNECT_TIMEOUT - 1, 1)
-        return cls(client("sesv2", settings, read_timeout=read_timeout, attempts=1), settings)
+        return cls(client("sesv2", settings, read_timeout=read_timeout, attempts=1), settings, SesSettings.read())
 
     def max_send_rate(self) -> float | None:
         """The account's quota. Counts recipients, where EMAIL_SEND_RATE counts emails."""

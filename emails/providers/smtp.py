@@ -17,6 +17,7 @@ from emails.providers.contract import (
     TemporaryError,
 )
 from emails.providers.smtp_sessions import Sessions
+from emails.providers.smtp_settings import SmtpSettings
 from settings import SettingsError
 
 if TYPE_CHECKING:
@@ -35,24 +36,25 @@ class SmtpProvider:
     name = "smtp"
     max_message_bytes = None  # the server says it, after EHLO
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, own: SmtpSettings) -> None:
         self.longest_send = settings.provider_timeout
         self._max_attempts = settings.max_attempts
-        self._sessions = Sessions(settings)
+        self._sessions = Sessions(own)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """The provider.
 
         Raises:
-            SettingsError: the server is not named, or the credentials are not whole.
+            SettingsError: a setting is wrong, the server is not named, or the credentials are not whole.
         """
-        if not settings.smtp_host:
+        own = SmtpSettings.read()
+        if not own.smtp_host:
             raise SettingsError("EMAIL_SMTP_HOST: is missing; should be the SMTP server's name, since smtp sends")
-        if bool(settings.smtp_username) != bool(settings.smtp_password):
-            missing = "EMAIL_SMTP_PASSWORD" if settings.smtp_username else "EMAIL_SMTP_USERNAME"
+        if bool(own.smtp_username) != bool(own.smtp_password):
+            missing = "EMAIL_SMTP_PASSWORD" if own.smtp_username else "EMAIL_SMTP_USERNAME"
             raise SettingsError(f"{missing}: is missing; name and password go together")
-        return cls(settings)
+        return cls(settings, own)
 
     def max_send_rate(self) -> float | None:
         return None  # SMTP has no words for it

@@ -20,7 +20,7 @@ from emails.providers.smtp_replies import CLOSING, Reply
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from settings import Settings
+    from emails.providers.smtp_settings import SmtpSettings
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class _Incoming(io.RawIOBase):
 class Sessions:
     """Opens sessions, and keeps those that are idle: the one that was used last goes first."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SmtpSettings) -> None:
         self._settings = settings
         self._context = _context() if settings.smtp_security != "none" else None
         self._ehlo_name = settings.smtp_ehlo_name or _own_name()

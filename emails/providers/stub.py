@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Self
+import json
+from pathlib import Path  # noqa: TC003 (pydantic reads the annotation at run time)
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from emails.mailbox import parse_mailbox
 from emails.mime import message_id, to_mime
 from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
-from settings import SettingsError
+from settings import EnvironmentSettings, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from emails.model import Email
     from settings import Settings
+
+Failure = Annotated[str, Field(pattern=r"^(temporary|permanent|no-telling)(:[1-9][0-9]*)?$")]
+
+
+def _from_json(value: object) -> object:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        raise ValueError("should be JSON") from None
+
+
+class StubSettings(EnvironmentSettings):
+    """Where the stub leaves emails, and which it fails for."""
+
+    stub_outbox: Path | None = Field(default=None, description="the folder where the stub writes each email as .eml")
+    stub_failures: Annotated[dict[str, Failure], NoDecode, BeforeValidator(_from_json)] = Field(
+        default={},
+        repr=False,
+        description="JSON, recipient to temporary, permanent or no-telling; :N fails the first N attempts only",
+    )
 
 
 class StubProvider:
@@ -34,17 +58,18 @@ class StubProvider:
         self._failures = {} if failures is None else failures
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings) -> Self:  # noqa: ARG003 (every provider is called with them)
         """The provider.
 
         Raises:
-            SettingsError: a recipient to fail for is not an address.
+            SettingsError: a setting is wrong, or a recipient to fail for is not an address.
         """
+        own = StubSettings.read()
         try:
-            failures = {parse_mailbox(key).addr_spec: failure for key, failure in settings.stub_failures.items()}
+            failures = {parse_mailbox(key).addr_spec: failure for key, failure in own.stub_failures.items()}
         except ValueError as error:
             raise SettingsError(f"EMAIL_STUB_FAILURES: a recipient {error}") from None
-        return cls(settings.stub_outbox, failures)
+        return cls(own.stub_outbox, failures)
 
     def max_send_rate(self) -> float | None:
         return None

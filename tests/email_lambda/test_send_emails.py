@@ -16,6 +16,7 @@ from email_lambda.batch import Batch
 from email_lambda.message import TOKENS_ATTRIBUTE
 from email_lambda.send_emails import SendEmail
 from emails.claim_tokens import claim_id, new_token
+from emails.providers.stub import StubSettings
 from settings.model import S3_SECONDS
 from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation
 from tests.support.proxy import Proxy, Unanswered, running
@@ -38,8 +39,13 @@ FAILURES = {
 
 
 @pytest.fixture
-def function(settings: Settings, sqs: SQSClient, tmp_path: Path) -> Batch:
-    told = settings.model_copy(update={"stub_outbox": tmp_path, "stub_failures": FAILURES, "retry_delay": 1})
+def _stub(set_environment: Callable[..., None], tmp_path: Path) -> None:
+    set_environment(StubSettings(stub_outbox=tmp_path, stub_failures=FAILURES))
+
+
+@pytest.fixture
+def function(settings: Settings, sqs: SQSClient, _stub: None) -> Batch:
+    told = settings.model_copy(update={"retry_delay": 1})
     return Batch(SendEmail.from_settings(told), sqs, missing_row_wait=60)
 
 
@@ -141,6 +147,7 @@ class Fate:
         return ""
 
 
+@pytest.mark.usefixtures("_stub")
 def test_emails_whose_claims_got_no_answer_are_sent_once_and_counted_once(  # noqa: PLR0913 (fixtures)
     settings: Settings,
     mapping: Mapping,
@@ -160,7 +167,7 @@ def test_emails_whose_claims_got_no_answer_are_sent_once_and_counted_once(  # no
         mapping.send(json.dumps({"email_id": email_id}))
     fate = Fate()
     with running(Proxy(settings.endpoint or "", fate)) as proxy:
-        told = settings.model_copy(update={"endpoint_url": HttpUrl(proxy.url), "stub_outbox": tmp_path})
+        told = settings.model_copy(update={"endpoint_url": HttpUrl(proxy.url)})
         function = Batch(SendEmail.from_settings(told), sqs, missing_row_wait=60)
         wait_until(lambda: mapping.invoke(function) == [] and mapping.delayed() == len(ids))
         assert found() == [("Sending", 1)] * len(ids)

@@ -7,7 +7,7 @@ from typing import Any
 from emails.dead_letters import DeadLetter
 from emails.delivery import Delivery, Ready
 from emails.model import Email
-from emails.providers.stub import StubProvider
+from emails.providers.stub import StubProvider, StubSettings
 from emails.store import Claim, Conflict
 from settings import Settings
 
@@ -21,7 +21,7 @@ def test_no_repr_of_what_holds_emails_shows_one(row: dict[str, Any]) -> None:
         DeadLetter("queue", {"MessageId": "message-1", "Body": secret}),
         StubProvider(failures={row["Sender"]: "permanent"}),
         Delivery(None, {}, Settings()),  # type: ignore[arg-type]  # nothing is asked of it
-        Settings(stub_failures={row["Sender"]: "permanent"}),
+        StubSettings(stub_failures={row["Sender"]: "permanent"}),
     ]
     for holder in holders:
         assert row["Sender"] not in f"{holder!r} {holder}"

@@ -1,4 +1,4 @@
-""".env.example against the settings that there are."""
+"""What people read about settings, in .env.example and in the docs, against the settings that there are."""
 
 from __future__ import annotations
 
@@ -8,9 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from settings import Settings
+from settings import EnvironmentSettings, Settings
+from settings.environment import variable
+from tests.conftest import SETTINGS_MODELS
 
-EXAMPLE = Path(__file__).parents[2] / ".env.example"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / ".env.example"
+DOCUMENTS = [
+    *(ROOT / name for name in (".env.example", "Dockerfile", "Makefile", "docker-compose.yml")),
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/*.md"),
+]
+VARIABLES = {variable(field) for model in SETTINGS_MODELS for field in model.model_fields}
+# A variable of make, and the setting of the provider that docs/providers.md adds.
+OTHERS = {"EMAIL_ID", "EMAIL_SENDMAIL_PROGRAM"}
 
 
 @pytest.fixture
@@ -21,9 +32,13 @@ def uncommented(tmp_path: Path) -> Path:
     return path
 
 
+def test_every_provider_of_ours_has_settings_of_its_own() -> None:
+    assert {model.__name__ for model in SETTINGS_MODELS} == {"Settings", "SesSettings", "SmtpSettings", "StubSettings"}
+
+
 def test_every_setting_is_in_it_once_commented_out() -> None:
     names = re.findall(r"^(.*)=", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert sorted(names) == sorted(f"#EMAIL_{field.upper()}" for field in Settings.model_fields)
+    assert sorted(names) == sorted(f"#{name}" for name in VARIABLES)
 
 
 def test_every_setting_has_a_comment_right_above_it() -> None:
@@ -33,13 +48,16 @@ def test_every_setting_has_a_comment_right_above_it() -> None:
             assert re.match(r"# \w.*\.$", above), line
 
 
-def test_each_value_in_it_is_the_default(uncommented: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    defaults = Settings()
-    monkeypatch.setitem(Settings.model_config, "env_file", uncommented)
-    assert Settings() == defaults
+@pytest.mark.parametrize("model", SETTINGS_MODELS)
+def test_each_value_in_it_is_the_default(
+    uncommented: Path, monkeypatch: pytest.MonkeyPatch, model: type[EnvironmentSettings]
+) -> None:
+    defaults = model()
+    monkeypatch.setitem(model.model_config, "env_file", uncommented)
+    assert model() == defaults
     values = dict(line.split("=", 1) for line in uncommented.read_text().splitlines() if line.startswith("EMAIL_"))
     for field, default in defaults:
-        value = values[f"EMAIL_{field.upper()}"]
+        value = values[variable(field)]
         assert value or default in (None, "", ()), f"{field}: an empty value sets nothing, and hides a default"
 
 
@@ -50,7 +68,37 @@ def test_it_sets_nothing_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings() == defaults
 
 
-def test_a_value_that_is_changed_there_is_loaded(uncommented: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uncommented.write_text(uncommented.read_text().replace("EMAIL_STAGE=local", "EMAIL_STAGE=prod"))
-    monkeypatch.setitem(Settings.model_config, "env_file", uncommented)
-    assert Settings().stage == "prod"
+@pytest.mark.parametrize("model", SETTINGS_MODELS)
+def test_a_value_that_is_changed_there_is_loaded(
+    uncommented: Path, monkeypatch: pytest.MonkeyPatch, model: type[EnvironmentSettings]
+) -> None:
+    changed = {"EMAIL_STAGE": "prod", "EMAIL_SES_CONFIGURATION_SET": "s", "EMAIL_SMTP_PORT": "25"}
+    changed["EMAIL_STUB_OUTBOX"] = "out"
+    text = uncommented.read_text()
+    for name, value in changed.items():
+        text = re.sub(f"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
+    uncommented.write_text(text)
+    monkeypatch.setitem(model.model_config, "env_file", uncommented)
+    (field,) = {name.removeprefix("EMAIL_").lower() for name in changed} & model.model_fields.keys()
+    assert str(getattr(model(), field)) == changed[variable(field)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_variable_that_a_document_names_is_a_setting(document: Path) -> None:
+    assert set(re.findall(r"\bEMAIL_[A-Z_]*[A-Z]\b", document.read_text(encoding="utf-8"))) <= VARIABLES | OTHERS
+
+
+@pytest.mark.parametrize(
+    ("heading", "name"),
+    [("## SMTP", "SmtpSettings"), ("## Amazon SES", "SesSettings"), ("## The stub", "StubSettings")],
+)
+def test_every_setting_of_a_provider_stands_in_its_table(heading: str, name: str) -> None:
+    section = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8").partition(f"\n{heading}\n")[2]
+    section = section.partition("\n## ")[0]
+    (model,) = (model for model in SETTINGS_MODELS if model.__name__ == name)
+    in_the_table = {
+        found
+        for line in re.findall(r"^\| (`EMAIL_.*?) \|", section, re.MULTILINE)
+        for found in re.findall(r"`(\w+)`", line)
+    }
+    assert {variable(field) for field in model.model_fields} <= in_the_table

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import HttpUrl, ValidationError
 
 from settings import Settings, SettingsError, get_settings
-from settings.model import LOCALSTACK_ENDPOINT, dead_letter_queue, variable
+from settings.environment import variable
+from settings.model import LOCALSTACK_ENDPOINT, dead_letter_queue
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 EU_QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/shop-mail"
 
@@ -149,16 +152,6 @@ def test_the_longest_names_are_names_that_sqs_takes(longest: dict[str, Any]) -> 
             "'s3://bucket/'",
             "needs an EMAIL_CLAIM_LEASE (79) of at least 80",
         ),
-        (
-            {"EMAIL_SMTP_HOST": "smtp://mx"},
-            "EMAIL_SMTP_HOST",
-            "'smtp://mx'",
-            "should be the SMTP server: a host's name",
-        ),
-        ({"EMAIL_SMTP_HOST": "a..b"}, "EMAIL_SMTP_HOST", "'a..b'", "should be the SMTP server: a host's name"),
-        ({"EMAIL_SMTP_HOST": "a" * 64}, "EMAIL_SMTP_HOST", repr("a" * 64), "should be the SMTP server: a host's name"),
-        ({"EMAIL_SMTP_PORT": "0"}, "EMAIL_SMTP_PORT", "'0'", "greater than or equal to 1"),
-        ({"EMAIL_SMTP_SECURITY": "ssl"}, "EMAIL_SMTP_SECURITY", "'ssl'", "should be 'starttls', 'tls' or 'none'"),
         ({"EMAIL_PROVIDER_TIMEOUT": "soon"}, "EMAIL_PROVIDER_TIMEOUT", "'soon'", "should be a valid number"),
         ({"EMAIL_PROVIDER_TIMEOUT": "0.5"}, "EMAIL_PROVIDER_TIMEOUT", "'0.5'", "should be greater than or equal to 1"),
         ({"EMAIL_CLAIM_LEASE": "nan"}, "EMAIL_CLAIM_LEASE", "'nan'", "should be less than or equal to 43200"),
@@ -187,11 +180,6 @@ def test_a_wrong_value_is_one_line_with_the_name_the_value_and_what_would_be_rig
     [
         ({"EMAIL_CLAIM_LEASE": "59"}, "EMAIL_CLAIM_LEASE: is '59'; ", "twice EMAIL_PROVIDER_TIMEOUT (30)"),
         ({"EMAIL_PROVIDER_TIMEOUT": "61"}, "EMAIL_CLAIM_LEASE: is 120; ", "twice EMAIL_PROVIDER_TIMEOUT (61)"),
-        (
-            {"EMAIL_SMTP_USERNAME": "shop", "EMAIL_SMTP_SECURITY": "none"},
-            "EMAIL_SMTP_USERNAME: should be empty where ",
-            "should be empty where EMAIL_SMTP_SECURITY is none",
-        ),
         ({"EMAIL_RETRY_DELAY_MAX": "4"}, "EMAIL_RETRY_DELAY_MAX: is '4'; ", "at least EMAIL_RETRY_DELAY (5)"),
         (
             {"EMAIL_QUEUE_URL": EU_QUEUE, "EMAIL_REGION": "us-east-1"},
@@ -204,7 +192,7 @@ def test_a_wrong_value_is_one_line_with_the_name_the_value_and_what_would_be_rig
             "should be in EMAIL_REGION (localstack)",
         ),
     ],
-    ids=["lease", "timeout", "clear text", "delays", "regions", "local"],
+    ids=["lease", "timeout", "delays", "regions", "local"],
     indirect=["complaint"],
 )
 def test_values_that_contradict_each_other_are_one_line_that_names_both(
@@ -213,14 +201,6 @@ def test_values_that_contradict_each_other_are_one_line_that_names_both(
     (line,) = complaint
     assert line.startswith(start)
     assert right in line
-
-
-def test_a_password_is_in_no_text_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMAIL_SMTP_PASSWORD", "open sesame")
-    settings = Settings()
-    assert settings.smtp_password
-    assert settings.smtp_password.get_secret_value() == "open sesame"
-    assert "sesame" not in f"{settings} {settings!r} {settings.model_dump_json()}"
 
 
 SECRET = "s3cr3t"
@@ -266,48 +246,6 @@ def test_an_endpoint_has_no_user_and_password(monkeypatch: pytest.MonkeyPatch, u
         "EMAIL_ENDPOINT_URL or AWS_ENDPOINT_URL: is '…@localhost:4566'; should have no user name and password: "
         "credentials come from the environment or the machine's role (an endpoint other than the region's own)"
     )
-
-
-@pytest.mark.parametrize(
-    ("complaint", "line"),
-    [
-        ({"EMAIL_STUB_FAILURES": "ada"}, "EMAIL_STUB_FAILURES: should be JSON (JSON, recipient to "),
-        ({"EMAIL_STUB_FAILURES": "[1]"}, "EMAIL_STUB_FAILURES: should be a valid dictionary (JSON, recipient to "),
-        (
-            {"EMAIL_STUB_FAILURES": '{"ada@example.com": "sometimes"}'},
-            "EMAIL_STUB_FAILURES: should be JSON, recipient to temporary, permanent or no-telling",
-        ),
-    ],
-    indirect=["complaint"],
-    ids=["no JSON", "no object", "no failure"],
-)
-def test_a_wrong_value_that_may_be_private_is_not_said(complaint: list[str], line: str) -> None:
-    (said,) = complaint
-    assert said.startswith(line)
-
-
-@pytest.mark.parametrize("host", ["mx.example.com", "localhost", "127.0.0.1", "::1", "inbox", "mx_1.example.com."])
-def test_an_smtp_server_is_a_name_or_an_address(host: str) -> None:
-    assert Settings(smtp_host=host).smtp_host == host
-
-
-@pytest.mark.parametrize("name", ["", "mail.example.com", "a.b", "x-1.2.example", f"{'a' * 63}.{'b' * 63}.example"])
-def test_an_ehlo_name_is_a_domain_name(name: str) -> None:
-    assert Settings(smtp_ehlo_name=name).smtp_ehlo_name == name
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("f3a9c1", "localhost", "mail.example.com.", "mail_1.example.com", "-a.example", "a-.example", "a..example"),
-        *("192.0.2.1", "[127.0.0.1]", "a.example b", "bücher.example", "a.example\r\nMAIL FROM:<x@example.com>"),
-        *("a.exam\u200bple", f"{'a' * 64}.example", f"{'a.' * 130}example"),
-    ],
-)
-def test_an_ehlo_name_that_servers_refuse_stops_the_start(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv("EMAIL_SMTP_EHLO_NAME", name)
-    with pytest.raises(SettingsError, match=r"^EMAIL_SMTP_EHLO_NAME: "):
-        get_settings()
 
 
 def test_values_that_just_agree_pass() -> None:
@@ -362,13 +300,6 @@ def test_the_settings_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert get_settings() is before
     get_settings.cache_clear()
     assert get_settings().stage == "other"
-
-
-def test_stub_failures_come_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMAIL_STUB_FAILURES", '{"a@example.com": "temporary:2", "b@example.com": "no-telling"}')
-    monkeypatch.setenv("EMAIL_STUB_OUTBOX", "outbox")
-    assert Settings().stub_failures == {"a@example.com": "temporary:2", "b@example.com": "no-telling"}
-    assert Settings().stub_outbox == Path("outbox")
 
 
 def test_the_settings_in_one_line_say_where_the_work_is() -> None:

@@ -35,11 +35,12 @@ from commands.emulator import running_emulator
 from emails.dead_letters import MAX_RECEIVES_REASON, DeadLetter, dead_letters
 from emails.delivery import ABANDONED
 from emails.model import EmailStatus
+from emails.providers.smtp_settings import SmtpSettings
 from emails.queue import RawQueue
 from emails.resources import provision
 from settings import Settings, get_settings
 from settings.aws import client
-from settings.model import variable
+from settings.environment import variable
 from tests.conftest import free_port
 from tests.support.provider_double import ACCEPTED, FAILED, LATE, LOST, REFUSED
 
@@ -69,8 +70,6 @@ CLAIM_LEASE = 3
 MAX_ATTEMPTS = 5
 SETTINGS: dict[str, Any] = {
     "provider": "smtp",
-    "smtp_host": "127.0.0.1",
-    "smtp_security": "none",
     "provider_timeout": 1,
     "claim_lease": CLAIM_LEASE,
     "max_attempts": MAX_ATTEMPTS,
@@ -265,10 +264,9 @@ class Team:
     """The workers; each that ends is replaced."""
 
     def __init__(self, settings: Settings, folder: Path, pool: str, roots: list[Path], **environment: str) -> None:
-        values = settings.model_dump(mode="json", exclude_defaults=True)
         self._environment = {
             **os.environ,
-            **{variable(name): str(value) for name, value in values.items()},
+            **settings.environment(),
             "CHAOS_JOURNAL": str(folder / "journal"),
             **environment,
         }
@@ -412,8 +410,9 @@ class Chaos:
 
     @contextmanager
     def _team(self, aws: str, smtp_port: str, environment: dict[str, str]) -> Iterator[Team]:
-        settings = self.settings.model_copy(update={"endpoint_url": HttpUrl(aws), "smtp_port": int(smtp_port)})
-        team = Team(settings, self._folder, self._pool, self._roots, **environment)
+        settings = self.settings.model_copy(update={"endpoint_url": HttpUrl(aws)})
+        server = SmtpSettings(smtp_host="127.0.0.1", smtp_port=int(smtp_port), smtp_security="none")
+        team = Team(settings, self._folder, self._pool, self._roots, **server.environment(), **environment)
         team.fill()
         try:
             yield team

@@ -33,7 +33,7 @@ class Crashing(delivery.Delivery):
 
 
 delivery.load_providers = lambda settings: {
-    "stub": Indiscreet(settings.stub_outbox, settings.stub_failures),
+    "stub": Indiscreet.from_settings(settings),
     "smtp": SmtpProvider.from_settings(settings),
 }
 delivery.Delivery = Crashing  # type: ignore[misc]  # before tasks.pipeline imports it

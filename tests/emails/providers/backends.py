@@ -13,6 +13,7 @@ from pydantic import HttpUrl
 
 from emails.providers.ses import SesProvider
 from emails.providers.smtp import SmtpProvider
+from emails.providers.smtp_settings import SmtpSettings
 from emails.providers.stub import StubProvider
 from settings import Settings
 from tests.support.ses_server import SesServer
@@ -110,8 +111,8 @@ class Smtp:
         self._providers: list[SmtpProvider] = []
 
     def provider(self, port: int = 0) -> Provider:
-        settings = {"smtp_host": "127.0.0.1", "smtp_port": port or self._server.port, "smtp_security": "none"}
-        self._providers.append(SmtpProvider.from_settings(Settings(**settings, provider_timeout=TIMEOUT)))
+        own = SmtpSettings(smtp_host="127.0.0.1", smtp_port=port or self._server.port, smtp_security="none")
+        self._providers.append(SmtpProvider(Settings(provider_timeout=TIMEOUT), own))
         return self._providers[-1]
 
     def fail_temporarily(self) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,17 +47,17 @@ def install(folder: Path) -> None:
 
 @pytest.fixture
 def sent_by(emulator: str, tmp_path: Path, wait_until: Callable[..., None]) -> Any:
-    (tmp_path / "sendmail").write_text(SENDMAIL)
-    (tmp_path / "sendmail").chmod(0o755)
+    program = tmp_path / "our-sendmail"
+    program.write_text(SENDMAIL)
+    program.chmod(0o755)
     install(tmp_path)
     environment = {
         "EMAIL_PROVIDER": "sendmail",
+        "EMAIL_SENDMAIL_PROGRAM": str(program),
         "EMAIL_MAX_ATTEMPTS": "1",
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "PYTHONPATH": f"{tmp_path}:{ROOT}",
         "SENDMAIL_FOLDER": str(tmp_path),
     }
-
     with running_worker(emulator, tmp_path, environment) as worker:
         yield Pipeline(worker, wait_until)
 
@@ -84,3 +86,18 @@ def test_a_worker_sends_by_the_provider_of_another_package(
     assert b"\nSubject: Hello\n" in message
     arguments = (tmp_path / "0@example.com.arguments").read_text()
     assert arguments == "-i -f shop@example.com -- ada@example.com 0@example.com\n"
+
+
+def test_a_wrong_setting_of_its_own_stops_a_worker_at_its_start_with_one_line(tmp_path: Path) -> None:
+    install(tmp_path)
+    environment = {
+        "EMAIL_PROVIDER": "sendmail",
+        "EMAIL_SENDMAIL_PROGRAM": "sendmail -v",
+        "PYTHONPATH": f"{tmp_path}:{ROOT}",
+    }
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker"]
+    worker = subprocess.run(
+        command, env=os.environ | environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert worker.returncode == 1
+    assert worker.stderr == "EMAIL_SENDMAIL_PROGRAM: is 'sendmail -v'; should be the program, without arguments\n"

@@ -73,8 +73,9 @@ def test_every_provider_of_ours_is_held_to_it() -> None:
     assert ours == set(BACKENDS)
 
 
-def test_every_provider_says_its_name_and_limits() -> None:
-    settings = Settings(send_via=tuple(BACKENDS), smtp_host="mx.example.com")
+def test_every_provider_says_its_name_and_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMAIL_SMTP_HOST", "mx.example.com")
+    settings = Settings(send_via=tuple(BACKENDS))
     for name, provider in load_providers(settings).items():
         assert (provider.name, provider.longest_send > 0) == (name, True)
         assert provider.max_message_bytes is None or provider.max_message_bytes > 0

@@ -13,7 +13,7 @@ from emails.encoded_id import encoded_id
 from emails.events import RejectReason
 from emails.model import Email
 from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
-from emails.providers.ses import ANSWERS, SesProvider
+from emails.providers.ses import ANSWERS, SesProvider, SesSettings
 from settings import Settings
 from settings.aws import client
 from tests.support.ses_server import SesServer, running
@@ -38,8 +38,12 @@ def server(emulator: str) -> Iterator[SesServer]:
 
 
 @pytest.fixture
-def provider(server: SesServer) -> Callable[..., SesProvider]:
-    return lambda **settings: SesProvider.from_settings(Settings(endpoint_url=HttpUrl(server.url), **settings))
+def provider(server: SesServer, set_environment: Callable[..., None]) -> Callable[..., SesProvider]:
+    def provide(**own: str) -> SesProvider:
+        set_environment(SesSettings(**own))
+        return SesProvider.from_settings(Settings(endpoint_url=HttpUrl(server.url)))
+
+    return provide
 
 
 def test_the_message_goes_as_it_is_to_every_recipient_with_tags_and_set_and_list(

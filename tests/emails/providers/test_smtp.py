@@ -22,6 +22,7 @@ from emails.providers import smtp_sessions
 from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
 from emails.providers.smtp import SmtpProvider
 from emails.providers.smtp_replies import Reply
+from emails.providers.smtp_settings import SmtpSettings
 from settings import Settings, SettingsError
 from tests.support.smtp_server import SmtpServer, drip, drop, hang, running
 
@@ -86,11 +87,11 @@ def provide() -> Iterator[Callable[..., SmtpProvider]]:
     providers = []
 
     def provide(server: SmtpServer, timeout: float = 10, **settings: Any) -> SmtpProvider:
-        settings = {"smtp_host": "127.0.0.1", "smtp_port": server.port, "smtp_security": "none"} | settings
+        own = {name: settings.pop(name) for name in list(settings) if name in SmtpSettings.model_fields}
+        own = {"smtp_host": "127.0.0.1", "smtp_port": server.port, "smtp_security": "none"} | own
         # Shorter than a setting may be.
-        providers.append(
-            SmtpProvider.from_settings(Settings(**settings).model_copy(update={"provider_timeout": timeout}))
-        )
+        told = Settings(**settings).model_copy(update={"provider_timeout": timeout})
+        providers.append(SmtpProvider(told, SmtpSettings(**own)))
         return providers[-1]
 
     yield provide
@@ -607,12 +608,16 @@ def test_wrong_credentials_are_tried_once_and_shown_nowhere(
     assert SECRET not in f"{raised.value!r} {provider!r} {vars(provider)!r}"
 
 
-def test_settings_that_are_not_whole_say_which_is_missing() -> None:
-    whole = {"smtp_host": "mx.example.com", "smtp_username": "shop", "smtp_password": SECRET}
-    SmtpProvider.from_settings(Settings(**whole))
-    for missing in whole:
-        with pytest.raises(SettingsError, match=f"EMAIL_{missing.upper()}: is missing"):
-            SmtpProvider.from_settings(Settings(**{k: v for k, v in whole.items() if k != missing}))
+def test_settings_that_are_not_whole_say_which_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {"EMAIL_SMTP_HOST": "mx.example.com", "EMAIL_SMTP_USERNAME": "shop", "EMAIL_SMTP_PASSWORD": SECRET}
+    for name, value in whole.items():
+        monkeypatch.setenv(name, value)
+    SmtpProvider.from_settings(Settings())
+    for missing, value in whole.items():
+        monkeypatch.delenv(missing)
+        with pytest.raises(SettingsError, match=f"{missing}: is missing"):
+            SmtpProvider.from_settings(Settings())
+        monkeypatch.setenv(missing, value)
 
 
 # Connections that are kept

@@ -11,10 +11,11 @@ import pytest
 from emails.mime import message_id
 from emails.model import Email
 from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
-from emails.providers.stub import StubProvider
+from emails.providers.stub import StubProvider, StubSettings
 from settings import Settings, SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 FAILURES = {"temporary": TemporaryError, "permanent": PermanentError, "no-telling": NoTellingError}
@@ -73,20 +74,27 @@ def test_a_failure_may_be_of_the_first_attempts_only(row: dict[str, Any], failur
 
 
 @pytest.mark.parametrize("address", ["\u200bada@example.com", "ada", "", "ada@example.com,eve@example.com"])
-def test_a_failure_of_no_address_stops_the_start(address: str) -> None:
+def test_a_failure_of_no_address_stops_the_start(set_environment: Callable[..., None], address: str) -> None:
+    set_environment(StubSettings(stub_failures={address: "permanent"}))
     with pytest.raises(SettingsError, match=r"^EMAIL_STUB_FAILURES: a recipient (is|has) ") as raised:
-        StubProvider.from_settings(Settings(stub_failures={address: "permanent"}))
+        StubProvider.from_settings(Settings())
     assert not address or address not in str(raised.value)
 
 
-def test_a_recipient_to_fail_for_is_the_same_address_however_it_is_written(row: dict[str, Any]) -> None:
-    stub = StubProvider.from_settings(Settings(stub_failures={"Ada <ada@EXAMPLE.com>": "permanent"}))
+def test_a_recipient_to_fail_for_is_the_same_address_however_it_is_written(
+    set_environment: Callable[..., None], row: dict[str, Any]
+) -> None:
+    set_environment(StubSettings(stub_failures={"Ada <ada@EXAMPLE.com>": "permanent"}))
+    stub = StubProvider.from_settings(Settings())
     with pytest.raises(PermanentError):
         stub.send(Email.from_row(row))
 
 
-def test_the_settings_set_outbox_and_failures(row: dict[str, Any], tmp_path: Path) -> None:
-    stub = StubProvider.from_settings(Settings(stub_outbox=tmp_path, stub_failures={"bad@example.com": "permanent"}))
+def test_the_settings_set_outbox_and_failures(
+    set_environment: Callable[..., None], row: dict[str, Any], tmp_path: Path
+) -> None:
+    set_environment(StubSettings(stub_outbox=tmp_path, stub_failures={"bad@example.com": "permanent"}))
+    stub = StubProvider.from_settings(Settings())
     stub.send(Email.from_row(row))
     assert len(list(tmp_path.iterdir())) == 1
     with pytest.raises(PermanentError):

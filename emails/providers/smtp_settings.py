@@ -1,0 +1,46 @@
+"""The SMTP provider's settings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+
+from settings import EnvironmentSettings
+
+# A name, each label as RFC 1035, section 2.3.4, has it, or an IP address: what Python can look up.
+HOST_PATTERN = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?|[0-9A-Fa-f:]{2,39}"
+
+# What servers take in EHLO: RFC 5321, section 4.1.2, with a dot, and not an IP address without its brackets.
+_EHLO_LABEL = "([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+EHLO_PATTERN = rf"([A-Za-z0-9]{_EHLO_LABEL}\.)+[A-Za-z]{_EHLO_LABEL}"
+
+
+class SmtpSettings(EnvironmentSettings):
+    """Where the SMTP server is, and how it is spoken to."""
+
+    smtp_host: str = Field(
+        default="",
+        pattern=f"^({HOST_PATTERN})?$",
+        description="the SMTP server: a host's name, as its certificate has it, or an IP address",
+    )
+    smtp_port: int = Field(default=587, ge=1, le=65535, description="the SMTP server's port; 465 where it wants tls")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        default="starttls", description="starttls, tls from the first byte, or none for clear text"
+    )
+    smtp_ehlo_name: str = Field(
+        default="",
+        pattern=f"^({EHLO_PATTERN})?$",
+        max_length=255,  # RFC 5321, section 4.5.3.1.2
+        description="this machine's name for the SMTP server (EHLO), such as mail.example.com, with a dot",
+    )
+    smtp_username: str = Field(default="", repr=False, description="who logs in at the SMTP server, where it asks")
+    smtp_password: SecretStr | None = Field(default=None, description="that one's password")
+
+    # `info.data` has the fields above that are valid.
+    @field_validator("smtp_username")
+    @classmethod
+    def _logs_in_by_tls(cls, username: str, info: ValidationInfo) -> str:
+        if username and info.data.get("smtp_security") == "none":
+            raise ValueError("should be empty where EMAIL_SMTP_SECURITY is none: the password would go in clear text")
+        return username
