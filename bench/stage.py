@@ -93,8 +93,8 @@ class Stage:
         self._body = ("<p>All is well.</p>\n" * row_bytes)[: row_bytes - BYTES_BESIDE_BODY]
         self._log = log
         self._sqs, self._dynamodb = client("sqs", settings), client("dynamodb", settings)
-        self._raw_queue = RawQueue(self._sqs, settings)
-        self._store = EmailStore(self._dynamodb, settings.table)
+        self._raw_queue = RawQueue.from_settings(settings)
+        self._store = EmailStore.from_settings(settings)
         self._written = 0
         self._queues: list[str] = []
         self._leashes: list[subprocess.Popen[Any]] = []

@@ -13,7 +13,6 @@ from emails.queue import RawQueue
 from emails.resources import ResourcesMissing
 from emails.store import StoreUnavailable
 from settings import Settings, get_settings, override
-from settings.aws import client
 
 
 @click.command()
@@ -41,7 +40,7 @@ def main(region: str | None, queue_url: str | None, table_name: str | None, dry_
 
 def _dry_run(settings: Settings) -> None:
     say(str(settings))
-    queue = RawQueue(client("sqs", settings), settings)
+    queue = RawQueue.from_settings(settings)
     delivery = Delivery.from_settings(settings)
     messages = queue.receive(10, wait=1)
     try:

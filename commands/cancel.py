@@ -9,7 +9,6 @@ from commands.resolve import refused
 from emails.model import DISCARD
 from emails.store import Conflict, EmailStore
 from settings import get_settings
-from settings.aws import client
 
 
 @click.command()
@@ -21,7 +20,7 @@ def cancel(email_id: str) -> None:
     """
     settings = get_settings()
     try:
-        EmailStore(client("dynamodb", settings), settings.table).settle(email_id, DISCARD, "cancelled")
+        EmailStore.from_settings(settings).settle(email_id, DISCARD, "cancelled")
     except Conflict as conflict:
         raise click.ClickException(refused(email_id, conflict, "Pending")) from None
     say(f"{email_id} is Failed: cancelled.")

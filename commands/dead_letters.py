@@ -93,7 +93,7 @@ def redrive(message_id: str, reason: str) -> None:
     """
     _one_choice(message_id, reason)
     settings = get_settings()
-    store = EmailStore(client("dynamodb", settings), settings.table)
+    store = EmailStore.from_settings(settings)
     found, stay = 0, 0
     for queue in _queues():
         redriven = 0

@@ -138,13 +138,13 @@ def _mail_catcher(server: str) -> SmtpSettings:
 
 
 def _run(settings: Settings, console: Console) -> bool:
-    sqs = client("sqs", settings)
-    store = EmailStore(client("dynamodb", settings), settings.table)
+    store = EmailStore.from_settings(settings)
     for case in CASES:
         if case.row:
             store.put(case.row)
-    queue = RawQueue(sqs, settings)
+    queue = RawQueue.from_settings(settings)
     queue.enqueue((case.email_id for case in CASES), sent=lambda count: count)
+    sqs = client("sqs", settings)
     sqs.send_message(QueueUrl=queue.url, MessageBody=MALFORMED_BODY)
     deadline = time.monotonic() + SECONDS
     with Live(console=console, refresh_per_second=5, transient=True) as live:

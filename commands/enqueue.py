@@ -14,7 +14,6 @@ from commands import say
 from emails.message import InvalidMessage, check_email_id
 from emails.queue import RawQueue
 from settings import get_settings
-from settings.aws import client
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,7 +32,7 @@ def enqueue(email_ids: tuple[str, ...], *, bulk: bool, from_file: IO[str] | None
     if not email_ids and from_file is None:
         from_file = sys.stdin
     settings = get_settings()
-    queue = RawQueue(client("sqs", settings), settings, bulk=bulk)
+    queue = RawQueue.from_settings(settings, bulk=bulk)
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("enqueuing"), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

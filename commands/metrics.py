@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from celery_sqs.sqs.oldest_message import ages_of_oldest_messages
-from celery_sqs.sqs.queue import Queue, queue_url
 from commands import say
-from emails.resources import check_resources
+from emails.resources import check_resources, find_queue
 from settings import get_settings
 from settings.aws import client
 from settings.model import dead_letter_queue
@@ -41,7 +40,7 @@ def metrics() -> None:
     check_resources(settings)
     sqs, cloudwatch = client("sqs", settings), client("cloudwatch", settings)
     names = [name for queue in settings.queues for name in (queue, dead_letter_queue(queue))]
-    queues = [Queue(name, queue_url(sqs, name) or "", lambda: sqs) for name in names]
+    queues = [find_queue(sqs, name) for name in names]
 
     def observe(_options: object) -> Iterator[Observation]:
         for queue in queues:

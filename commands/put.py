@@ -12,7 +12,6 @@ from commands import say
 from emails.model import Email, EmailStatus, InvalidRow, status_of
 from emails.store import Conflict, EmailStore, StoreRefused
 from settings import get_settings
-from settings.aws import client
 
 
 @click.command()
@@ -34,7 +33,7 @@ def put(file: IO[str]) -> None:
     settings = get_settings()
     try:
         email = Email.from_row(row)
-        EmailStore(client("dynamodb", settings), settings.table).put(row)
+        EmailStore.from_settings(settings).put(row)
     except InvalidRow as error:
         raise click.ClickException(f"This row would fail: {error}") from None
     except StoreRefused as error:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from celery_sqs.sqs.queue import Depths, Queue, queue_url
 from commands import say
-from emails.resources import check_resources
+from emails.resources import check_resources, find_queue
 from settings import get_settings
 from settings.aws import client
 from settings.model import dead_letter_queue
@@ -21,11 +20,7 @@ def queues() -> None:
     settings = get_settings()
     check_resources(settings)
     sqs = client("sqs", settings)
-
-    def depths(name: str) -> Depths:
-        return Queue(name, queue_url(sqs, name) or "", lambda: sqs).depths()
-
     for name in settings.queues:
-        ready, in_flight, delayed = depths(name)
-        dead = depths(dead_letter_queue(name)).ready
+        ready, in_flight, delayed = find_queue(sqs, name).depths()
+        dead = find_queue(sqs, dead_letter_queue(name)).depths().ready
         say(f"{name}: {ready} ready, {in_flight} in flight, {delayed} delayed, {dead} dead")

@@ -9,7 +9,6 @@ from emails.model import status_of
 from emails.queue import RawQueue
 from emails.store import Conflict, EmailStore
 from settings import get_settings
-from settings.aws import client
 
 
 @click.command()
@@ -25,8 +24,8 @@ def resolve(email_id: str, *, sent: bool, resend: bool) -> None:
     if sent == resend:
         raise click.UsageError("Say --sent or --resend.")
     settings = get_settings()
-    store = EmailStore(client("dynamodb", settings), settings.table)
-    queue = RawQueue(client("sqs", settings), settings)
+    store = EmailStore.from_settings(settings)
+    queue = RawQueue.from_settings(settings)
     try:
         if sent:
             store.resolve_sent(email_id)

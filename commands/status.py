@@ -12,7 +12,6 @@ from commands import say, say_json
 from emails.model import status_of
 from emails.store import EmailStore, EventStore
 from settings import get_settings
-from settings.aws import client
 
 if TYPE_CHECKING:
     from emails.store import Row
@@ -43,12 +42,11 @@ EPOCH = ("NextAttemptAt", "ClaimExpiresAt")
 def status(email_id: str, as_json: bool) -> None:
     """Show what became of the email ID, and of each recipient of whom a provider has said something. No content."""
     settings = get_settings()
-    dynamodb = client("dynamodb", settings)
-    row = EmailStore(dynamodb, settings.table).get(email_id)
+    row = EmailStore.from_settings(settings).get(email_id)
     if row is None:
         raise click.ClickException(f"{email_id} has no row in {settings.table}.")
     story = _story(email_id, row)
-    events = [_event(item) for item in EventStore(dynamodb, settings.events_table).of(email_id)]
+    events = [_event(item) for item in EventStore.from_settings(settings).of(email_id)]
     if as_json:
         say_json(story | {"Events": events})
         return

@@ -12,7 +12,6 @@ from emails.queue import RawQueue
 from emails.store import EmailStore
 from emails.sweep import PositionRefused, Report, Sweep
 from settings import get_settings
-from settings.aws import client
 
 
 @click.command()
@@ -39,8 +38,8 @@ def sweep(dry_run: bool, read_units: float, position: Path) -> None:
     with a later sweep; one whose EmailId no worker takes is Failed. Fit for a cron; two at once do nothing twice.
     """
     settings = get_settings()
-    store = EmailStore(client("dynamodb", settings), settings.table)
-    queue = RawQueue(client("sqs", settings), settings)
+    store = EmailStore.from_settings(settings)
+    queue = RawQueue.from_settings(settings)
     with Console(stderr=True).status("sweeping") as status:
         work = Sweep(store, queue, settings.sweep_after, dry_run=dry_run)
         try:

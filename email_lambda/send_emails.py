@@ -10,7 +10,6 @@ from emails.delivery import Delivery, Ready
 from emails.message import parse_message
 from emails.providers import load_providers
 from emails.store import EmailStore
-from settings.aws import client
 from settings.model import S3_SECONDS
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ class SendEmail:
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         providers = load_providers(settings)
-        store = EmailStore(client("dynamodb", settings), settings.table)
+        store = EmailStore.from_settings(settings)
         longest_send = max(provider.longest_send for provider in providers.values())
         longest_fetch = S3_SECONDS if settings.attachment_prefixes else 0
         return cls(Delivery(store, providers, settings), longest_fetch + longest_send)

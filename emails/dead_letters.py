@@ -16,11 +16,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from celery_sqs.sqs.batches import MAX_ENTRIES, pack, until_confirmed
 from celery_sqs.sqs.dead_letters import message_bytes
 from celery_sqs.sqs.errors import STALE_HANDLE
-from celery_sqs.sqs.queue import Queue, queue_url
 from emails.message import InvalidMessage, check_email_id, parse_message
 from emails.model import EmailStatus, status_of
 from emails.printable import printable
-from emails.resources import ResourcesMissing
+from emails.resources import find_queue
 from settings.model import dead_letter_queue
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_sqs import SQSClient
 
-    from celery_sqs.sqs.queue import ReceivedMessage
+    from celery_sqs.sqs.queue import Queue, ReceivedMessage
     from emails.store import EmailStore
     from settings import Settings
 
@@ -214,12 +213,7 @@ def dead_letter_queues(sqs: SQSClient, settings: Settings) -> Iterator[DeadLette
         ResourcesMissing
     """
     for source in settings.queues:
-        queues = []
-        for name in (source, dead_letter_queue(source)):
-            url = queue_url(sqs, name)
-            if url is None:
-                raise ResourcesMissing(f"There is no queue {name}: make it with `email-service provision`.")
-            queues.append(Queue(name, url, lambda: sqs))
+        queues = (find_queue(sqs, name) for name in (source, dead_letter_queue(source)))
         yield DeadLetterQueue(*queues, holds_tasks=source == settings.tasks_queue)
 
 

@@ -100,7 +100,7 @@ class Delivery:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Delivery:
-        return cls(EmailStore(client("dynamodb", settings), settings.table), load_providers(settings), settings)
+        return cls(EmailStore.from_settings(settings), load_providers(settings), settings)
 
     @cached_property
     def _tracking(self) -> Tracking:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from celery_sqs.sqs.batches import pack, until_confirmed
-from celery_sqs.sqs.queue import Queue, queue_url
-from emails.resources import ResourcesMissing
+from emails.resources import find_queue
+from settings.aws import client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,15 +22,20 @@ if TYPE_CHECKING:
 class RawQueue:
     """The queue that producers send to, or the one for bulk."""
 
-    def __init__(self, sqs: SQSClient, settings: Settings, *, bulk: bool = False) -> None:
+    def __init__(self, sqs: SQSClient, name: str) -> None:
         self._sqs = sqs
-        self.name = settings.bulk_queue if bulk else settings.queue
-        url = queue_url(sqs, self.name)
-        if url is None:
-            msg = f"There is no queue {self.name}: make it with `make provision` (email-service provision)."
-            raise ResourcesMissing(msg)
-        self.url = url
-        self._queue = Queue(self.name, url, lambda: sqs)
+        self._queue = find_queue(sqs, name)
+        self.name = name
+        self.url = self._queue.url
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, bulk: bool = False) -> Self:
+        """The queue of the stage.
+
+        Raises:
+            ResourcesMissing
+        """
+        return cls(client("sqs", settings), settings.bulk_queue if bulk else settings.queue)
 
     def enqueue(self, email_ids: Iterable[str], sent: Callable[[int], object]) -> dict[str, str]:
         """Send one raw message an id, in batches; `sent` hears how many went.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from celery_sqs.sqs.queue import queue_url
+from celery_sqs.sqs.queue import Queue, queue_url
 from settings.aws import client
 from settings.model import dead_letter_queue
 
@@ -79,6 +79,18 @@ def provision(settings: Settings) -> Iterator[str]:
     yield _provision_table(dynamodb, settings.table, "EmailId")
     yield _provision_table(dynamodb, settings.events_table, "EmailId", "EventId")
     yield from _provision_expiry(dynamodb, settings.events_table)
+
+
+def find_queue(sqs: SQSClient, name: str) -> Queue:
+    """The queue of that name.
+
+    Raises:
+        ResourcesMissing
+    """
+    url = queue_url(sqs, name)
+    if url is None:
+        raise ResourcesMissing(f"There is no queue {name}: make it with `make provision` (email-service provision).")
+    return Queue(name, url, lambda: sqs)
 
 
 def _provision_queue(sqs: SQSClient, settings: Settings, queue: str) -> Iterator[str]:

@@ -12,7 +12,6 @@ from emails.events import DeliveryEvent, EventType
 from emails.message import InvalidMessage
 from emails.model import RANKED, TRACK, status_of
 from emails.store import Conflict, EmailStore, EventStore
-from settings.aws import client
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,8 +33,7 @@ class Tracking:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        dynamodb = client("dynamodb", settings)
-        return cls(EmailStore(dynamodb, settings.table), EventStore(dynamodb, settings.events_table))
+        return cls(EmailStore.from_settings(settings), EventStore.from_settings(settings))
 
     def take(self, body: str) -> str:
         """Record a body of the callbacks' queue, whatever it is; says for a log what it was, and what its row is then.

@@ -112,17 +112,17 @@ def sqs(settings: Settings) -> SQSClient:
 
 @pytest.fixture
 def store(settings: Settings) -> EmailStore:
-    return EmailStore(client("dynamodb", settings), settings.table)
+    return EmailStore.from_settings(settings)
 
 
 @pytest.fixture
 def events(settings: Settings) -> EventStore:
-    return EventStore(client("dynamodb", settings), settings.events_table)
+    return EventStore.from_settings(settings)
 
 
 @pytest.fixture
-def raw_queue(sqs: SQSClient, settings: Settings) -> RawQueue:
-    return RawQueue(sqs, settings)
+def raw_queue(settings: Settings) -> RawQueue:
+    return RawQueue.from_settings(settings)
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from emails.queue import RawQueue
 from emails.resources import provision
 from infrastructure.uv import uv
 from settings import Settings
-from settings.aws import client
 from tests.conftest import free_port
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ def raw_queue() -> Iterator[RawQueue]:
     with running_emulator(free_port()) as url:
         settings = Settings(endpoint_url=url)
         list(provision(settings))
-        yield RawQueue(client("sqs", settings), settings)
+        yield RawQueue.from_settings(settings)
 
 
 @pytest.fixture

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from datetime import UTC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from emails.mailbox import CONTROL_CHARACTERS
 from emails.store.items import Conflict, errors, serialize, to_row
+from settings.aws import client
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from emails.events import DeliveryEvent
     from emails.store.items import Row
+    from settings import Settings
 
 KEPT_SECONDS = 400 * 24 * 3600  # complaints come late; a year's are worth a look back
 MAX_TEXT = 1000  # characters of what a provider says
@@ -32,6 +34,10 @@ class EventStore:
     def __init__(self, client: DynamoDBClient, table: str) -> None:
         self._client = client
         self.table = table
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        return cls(client("dynamodb", settings), settings.events_table)
 
     def add(self, events: Iterable[DeliveryEvent]) -> None:
         """Keep the events; one that is known, or older than what is known, changes nothing."""

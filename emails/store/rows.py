@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from emails.claim_tokens import claim_id, find_token, new_token
 from emails.model import (
@@ -25,6 +25,7 @@ from emails.model import (
     status_of,
 )
 from emails.store.items import ClaimUnanswered, Conflict, StoreUnavailable, errors, serialize, to_item, to_row
+from settings.aws import client
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from emails.providers.contract import Receipt
     from emails.store.items import Row
+    from settings import Settings
 
 MAX_REASON = 1000  # of a FailureReason, in characters: an item may have 400 KB, a screen has less
 
@@ -55,6 +57,10 @@ class EmailStore:
     def __init__(self, client: DynamoDBClient, table: str) -> None:
         self._client = client
         self.table = table
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        return cls(client("dynamodb", settings), settings.table)
 
     def get(self, email_id: str) -> Row | None:
         """The row, as the last write left it."""

@@ -304,9 +304,7 @@ def _steady(answer: Any) -> Any:
 def test_the_store_finds_what_it_finds_on_the_emulator(emulator: str, settings: Settings, row: dict[str, Any]) -> None:
     elsewhere = settings.model_copy(update={"endpoint_url": emulator})
     list(provision(elsewhere))
-    here, there = (
-        _story(EmailStore(client("dynamodb", chosen), chosen.table), row) for chosen in (settings, elsewhere)
-    )
+    here, there = (_story(EmailStore.from_settings(chosen), row) for chosen in (settings, elsewhere))
     assert here == there
     assert [answer[0] for answer in here if isinstance(answer, tuple)] == ["conflict"] * 6
     assert here[-1]["EmailStatus"] == "Sent"
@@ -366,7 +364,7 @@ def test_each_contender_sends_every_email(
 ) -> None:
     if contender == "dramatiq":
         pytest.importorskip("dramatiq_sqs", reason="the dependency group bench is not installed")
-    store = EmailStore(client("dynamodb", settings), settings.table)
+    store = EmailStore.from_settings(settings)
     ids = [f"{row['EmailId']}-{number}" for number in range(50)]
     for email_id in ids:
         store.put(row | {"EmailId": email_id})

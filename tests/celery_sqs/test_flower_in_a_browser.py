@@ -61,7 +61,7 @@ class Service:
         self.settings = Settings(endpoint_url=emulator, stage=stage)
         list(provision(self.settings))
         self.sqs: SQSClient = client("sqs", self.settings)
-        self.store = EmailStore(client("dynamodb", self.settings), self.settings.table)
+        self.store = EmailStore.from_settings(self.settings)
         self._environment = {"EMAIL_ENDPOINT_URL": emulator, "EMAIL_STAGE": stage, **environment}
         self._folder = folder
         self.wait_until = wait_until

@@ -118,7 +118,7 @@ def settings(emulator: str) -> Settings:
 
 @pytest.fixture(scope="module")
 def store(settings: Settings) -> EmailStore:
-    return EmailStore(client("dynamodb", settings), settings.table)
+    return EmailStore.from_settings(settings)
 
 
 @pytest.fixture
@@ -976,7 +976,7 @@ def test_while_dynamodb_is_away_a_message_gets_no_more_tokens(
     store: EmailStore, settings: Settings, provider: Recorder, no_backoff_of_botocore: None
 ) -> None:
     away = settings.model_copy(update={"endpoint_url": HttpUrl("http://127.0.0.1:9")})  # discard's port: nobody listens
-    delivery = Delivery(EmailStore(client("dynamodb", away), away.table), {"stub": provider}, settings)
+    delivery = Delivery(EmailStore.from_settings(away), {"stub": provider}, settings)
     with pytest.raises(StoreUnavailable) as raised:
         delivery.send("any", tokens=(new_token(),))
     assert not isinstance(raised.value, ClaimUnanswered)
@@ -1051,7 +1051,7 @@ def test_while_dynamodb_is_away_nothing_is_claimed(
     settings: Settings, provider: Recorder, step: str, no_backoff_of_botocore: None
 ) -> None:
     away = settings.model_copy(update={"endpoint_url": HttpUrl("http://127.0.0.1:9")})  # discard's port: nobody listens
-    delivery = Delivery(EmailStore(client("dynamodb", away), away.table), {"stub": provider}, settings)
+    delivery = Delivery(EmailStore.from_settings(away), {"stub": provider}, settings)
     with pytest.raises(StoreUnavailable):
         getattr(delivery, step)("any")
     assert provider.sent == []

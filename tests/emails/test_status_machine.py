@@ -35,7 +35,6 @@ from emails.store import ClaimUnanswered, Conflict, EmailStore, StoreUnavailable
 from emails.sweep import Sweep
 from emails.tracking import Tracking
 from settings import Settings
-from settings.aws import client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -485,7 +484,7 @@ def test_no_order_of_events_loses_an_email_or_sends_it_twice(emulator: str) -> N
     )
     list(provision(settings))
     Statuses.settings = settings
-    Statuses.store = EmailStore(client("dynamodb", settings), settings.table)
+    Statuses.store = EmailStore.from_settings(settings)
     Statuses.tracking = Tracking.from_settings(settings)
     run_state_machine_as_test(
         Statuses,

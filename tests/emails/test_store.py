@@ -86,7 +86,7 @@ def settings(emulator: str) -> Settings:
 
 @pytest.fixture(scope="module")
 def store(settings: Settings) -> EmailStore:
-    return EmailStore(client("dynamodb", settings), settings.table)
+    return EmailStore.from_settings(settings)
 
 
 @pytest.fixture
@@ -399,7 +399,7 @@ def test_of_several_that_touch_a_row_one_does(store: EmailStore, row: dict[str, 
 def test_a_scan_brings_what_is_pending_or_sending_and_nothing_private(settings: Settings, row: dict[str, Any]) -> None:
     apart = settings.model_copy(update={"stage": "scan"})
     list(provision(apart))
-    store = EmailStore(client("dynamodb", apart), apart.table)
+    store = EmailStore.from_settings(apart)
     for status in EmailStatus:
         store.put({**row, "EmailId": status.value, "EmailStatus": status.value, "SendAfter": "2026-01-31T12:00:00Z"})
     found, units = [], 0.0
@@ -549,7 +549,7 @@ def test_an_error_of_dynamodb_is_for_now_or_for_ever(settings: Settings, code: s
 
 def test_a_table_that_nothing_answers_for_is_unavailable(no_backoff_of_botocore: None) -> None:
     away = Settings(endpoint_url=HttpUrl("http://127.0.0.1:9"), stage="away")  # discard's port, where nobody listens
-    store = EmailStore(client("dynamodb", away), away.table)
+    store = EmailStore.from_settings(away)
     with pytest.raises(StoreUnavailable, match="EndpointConnectionError"):
         store.get("1")
     with pytest.raises(StoreUnavailable):

@@ -37,12 +37,12 @@ def test_single_emails_overtake_a_backlog_of_bulk(
     capsys: pytest.CaptureFixture[str],
     wait_until: Callable[..., None],
 ) -> None:
-    sqs, dynamodb = client("sqs", settings), client("dynamodb", settings)
-    store = EmailStore(dynamodb, settings.table)
+    store = EmailStore.from_settings(settings)
     outbox = tmp_path / "outbox"
     outbox.mkdir()
-    write(dynamodb, settings.table, row, [f"bulk-{number}" for number in range(BULK)])
-    RawQueue(sqs, settings, bulk=True).enqueue((f"bulk-{number}" for number in range(BULK)), sent=lambda count: count)
+    ids = [f"bulk-{number}" for number in range(BULK)]
+    write(client("dynamodb", settings), settings.table, row, ids)
+    RawQueue.from_settings(settings, bulk=True).enqueue(ids, sent=lambda count: count)
     environment = {
         "EMAIL_ENDPOINT_URL": settings.endpoint or "",
         "EMAIL_STAGE": settings.stage,
@@ -58,7 +58,7 @@ def test_single_emails_overtake_a_backlog_of_bulk(
             email_id = f"single-{number}"
             store.put(row | {"EmailId": email_id})
             before, began = count(outbox), time.monotonic()
-            RawQueue(sqs, settings).enqueue([email_id], sent=lambda count: count)
+            RawQueue.from_settings(settings).enqueue([email_id], sent=lambda count: count)
             wait_until(lambda sent=email_id: (store.get(sent) or {})["EmailStatus"] == "Sent")
             seconds.append(time.monotonic() - began)
             between.append(count(outbox) - before)

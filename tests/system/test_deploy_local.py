@@ -78,8 +78,8 @@ def test_a_raw_message_becomes_sent_and_a_bad_one_a_dead_letter(
 ) -> None:
     store.put(row)
     sqs = client("sqs", settings)
-    RawQueue(sqs, settings).enqueue([row["EmailId"]], sent=lambda count: count)
-    sqs.send_message(QueueUrl=RawQueue(sqs, settings, bulk=True).url, MessageBody="no JSON")
+    RawQueue.from_settings(settings).enqueue([row["EmailId"]], sent=lambda count: count)
+    sqs.send_message(QueueUrl=RawQueue.from_settings(settings, bulk=True).url, MessageBody="no JSON")
     wait_until(lambda: (store.get(row["EmailId"]) or {})["EmailStatus"] == "Sent")
     found: list[Any] = []
     wait_until(lambda: found.extend(dead_letters(sqs, settings)) or found)
@@ -89,8 +89,7 @@ def test_a_raw_message_becomes_sent_and_a_bad_one_a_dead_letter(
 def test_an_email_whose_row_comes_late_is_sent(
     settings: Settings, store: EmailStore, row: dict[str, Any], wait_until: Callable[..., None]
 ) -> None:
-    sqs = client("sqs", settings)
-    RawQueue(sqs, settings).enqueue([row["EmailId"]], sent=lambda count: count)
+    RawQueue.from_settings(settings).enqueue([row["EmailId"]], sent=lambda count: count)
     logs = aws("logs", settings.endpoint or "")
 
     def said() -> str:
@@ -188,12 +187,12 @@ class Refusing(StubProvider):
 
 def test_a_role_allows_what_its_function_asks_for_and_no_more(deployed: str, row: dict[str, Any]) -> None:
     """The steps run here, behind a proxy: what the deployed functions ask nobody else hears."""
-    store = EmailStore(client("dynamodb", Settings(endpoint_url=deployed, stage=STAGES[0])), f"emails_{STAGES[0]}")
+    store = EmailStore.from_settings(Settings(endpoint_url=deployed, stage=STAGES[0]))
     store.put({**row, "EmailId": "iam"})
     recorder = Recorder()
     with running(Proxy(deployed, recorder)) as proxy:
         settings = Settings(endpoint_url=proxy.url, stage=STAGES[0])
-        watched = EmailStore(client("dynamodb", settings), settings.table)
+        watched = EmailStore.from_settings(settings)
         sending = SendEmail(Delivery(watched, {"stub": Refusing()}, settings), 1)
         recording = RecordCallback.from_settings(settings)
         bounced, unheard_of = event("Bounce", "iam"), {**event("Open", "iam"), "eventType": "Novelty"}

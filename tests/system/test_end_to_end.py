@@ -91,7 +91,7 @@ def test_emails_are_sent_by_ses_and_by_smtp_and_what_became_of_them_comes_back(
     stage.publish(feedback("Complaint", "complained"))  # SES's own SMTP interface knows no tags
     for status, each in rows.items():
         pipeline.wait_until(lambda status=status, each=each: pipeline.status(each) == status)
-    history = EventStore(client("dynamodb", pipeline.settings), pipeline.settings.events_table)
+    history = EventStore.from_settings(pipeline.settings)
     pipeline.wait_until(lambda: len(history.of("bounced")) == 2)
     assert {item["EventType"] for item in history.of("bounced")} == {"delivered", "bounced"}
     receipts = {name: pipeline.store.get(each["EmailId"]) or {} for name, each in rows.items()}

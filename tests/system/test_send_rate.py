@@ -12,7 +12,6 @@ import pytest
 
 from emails.queue import RawQueue
 from emails.store import EmailStore
-from settings.aws import client
 from tests.support.proxy import Proxy, running
 
 if TYPE_CHECKING:
@@ -33,13 +32,13 @@ def test_three_workers_keep_to_the_rate(
     capsys: pytest.CaptureFixture[str],
     wait_until: Callable[..., None],
 ) -> None:
-    store = EmailStore(client("dynamodb", settings), settings.table)
+    store = EmailStore.from_settings(settings)
     outbox = tmp_path / "outbox"
     outbox.mkdir()
     for number in range(EMAILS):
         store.put(row | {"EmailId": f"email-{number}"})
     ids = (f"email-{number}" for number in range(EMAILS))
-    RawQueue(client("sqs", settings), settings).enqueue(ids, sent=lambda count: count)
+    RawQueue.from_settings(settings).enqueue(ids, sent=lambda count: count)
     requests: Counter[str] = Counter()
 
     def count(service: str, action: str, _: bytes) -> str:

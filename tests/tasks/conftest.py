@@ -86,7 +86,7 @@ class Pipeline:
         self.outbox = worker.outbox
         self.log = worker.log
         self.wait_until = wait_until
-        self.store = EmailStore(client("dynamodb", worker.settings), worker.settings.table)
+        self.store = EmailStore.from_settings(worker.settings)
         self._sqs = client("sqs", worker.settings)
 
     def lines(self, email_id: str) -> list[dict[str, Any]]:
@@ -105,7 +105,7 @@ class Pipeline:
         return self.send(self.settings.queue, body, **options)
 
     def enqueue(self, *email_ids: str) -> None:
-        assert RawQueue(self._sqs, self.settings).enqueue(email_ids, sent=lambda count: count) == {}
+        assert RawQueue.from_settings(self.settings).enqueue(email_ids, sent=lambda count: count) == {}
 
     def status(self, row: dict[str, Any]) -> str:
         return (self.store.get(row["EmailId"]) or {})["EmailStatus"]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from emails.store import EventStore
-from settings.aws import client
 from tests.emails.callbacks.notifications import CONFIRMATIONS, RECIPIENT, by_sns, confirmation, event, feedback
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def call_back(pipeline: Pipeline) -> Callable[..., str]:
 
 
 def history(pipeline: Pipeline, email_id: str) -> list[str]:
-    events = EventStore(client("dynamodb", pipeline.settings), pipeline.settings.events_table)
+    events = EventStore.from_settings(pipeline.settings)
     return [item["EventType"] for item in events.of(email_id)]
 
 

@@ -203,7 +203,7 @@ def test_nothing_private_comes_out_of_a_worker(
 ) -> None:
     settings = Settings(endpoint_url=HttpUrl(emulator), stage=f"p{uuid.uuid4().hex[:10]}")
     list(provision(settings))
-    sqs, store = client("sqs", settings), EmailStore(client("dynamodb", settings), settings.table)
+    sqs, store = client("sqs", settings), EmailStore.from_settings(settings)
     environment = {
         "EMAIL_ENDPOINT_URL": emulator,
         "EMAIL_STAGE": settings.stage,
@@ -227,7 +227,7 @@ def test_nothing_private_comes_out_of_a_worker(
 
     for case, (changes, _) in CASES.items():
         store.put(PRIVATE | {"EmailId": f"email-{case}"} | changes)
-    raw = RawQueue(sqs, settings)
+    raw = RawQueue.from_settings(settings)
     tasks_queue = sqs.get_queue_url(QueueName=settings.tasks_queue)["QueueUrl"]
     with watching(settings) as events, working(environment, log_file):
         raw.enqueue([f"email-{case}" for case in CASES], sent=lambda count: count)

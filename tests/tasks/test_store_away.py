@@ -126,11 +126,11 @@ def count_messages(sqs: SQSClient, settings: Settings) -> int:
 def test_emails_wait_in_sqs_while_dynamodb_is_away_and_are_sent_when_it_is_back(
     away: Settings, fate: Fate, row: Row, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    sqs, store = client("sqs", away), EmailStore(client("dynamodb", away), away.table)
+    sqs, store = client("sqs", away), EmailStore.from_settings(away)
     rows = [row | {"EmailId": f"email-{number}"} for number in range(5)]
     for each in rows:
         store.put(each)
-    RawQueue(sqs, away).enqueue([each["EmailId"] for each in rows], sent=lambda count: count)
+    RawQueue.from_settings(away).enqueue([each["EmailId"] for each in rows], sent=lambda count: count)
 
     def found() -> list[Row]:
         return [store.get(each["EmailId"]) or {} for each in rows]
@@ -149,7 +149,7 @@ def test_emails_wait_in_sqs_while_dynamodb_is_away_and_are_sent_when_it_is_back(
 def test_a_callback_waits_too_and_shows_nobody_s_address_meanwhile(
     away: Settings, fate: Fate, row: Row, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    sqs, store = client("sqs", away), EmailStore(client("dynamodb", away), away.table)
+    sqs, store = client("sqs", away), EmailStore.from_settings(away)
     store.put(row | {"EmailStatus": "Sent"})
     url = sqs.get_queue_url(QueueName=away.callbacks_queue)["QueueUrl"]
     sqs.send_message(QueueUrl=url, MessageBody=by_sns(event("Delivery", row["EmailId"])))
@@ -182,7 +182,7 @@ def test_an_email_waits_however_often_it_has_waited(
 def test_emails_whose_claims_got_no_answer_are_sent_once_and_counted_once(
     worked: Settings, fate: Fate, row: Row, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    sqs, store = client("sqs", worked), EmailStore(client("dynamodb", worked), worked.table)
+    sqs, store = client("sqs", worked), EmailStore.from_settings(worked)
     rows = [row | {"EmailId": f"email-{number}"} for number in range(10)]
     for each in rows:
         store.put(each)
@@ -191,7 +191,7 @@ def test_emails_whose_claims_got_no_answer_are_sent_once_and_counted_once(
         return [store.get(each["EmailId"]) or {} for each in rows]
 
     fate.claims_are_answered = False
-    RawQueue(sqs, worked).enqueue([each["EmailId"] for each in rows], sent=lambda count: count)
+    RawQueue.from_settings(worked).enqueue([each["EmailId"] for each in rows], sent=lambda count: count)
     wait_until(lambda: len({copy["body"] for copy in fate.copies}) == len(rows), what="a delayed copy of each")
     assert {(each["EmailStatus"], each["Attempts"]) for each in found()} == {("Sending", 1)}
     # Some are taken over without an answer, too.
@@ -210,10 +210,10 @@ def test_emails_whose_claims_got_no_answer_are_sent_once_and_counted_once(
 def test_a_copy_with_tokens_of_claims_has_the_arguments_that_older_workers_know(
     worked: Settings, fate: Fate, row: Row, wait_until: Callable[..., None]
 ) -> None:
-    store = EmailStore(client("dynamodb", worked), worked.table)
+    store = EmailStore.from_settings(worked)
     store.put(row)
     fate.claims_are_answered = False
-    RawQueue(client("sqs", worked), worked).enqueue([row["EmailId"]], sent=lambda count: count)
+    RawQueue.from_settings(worked).enqueue([row["EmailId"]], sent=lambda count: count)
     wait_until(lambda: fate.copies)
     fate.claims_are_answered = True
     (copy,) = fate.copies[:1]
