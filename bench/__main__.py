@@ -18,12 +18,12 @@ from rich.table import Table as RichTable
 from bench import figures
 from bench.chart import chart
 from bench.contenders import CHAIN, CONTENDERS, STOCK, WORKER
-from bench.stage import ROOT, Stuck, staged
+from bench.running import ROOT, Stuck, staged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bench.stage import Measured
+    from bench.running import Measured
 
 SMALL_BYTES, LARGE_BYTES = 2 * 1024, 100 * 1024
 LARGE_SHARE = 5  # a fifth of the emails are enough where each takes so much longer

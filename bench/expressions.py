@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from bench.refusal import Refused
+from bench.errors import Refused
 
 if TYPE_CHECKING:
     from types import CodeType

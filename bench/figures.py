@@ -16,7 +16,7 @@ from bench.contenders import CHAIN, FLOOR, STOCK, WORKER
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bench.stage import Measured
+    from bench.running import Measured
 
 Summary = dict[str, Any]  # each number with its `_min` and `_max` beside it
 

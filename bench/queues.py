@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from bench.refusal import Refused
+from bench.errors import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

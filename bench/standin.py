@@ -19,8 +19,8 @@ import signal
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
 
+from bench.errors import Refused
 from bench.queues import Queues
-from bench.refusal import Refused
 from bench.tables import Tables
 
 if TYPE_CHECKING:

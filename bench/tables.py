@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import Refused
 from bench.expressions import holds, updated
-from bench.refusal import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable

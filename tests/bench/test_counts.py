@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.contenders import CHAIN
-from bench.stage import staged
+from bench.running import staged
 
 EMAILS = 400
 TRIES = 3

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bench.errors import Refused
 from bench.expressions import holds
-from bench.refusal import Refused
 
 if TYPE_CHECKING:
     from bench.expressions import Item

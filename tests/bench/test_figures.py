@@ -9,7 +9,7 @@ import pytest
 from bench.chart import chart
 from bench.contenders import COMMANDS, CONTENDERS, WORKER
 from bench.figures import Target, as_document, as_json, billed, latency, machine, summary, tables, targets, versions
-from bench.stage import Measured
+from bench.running import Measured
 
 
 def measured(seconds: float = 1, requests: int = 50) -> Measured:

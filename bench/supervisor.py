@@ -1,4 +1,4 @@
-"""Runs a command, and kills it with all its children when standard input ends: `python -m bench.leash COMMAND...`.
+"""Runs a command, and kills it with all its children when standard input ends: `python -m bench.supervisor COMMAND...`.
 
 However the bench ends, by SIGKILL too, its end of that pipe closes, and nothing that it started outlives it. To be
 started as the leader of a session.

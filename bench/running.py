@@ -219,7 +219,7 @@ def staged(contender: str, row_bytes: int) -> Iterator[Stage]:
 
         def start(command: str, output: Any) -> subprocess.Popen[Any]:
             python = (sys.executable, "-m")
-            leash = [*python, "bench.leash", *python, *command.split()]
+            leash = [*python, "bench.supervisor", *python, *command.split()]
             # Leaving the context closes standard input, which ends it.
             return stack.enter_context(
                 subprocess.Popen(

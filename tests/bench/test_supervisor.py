@@ -26,10 +26,10 @@ print("started", flush=True)
 while True: sum(range(100_000))
 """
 
-# Starts that on a leash, as bench/stage.py does, and passes on what it prints.
+# Starts that on a leash, as bench/running.py does, and passes on what it prints.
 BENCH = f"""
 import subprocess, sys
-command = [sys.executable, "-m", "bench.leash", sys.executable, "-c", {STUBBORN!r}]
+command = [sys.executable, "-m", "bench.supervisor", sys.executable, "-c", {STUBBORN!r}]
 leash = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 print(leash.pid, flush=True)
 leash.wait()
@@ -60,7 +60,7 @@ def test_a_bench_that_is_killed_takes_with_it_what_it_started(
 
 
 def test_a_leash_ends_with_its_command() -> None:
-    leash = [sys.executable, "-m", "bench.leash", sys.executable, "-c", "pass"]
+    leash = [sys.executable, "-m", "bench.supervisor", sys.executable, "-c", "pass"]
     with subprocess.Popen(leash, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True) as process:
         assert process.wait(20) == 0
 
