@@ -18,7 +18,7 @@ from rich.table import Table as RichTable
 from bench import figures
 from bench.chart import chart
 from bench.contenders import CHAIN, CONTENDERS, STOCK, WORKER
-from bench.running import ROOT, Stuck, staged
+from bench.running import ROOT, Stuck, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,13 +87,13 @@ def _by_turns(
 ) -> dict[str, list[Measured]]:
     measured: dict[str, list[Measured]] = {name: [] for name in names}
     with ExitStack() as stack:
-        stages = {}
+        contenders = {}
         for name in measured:
-            stages[name] = stack.enter_context(staged(name, row_bytes))
-            stages[name].stand_still()
+            contenders[name] = stack.enter_context(running(name, row_bytes))
+            contenders[name].stand_still()
         for _ in range(repeats):
-            for name, stage in stages.items():
-                measured[name].append(stage.measure(emails))
+            for name, contender in contenders.items():
+                measured[name].append(contender.measure(emails))
                 _say(name, row_bytes, measured[name][-1])
     return measured
 
@@ -115,24 +115,24 @@ def _summaries(runs: dict[str, list[Measured]]) -> dict[str, Any]:
 
 def _one_at_a_time() -> dict[str, Any]:
     """Single emails, by turns to two workers."""
-    with staged(STOCK, SMALL_BYTES) as stock, staged(CHAIN, SMALL_BYTES) as chain:
-        stages = {STOCK: stock, CHAIN: chain}
-        seconds: dict[str, list[float]] = {name: [] for name in stages}
+    with running(STOCK, SMALL_BYTES) as stock, running(CHAIN, SMALL_BYTES) as chain:
+        contenders = {STOCK: stock, CHAIN: chain}
+        seconds: dict[str, list[float]] = {name: [] for name in contenders}
         for _ in range(SINGLE_EMAILS):
-            for name, stage in stages.items():
-                seconds[name].append(stage.latency())
+            for name, contender in contenders.items():
+                seconds[name].append(contender.latency())
     return {name: figures.latency(of_one) for name, of_one in seconds.items()}
 
 
 def _idle() -> dict[str, float]:
     """What workers ask SQS for in a minute if there is nothing to do."""
     with ExitStack() as stack:
-        stages = {name: stack.enter_context(staged(name, SMALL_BYTES)) for name in (STOCK, CHAIN, WORKER)}
+        contenders = {name: stack.enter_context(running(name, SMALL_BYTES)) for name in (STOCK, CHAIN, WORKER)}
         time.sleep(SETTLE_SECONDS)
-        for stage in stages.values():
-            stage.standin.look("/reset-counts")
+        for contender in contenders.values():
+            contender.standin.look("/reset-counts")
         time.sleep(IDLE_SECONDS)
-        counts = {name: stage.standin.look("/counts")["sqs"] for name, stage in stages.items()}
+        counts = {name: contender.standin.look("/counts")["sqs"] for name, contender in contenders.items()}
     return {name: sum(actions.values()) * 60 / IDLE_SECONDS for name, actions in counts.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class Refused(Exception):
+class ApiError(Exception):
     """`code` is the error's name in the service's API, `members` what the answer holds beside the message."""
 
     def __init__(self, code: str, message: str = "", **members: Any) -> None:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import Refused
+from bench.errors import ApiError
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -72,7 +72,7 @@ def updated(update: str, item: Item, values: Item) -> Item:
     """The item after the UpdateExpression. Every assignment sees the item as it was."""
     parts = UPDATE.fullmatch(update)
     if not parts:
-        raise Refused("ValidationException", f"the stand-in does not know the update {update!r}")
+        raise ApiError("ValidationException", f"the stand-in does not know the update {update!r}")
     result = dict(item)
     for target, fallible, default, plain, addend in ASSIGNMENT.findall(parts[1]):
         found = item.get(fallible or plain) or _given(default or plain, values)
@@ -90,7 +90,7 @@ def _compiled(condition: str) -> CodeType:
     while position < len(text):
         token = TOKEN.match(text, position)
         if not token:
-            raise Refused("ValidationException", f"the stand-in does not know {text[position:]!r} in {text!r}")
+            raise ApiError("ValidationException", f"the stand-in does not know {text[position:]!r} in {text!r}")
         position = token.end()
         name, value, sign = token.groups()
         if value:
@@ -100,7 +100,7 @@ def _compiled(condition: str) -> CodeType:
     try:
         return compile(source, "<ConditionExpression>", "eval")
     except SyntaxError:
-        raise Refused("ValidationException", f"Invalid ConditionExpression: {text!r}") from None
+        raise ApiError("ValidationException", f"Invalid ConditionExpression: {text!r}") from None
 
 
 def _operand(value: dict[str, Any] | None) -> Operand:
@@ -112,5 +112,5 @@ def _operand(value: dict[str, Any] | None) -> Operand:
 
 def _given(name: str, values: Item) -> dict[str, Any]:
     if name not in values:
-        raise Refused("ValidationException", f"{name} is neither an attribute of the item nor a value given")
+        raise ApiError("ValidationException", f"{name} is neither an attribute of the item nor a value given")
     return values[name]

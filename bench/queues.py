@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import Refused
+from bench.errors import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
 ACCOUNT = "000000000000"
-BILLED_BYTES = 64 * 1024  # Amazon SQS pricing: "Every 64 KB chunk of a payload is billed as 1 request"
 MAX_ENTRIES = 10
-MAX_PAYLOAD_BYTES = 1_048_576
 MAX_WAIT_SECONDS = 20
 DEFAULTS = {
     "DelaySeconds": "0",
@@ -119,7 +116,7 @@ class Queue:
 
     def send_message_batch(self, request: Request) -> Result:
         sent = []
-        for entry in _entries(request):
+        for entry in entries_of(request):
             body = entry["MessageBody"]
             md5 = hashlib.md5(body.encode(), usedforsecurity=False).hexdigest()
             message = Message(f"{next(_message_numbers):036d}", body, md5, entry.get("MessageAttributes", {}), _now())
@@ -131,7 +128,7 @@ class Queue:
     def receive_message(self, request: Request) -> Result | Waiting:
         wait = int(request.get("WaitTimeSeconds", self.attributes["ReceiveMessageWaitTimeSeconds"]))
         if wait > MAX_WAIT_SECONDS or request.get("MaxNumberOfMessages", 1) > MAX_ENTRIES:
-            raise Refused("InvalidParameterValue", "WaitTimeSeconds or MaxNumberOfMessages is too large")
+            raise ApiError("InvalidParameterValue", "WaitTimeSeconds or MaxNumberOfMessages is too large")
         if self.visible or not wait:
             return self._take(request)
         waiting: Waiting = self._loop.create_future()
@@ -150,7 +147,7 @@ class Queue:
     def change_message_visibility(self, request: Request) -> Result:
         message = self._find(request["ReceiptHandle"])
         if not message or not self.in_flight.pop(message.id, None):
-            raise Refused("MessageNotInflight", "The message referred to is not in flight")
+            raise ApiError("MessageNotInflight", "The message referred to is not in flight")
         self._hide(message, self.in_flight, request["VisibilityTimeout"])
         self._serve()
         return {}
@@ -213,113 +210,15 @@ class Queue:
                 waiting.set_result(self._take(request))
 
 
-ACTIONS: dict[str, Callable[[Queue, Request], Result | Waiting]] = {
-    "ChangeMessageVisibility": Queue.change_message_visibility,
-    "ChangeMessageVisibilityBatch": lambda queue, request: _each(queue.change_message_visibility, request),
-    "DeleteMessage": Queue.delete_message,
-    "DeleteMessageBatch": lambda queue, request: _each(queue.delete_message, request),
-    "GetQueueAttributes": Queue.get_queue_attributes,
-    "ListQueueTags": lambda queue, _: {"Tags": queue.tags},
-    "PurgeQueue": Queue.purge_queue,
-    "ReceiveMessage": Queue.receive_message,
-    "SendMessage": Queue.send_message,
-    "SendMessageBatch": Queue.send_message_batch,
-    "SetQueueAttributes": Queue.set_queue_attributes,
-    "TagQueue": Queue.tag_queue,
-}
-
-
-class Queues:
-    """SQS, how often each action was asked for, and as how many requests SQS would bill it."""
-
-    def __init__(self, url: str) -> None:
-        self.requests: Counter[str] = Counter()
-        self.units: Counter[str] = Counter()
-        self._url = url
-        self._queues: dict[str, Queue] = {}
-
-    def answer(self, action: str, request: Request) -> Result | Waiting:
-        self.requests[action] += 1
-        self.units[action] += 1
-        if action == "CreateQueue":
-            return self._create_queue(request)
-        if action == "ListQueues":
-            prefix = request.get("QueueNamePrefix", "")
-            return {"QueueUrls": [queue.url for name, queue in self._queues.items() if name.startswith(prefix)]}
-        if action == "GetQueueUrl":
-            return {"QueueUrl": self.queue(request["QueueName"]).url}
-        queue = self.queue(request["QueueUrl"])
-        if action == "DeleteQueue":
-            self._queues.pop(_name(queue.url)).close()
-            return {}
-        if action not in ACTIONS:
-            raise Refused("UnsupportedOperation", f"the stand-in does not know {action}")
-        if action in ("SendMessage", "SendMessageBatch"):
-            self._bill(action, request.get("Entries", [request]))
-        result = ACTIONS[action](queue, request)
-        if isinstance(result, asyncio.Future):
-            result.add_done_callback(self._bill_received)
-        elif action == "ReceiveMessage":
-            self._bill(action, result.get("Messages", []))
-        return result
-
-    def queue(self, url: str) -> Queue:
-        """The queue of that URL or name."""
-        if _name(url) not in self._queues:
-            raise Refused("QueueDoesNotExist", "The specified queue does not exist.")
-        return self._queues[_name(url)]
-
-    def _create_queue(self, request: Request) -> Result:
-        name = request["QueueName"]
-        if name not in self._queues:
-            self._queues[name] = Queue(name, self._url, request.get("Attributes", {}), request.get("tags", {}))
-        return {"QueueUrl": self._queues[name].url}
-
-    def _bill(self, action: str, messages: list[Request]) -> None:
-        size = sum(map(_size, messages))
-        if size > MAX_PAYLOAD_BYTES and action != "ReceiveMessage":
-            raise Refused("BatchRequestTooLong", f"{size} bytes are more than {MAX_PAYLOAD_BYTES}")
-        self.units[action] += max(0, -(-size // BILLED_BYTES) - 1)  # the first is counted with its request
-
-    def _bill_received(self, waiting: Waiting) -> None:
-        if not waiting.cancelled():
-            self._bill("ReceiveMessage", waiting.result().get("Messages", []))
-
-
-def _each(change: Callable[[Request], Result], request: Request) -> Result:
-    result: Result = {"Successful": [], "Failed": []}
-    for entry in _entries(request):
-        try:
-            change(entry)
-        except Refused as refused:
-            result["Failed"].append({"Id": entry["Id"], "Code": refused.code, "SenderFault": True})
-        else:
-            result["Successful"].append({"Id": entry["Id"]})
-    return result
-
-
-def _entries(request: Request) -> list[Request]:
+def entries_of(request: Request) -> list[Request]:
     entries: list[Request] = request["Entries"]
     if not 0 < len(entries) <= MAX_ENTRIES:
-        raise Refused("TooManyEntriesInBatchRequest", f"{len(entries)} entries; 1 to {MAX_ENTRIES} are allowed")
+        raise ApiError("TooManyEntriesInBatchRequest", f"{len(entries)} entries; 1 to {MAX_ENTRIES} are allowed")
     return entries
-
-
-def _size(message: Request) -> int:
-    """The payload in bytes: the body, and each attribute's name, type and value."""
-    size = len((message.get("MessageBody") or message.get("Body") or "").encode())
-    for name, value in message.get("MessageAttributes", {}).items():
-        content = value.get("StringValue", "").encode() or base64.b64decode(value.get("BinaryValue", ""))
-        size += len(name.encode()) + len(value["DataType"].encode()) + len(content)
-    return size
 
 
 def _chosen(attributes: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return dict(attributes) if "All" in names else {name: attributes[name] for name in names if name in attributes}
-
-
-def _name(url: str) -> str:
-    return url.rpartition("/")[2]
 
 
 def _now() -> int:

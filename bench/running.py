@@ -83,12 +83,12 @@ class StandIn:
         self._connection.close()
 
 
-class Stage:
-    """A contender that has sent its first emails."""
+class Contender:
+    """One that runs, and has sent its first emails."""
 
-    def __init__(self, contender: str, standin: StandIn, settings: Settings, row_bytes: int, log: IO[bytes]) -> None:
+    def __init__(self, name: str, standin: StandIn, settings: Settings, row_bytes: int, log: IO[bytes]) -> None:
         self.standin = standin
-        self._contender = contender
+        self._name = name
         self._settings = settings
         self._body = ("<p>All is well.</p>\n" * row_bytes)[: row_bytes - BYTES_BESIDE_BODY]
         self._log = log
@@ -97,10 +97,10 @@ class Stage:
         self._store = EmailStore.from_settings(settings)
         self._written = 0
         self._queues: list[str] = []
-        self._leashes: list[subprocess.Popen[Any]] = []
+        self._supervisors: list[subprocess.Popen[Any]] = []
 
-    def warm_up(self, leashes: list[subprocess.Popen[Any]]) -> None:
-        self._leashes = leashes
+    def warm_up(self, supervisors: list[subprocess.Popen[Any]]) -> None:
+        self._supervisors = supervisors
         self._wait(lambda: self.standin.count("sqs", "ReceiveMessage"), START_SECONDS, "the first receive")
         self._raw_queue.enqueue(self._write_rows(WARM_UP_EMAILS), lambda _: None)
         done = 2 * WARM_UP_EMAILS  # a claim and a record each
@@ -185,11 +185,11 @@ class Stage:
         }
 
     def _cost(self) -> Cost:
-        return cost([leash.pid for leash in self._leashes])
+        return cost([supervisor.pid for supervisor in self._supervisors])
 
     def _signal(self, number: signal.Signals) -> None:
-        for leash in self._leashes:
-            for pid in members(leash.pid):
+        for supervisor in self._supervisors:
+            for pid in members(supervisor.pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
 
@@ -198,18 +198,18 @@ class Stage:
     ) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
-            if any(leash.poll() is not None for leash in self._leashes):
+            if any(supervisor.poll() is not None for supervisor in self._supervisors):
                 raise self._stuck(f"it ended before {what}")
             if time.monotonic() > deadline:
                 raise self._stuck(f"not within {seconds:.0f} s: {what}")
             time.sleep(every)
 
     def _stuck(self, what: str) -> Stuck:
-        return Stuck(self._contender, what, self._log)
+        return Stuck(self._name, what, self._log)
 
 
 @contextmanager
-def staged(contender: str, row_bytes: int) -> Iterator[Stage]:
+def running(name: str, row_bytes: int) -> Iterator[Contender]:
     """Start a stand-in and the contender, and let it send its first emails; ends both, whatever happens."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OTHER_PLACES)}
     environment["PYTHONPATH"] = str(ROOT)
@@ -219,11 +219,11 @@ def staged(contender: str, row_bytes: int) -> Iterator[Stage]:
 
         def start(command: str, output: Any) -> subprocess.Popen[Any]:
             python = (sys.executable, "-m")
-            leash = [*python, "bench.supervisor", *python, *command.split()]
+            supervisor = [*python, "bench.supervisor", *python, *command.split()]
             # Leaving the context closes standard input, which ends it.
             return stack.enter_context(
                 subprocess.Popen(
-                    leash,
+                    supervisor,
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=log,
@@ -236,7 +236,7 @@ def staged(contender: str, row_bytes: int) -> Iterator[Stage]:
         ready = start("bench.standin", subprocess.PIPE).stdout
         url = ready.readline().decode().removeprefix("ready on ").strip() if ready else ""
         if not url:
-            raise Stuck(contender, "its stand-in did not start", log)
+            raise Stuck(name, "its stand-in did not start", log)
         standin = StandIn(url)
         stack.callback(standin.close)
         settings = Settings(
@@ -248,11 +248,7 @@ def staged(contender: str, row_bytes: int) -> Iterator[Stage]:
             concurrency=CONCURRENCY,
         )
         list(provision(settings))
-        environment |= {
-            "EMAIL_ENDPOINT_URL": standin.url,
-            "EMAIL_STAGE": settings.stage,
-            "EMAIL_CONCURRENCY": str(CONCURRENCY),
-        }
-        stage = Stage(contender, standin, settings, row_bytes, log)
-        stage.warm_up([start(command, log) for command in COMMANDS[contender]])
-        yield stage
+        environment |= settings.environment()
+        contender = Contender(name, standin, settings, row_bytes, log)
+        contender.warm_up([start(command, log) for command in COMMANDS[name]])
+        yield contender

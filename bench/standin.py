@@ -19,8 +19,8 @@ import signal
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
 
-from bench.errors import Refused
-from bench.queues import Queues
+from bench.errors import ApiError
+from bench.sqs import Queues
 from bench.tables import Tables
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Server:
             return self._queues.answer(action, request)
         if target == b"DynamoDB_20120810":
             return self._tables.answer(action, request)
-        raise Refused("UnknownOperationException", f"the stand-in does not know {target.decode()}")
+        raise ApiError("UnknownOperationException", f"the stand-in does not know {target.decode()}")
 
     def control(self, path: str) -> dict[str, Any]:
         parts = urlsplit(path)
@@ -69,7 +69,7 @@ class Server:
             return counts
         if parts.path == "/queue":
             return self._queues.queue(parse_qs(parts.query)["url"][0]).depths
-        raise Refused("UnknownOperationException", f"the stand-in does not know {parts.path}")
+        raise ApiError("UnknownOperationException", f"the stand-in does not know {parts.path}")
 
 
 class Connection(asyncio.Protocol):
@@ -109,10 +109,10 @@ class Connection(asyncio.Protocol):
                 result = self._server.call(target[1], target[2].decode(), body)
             else:
                 result = self._server.control(head.split(b" ", 2)[1].decode())
-        except Refused as refused:
-            self._refuse(refused)
+        except ApiError as error:
+            self._answer_error(error)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            self._refuse(Refused("ValidationException", f"the stand-in cannot read the request: {error!r}"))
+            self._answer_error(ApiError("ValidationException", f"the stand-in cannot read the request: {error!r}"))
         else:
             if isinstance(result, dict):
                 self._answer(b"200 OK", result)
@@ -125,10 +125,10 @@ class Connection(asyncio.Protocol):
         if not waiting.cancelled():
             self._answer(b"200 OK", waiting.result())
 
-    def _refuse(self, refused: Refused) -> None:
-        query_error = QUERY_ERRORS.get(refused.code)
+    def _answer_error(self, error: ApiError) -> None:
+        query_error = QUERY_ERRORS.get(error.code)
         header = f"x-amzn-query-error: {query_error}\r\n".encode() if query_error else b""
-        result = {"__type": f"com.amazonaws.sqs#{refused.code}", "message": refused.message, **refused.members}
+        result = {"__type": f"com.amazonaws.sqs#{error.code}", "message": error.message, **error.members}
         self._answer(b"400 Bad Request", result, header)
 
     def _answer(self, status: bytes, result: dict[str, Any], header: bytes = b"") -> None:

@@ -19,17 +19,17 @@ from bench.sessions import members
 def main() -> None:
     """Run the command of the arguments until it ends, or standard input does."""
     process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-    threading.Thread(target=_kill_once_let_go, daemon=True).start()
+    threading.Thread(target=_kill_when_stdin_ends, daemon=True).start()
     process.wait()
-    _kill()
+    _kill_all()
 
 
-def _kill_once_let_go() -> None:
+def _kill_when_stdin_ends() -> None:
     os.read(sys.stdin.fileno(), 1)  # a buffered read would abort an interpreter that ends meanwhile
-    _kill()
+    _kill_all()
 
 
-def _kill() -> None:
+def _kill_all() -> None:
     while alive := members(os.getpid()):  # one may fork while another is killed
         for pid in alive:
             with suppress(ProcessLookupError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import Refused
+from bench.errors import ApiError
 from bench.expressions import holds, updated
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Table:
         if condition and not holds(condition, item, request.get("ExpressionAttributeValues", {})):
             wanted = item and request.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
             members = {"Item": item} if wanted else {}
-            raise Refused("ConditionalCheckFailedException", "The conditional request failed", **members)
+            raise ApiError("ConditionalCheckFailedException", "The conditional request failed", **members)
         return item
 
 
@@ -81,13 +81,13 @@ class Tables:
         if action == "BatchWriteItem":
             return self._batch_write_item(request)
         if action not in ACTIONS:
-            raise Refused("UnknownOperationException", f"the stand-in does not know {action}")
+            raise ApiError("UnknownOperationException", f"the stand-in does not know {action}")
         return ACTIONS[action](self._table(request["TableName"]), request)
 
     def _create_table(self, request: Request) -> Result:
         name = request["TableName"]
         if name in self._tables:
-            raise Refused("ResourceInUseException", f"Table already exists: {name}")
+            raise ApiError("ResourceInUseException", f"Table already exists: {name}")
         self._tables[name] = Table({"TableName": name, "KeySchema": request["KeySchema"], "TableStatus": "ACTIVE"})
         return {"TableDescription": self._tables[name].description}
 
@@ -99,5 +99,5 @@ class Tables:
 
     def _table(self, name: str) -> Table:
         if name not in self._tables:
-            raise Refused("ResourceNotFoundException", f"Requested resource not found: Table: {name} not found")
+            raise ApiError("ResourceNotFoundException", f"Requested resource not found: Table: {name} not found")
         return self._tables[name]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.errors import Refused
+from bench.errors import ApiError
 from bench.expressions import holds
 
 if TYPE_CHECKING:
@@ -46,5 +46,5 @@ def test_a_condition_holds_as_in_dynamodb(condition: str, expected: bool) -> Non
 
 
 def test_a_value_that_is_not_given_is_refused() -> None:
-    with pytest.raises(Refused, match=":other"):
+    with pytest.raises(ApiError, match=":other"):
         holds("Name = :other", ITEM, VALUES)

@@ -26,13 +26,13 @@ print("started", flush=True)
 while True: sum(range(100_000))
 """
 
-# Starts that on a leash, as bench/running.py does, and passes on what it prints.
+# Starts that by a supervisor, as bench/running.py does, and passes on what it prints.
 BENCH = f"""
 import subprocess, sys
 command = [sys.executable, "-m", "bench.supervisor", sys.executable, "-c", {STUBBORN!r}]
-leash = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-print(leash.pid, flush=True)
-leash.wait()
+supervisor = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+print(supervisor.pid, flush=True)
+supervisor.wait()
 """
 
 
@@ -59,9 +59,9 @@ def test_a_bench_that_is_killed_takes_with_it_what_it_started(
     wait_until(lambda: not members(session), what="nothing of the session is left")
 
 
-def test_a_leash_ends_with_its_command() -> None:
-    leash = [sys.executable, "-m", "bench.supervisor", sys.executable, "-c", "pass"]
-    with subprocess.Popen(leash, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True) as process:
+def test_a_supervisor_ends_with_its_command() -> None:
+    supervisor = [sys.executable, "-m", "bench.supervisor", sys.executable, "-c", "pass"]
+    with subprocess.Popen(supervisor, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True) as process:
         assert process.wait(20) == 0
 
 
