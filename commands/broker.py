@@ -1,4 +1,4 @@
-"""`email_broker`, the forerunner's program: a worker, or with --dry-run a look at what one would do."""
+"""`email_broker`, the predecessor's program: a worker, or with --dry-run a preview of what one would do."""
 
 from __future__ import annotations
 

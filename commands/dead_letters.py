@@ -88,7 +88,7 @@ def _chosen(command: Callable[..., None]) -> Callable[..., None]:
 def redrive(message_id: str, reason: str) -> None:
     """Send dead letters back to the queue they came from: all, those of one --reason, or one MESSAGE_ID.
 
-    First mend what made them. Each is sent, and deleted when SQS has confirmed it: interrupted, a message may be there
+    Fix what caused them first. Each is sent, and deleted when SQS has confirmed it: interrupted, a message may be there
     twice, which sends no email twice. One whose email is not to be sent any more stays, and is named.
     """
     _one_choice(message_id, reason)

@@ -126,7 +126,7 @@ def raw_queue(settings: Settings) -> RawQueue:
 
 
 @pytest.fixture
-def bury(sqs: SQSClient) -> Callable[..., str]:
+def put_dead_letter(sqs: SQSClient) -> Callable[..., str]:
     """Put a body into the dead-letter queue of a queue, with these attributes; gives its MessageId."""
 
     def send(queue: str, body: str, attributes: dict[str, str] | None = None, **parameters: str) -> str:
@@ -163,7 +163,7 @@ def wait_until() -> Callable[..., None]:
 
 @pytest.fixture
 def row() -> dict[str, object]:
-    """A row that can be sent, as the forerunner's producers write it."""
+    """A row that can be sent, as the predecessor's producers write it."""
     return {
         "EmailId": f"email-{uuid.uuid4().hex[:8]}",
         "EmailStatus": "Pending",

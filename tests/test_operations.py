@@ -69,15 +69,17 @@ def group(placeholder: str) -> str:
 
 
 @pytest.fixture
-def dead_letters_appear(settings: Settings, bury: Callable[..., str], store: EmailStore, row: dict[str, Any]) -> None:
+def dead_letters_appear(
+    settings: Settings, put_dead_letter: Callable[..., str], store: EmailStore, row: dict[str, Any]
+) -> None:
     store.put({**row, "EmailId": "order-1042", "EmailStatus": "Failed", "FailureReason": "cancelled"})
-    bury(settings.queue, '{"email_id": "order-1041"}')
+    put_dead_letter(settings.queue, '{"email_id": "order-1041"}')
     for body in ("order-1039", "order-1040"):
-        bury(settings.queue, body, {"Reason": "NotJson", "Detail": "the body is not JSON"})
+        put_dead_letter(settings.queue, body, {"Reason": "NotJson", "Detail": "the body is not JSON"})
     for email_id in ("order-1042", "order-1043"):
         message = {"body": json.dumps([[email_id], {}, {}]), "headers": {"task": "tasks.load_email"}}
         missing = {"Reason": "EmailNotFound", "Detail": "no row came in 60 seconds"}
-        bury(settings.tasks_queue, json.dumps(message), missing)
+        put_dead_letter(settings.tasks_queue, json.dumps(message), missing)
 
 
 @pytest.fixture
@@ -110,12 +112,14 @@ def the_quota_is_used_up(store: EmailStore, row: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def the_backlog_grows(settings: Settings, sqs: SQSClient, raw_queue: RawQueue, bury: Callable[..., str]) -> None:
+def the_backlog_grows(
+    settings: Settings, sqs: SQSClient, raw_queue: RawQueue, put_dead_letter: Callable[..., str]
+) -> None:
     raw_queue.enqueue(["order-1", "order-2", "order-3"], lambda _: None)
     tasks = sqs.get_queue_url(QueueName=settings.tasks_queue)["QueueUrl"]
     for _ in range(2):
         sqs.send_message(QueueUrl=tasks, MessageBody="{}", DelaySeconds=900)
-    bury(settings.tasks_queue, "{}")
+    put_dead_letter(settings.tasks_queue, "{}")
 
 
 @pytest.fixture

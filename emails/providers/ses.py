@@ -73,7 +73,7 @@ ANSWERS: dict[str, Answer] = {
     "Throttling": Answer("SES throttles", None, SECOND),
     "LimitExceededException": Answer("a quota of the account is used up", None, QUARTER_HOUR),
     "SendingPausedException": Answer("sending is paused, for the account or the configuration set", None, QUARTER_HOUR),
-    # What somebody else has to mend is no fault of the email's: it comes again.
+    # The operator has to fix this one. It is not the email's fault, so the email is tried again.
     "NotFoundException": Answer("SES has no such configuration set or contact list", None, QUARTER_HOUR),
     "AccountSuspendedException": Answer("AWS has suspended the account's sending", RejectReason.BLOCKED),
     "MailFromDomainNotVerifiedException": Answer("the MAIL FROM domain is not verified in SES", RejectReason.BLOCKED),

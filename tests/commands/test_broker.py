@@ -1,4 +1,4 @@
-"""`email_broker`, the forerunner's program."""
+"""`email_broker`, the predecessor's program."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from emails.store import EmailStore
     from settings import Settings
 
-    Bury = Callable[..., str]
+    PutDeadLetter = Callable[..., str]
     Run = Callable[..., Result]
 
 NOT_JSON = {"Reason": "NotJson", "Detail": "the body is not JSON", "Team": "private-team"}
@@ -33,13 +33,13 @@ def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def letters(settings: Settings, bury: Bury) -> dict[str, str]:
+def letters(settings: Settings, put_dead_letter: PutDeadLetter) -> dict[str, str]:
     """Two dead letters of the raw queue and one of the tasks queue; their ids."""
     task = json.dumps({"body": '[["test-1"], {}, {}]', "headers": {"task": "tasks.load_email"}})
     return {
-        "bad": bury(settings.queue, "private body", NOT_JSON),
-        "killer": bury(settings.queue, '{"email_id": "test-2", "private": "private"}'),
-        "task": bury(settings.tasks_queue, task, {"Reason": "EmailNotFound", "Detail": "no row came"}),
+        "bad": put_dead_letter(settings.queue, "private body", NOT_JSON),
+        "killer": put_dead_letter(settings.queue, '{"email_id": "test-2", "private": "private"}'),
+        "task": put_dead_letter(settings.tasks_queue, task, {"Reason": "EmailNotFound", "Detail": "no row came"}),
     }
 
 
@@ -117,10 +117,12 @@ def test_show_keeps_the_body_and_the_producers_attributes_to_itself_unless_it_is
 
 
 def test_show_has_the_url_that_a_subscription_is_confirmed_by_whole_and_only_if_it_is_asked(
-    run: Run, settings: Settings, bury: Callable[..., str]
+    run: Run, settings: Settings, put_dead_letter: Callable[..., str]
 ) -> None:
     body = confirmation("SubscriptionConfirmation")
-    letter = bury(settings.queue, body, {"Reason": "SubscriptionConfirmation", "Detail": "visit the SubscribeURL"})
+    letter = put_dead_letter(
+        settings.queue, body, {"Reason": "SubscriptionConfirmation", "Detail": "visit the SubscribeURL"}
+    )
     assert json.loads(body)["SubscribeURL"] in run("dead-letters", "show", letter, "--body").output
     assert json.loads(body)["Token"] not in run("dead-letters", "show", letter).output
     assert json.loads(body)["Token"] not in run("dead-letters", "list").output
@@ -179,12 +181,12 @@ def test_redrive_names_what_stays_and_fails(
 def test_an_interrupted_redrive_says_how_far_it_came_and_nothing_is_lost(
     run: Run,
     settings: Settings,
-    bury: Bury,
+    put_dead_letter: PutDeadLetter,
     visible: Callable[[str], int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for number in range(15):
-        bury(settings.queue, f"body {number}")
+        put_dead_letter(settings.queue, f"body {number}")
     delete_batch, batches = Queue.delete_batch, []
 
     def interrupted(queue: Queue, batch: list[dict[str, Any]]) -> list[str]:

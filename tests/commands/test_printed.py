@@ -93,11 +93,11 @@ def test_who_may_not_settle_a_row_is_told_its_status_harmlessly(
 
 
 def test_a_dead_letters_attributes_and_body_are_harmless(
-    run: Run, settings: Settings, sqs: SQSClient, bury: Callable[..., str]
+    run: Run, settings: Settings, sqs: SQSClient, put_dead_letter: Callable[..., str]
 ) -> None:
     body = json.dumps({"email_id": "a\u202eb", "note": EVIL_MESSAGE}, ensure_ascii=False) + EVIL_MESSAGE
     attributes = dict.fromkeys(("Reason", "Detail", "Note"), EVIL_MESSAGE)
-    message_id = bury(settings.queue, body, attributes)
+    message_id = put_dead_letter(settings.queue, body, attributes)
     for arguments in (
         ("list",),
         ("list", "--json"),
@@ -112,11 +112,11 @@ def test_a_dead_letters_attributes_and_body_are_harmless(
 
 
 def test_a_dead_letter_that_stays_says_so_harmlessly(
-    run: Run, settings: Settings, evil: str, bury: Callable[..., str]
+    run: Run, settings: Settings, evil: str, put_dead_letter: Callable[..., str]
 ) -> None:
     email_id = "stays-\u202e"
     put(settings.table, {"EmailId": email_id, "EmailStatus": EVIL})
-    bury(settings.queue, json.dumps({"email_id": email_id}))
+    put_dead_letter(settings.queue, json.dumps({"email_id": email_id}))
     result = run("dead-letters", "redrive")
     assert "stays" in result.stderr
     assert SHOWN in result.stderr

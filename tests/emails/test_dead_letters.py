@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from emails.store import EmailStore
     from settings import Settings
 
-    Bury = Callable[..., str]
+    PutDeadLetter = Callable[..., str]
 
 NOT_JSON = {"Reason": "NotJson", "Detail": "the body is not JSON"}
 
@@ -52,13 +52,13 @@ def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 class Letters:
     """The dead letters of one queue of a stage."""
 
-    def __init__(self, settings: Settings, store: EmailStore, bury: Bury, source: str) -> None:
+    def __init__(self, settings: Settings, store: EmailStore, put_dead_letter: PutDeadLetter, source: str) -> None:
         self.source = source
         self._sqs = client("sqs", settings)
-        self._settings, self._store, self._bury = settings, store, bury
+        self._settings, self._store, self._put = settings, store, put_dead_letter
 
-    def bury(self, body: str, attributes: dict[str, str] | None = None, **parameters: str) -> str:
-        return self._bury(self.source, body, attributes, **parameters)
+    def put(self, body: str, attributes: dict[str, str] | None = None, **parameters: str) -> str:
+        return self._put(self.source, body, attributes, **parameters)
 
     def queue(self) -> DeadLetterQueue:
         queues = dead_letter_queues(self._sqs, self._settings)
@@ -79,21 +79,21 @@ class Letters:
 
 
 @pytest.fixture
-def raw(settings: Settings, store: EmailStore, bury: Bury) -> Letters:
-    return Letters(settings, store, bury, settings.queue)
+def raw(settings: Settings, store: EmailStore, put_dead_letter: PutDeadLetter) -> Letters:
+    return Letters(settings, store, put_dead_letter, settings.queue)
 
 
 @pytest.fixture
-def tasks(settings: Settings, store: EmailStore, bury: Bury) -> Letters:
-    return Letters(settings, store, bury, settings.tasks_queue)
+def tasks(settings: Settings, store: EmailStore, put_dead_letter: PutDeadLetter) -> Letters:
+    return Letters(settings, store, put_dead_letter, settings.tasks_queue)
 
 
 @pytest.fixture
-def fifo(emulator: str, settings: Settings, store: EmailStore, bury: Bury) -> Letters:
+def fifo(emulator: str, settings: Settings, store: EmailStore, put_dead_letter: PutDeadLetter) -> Letters:
     """Those of a raw queue that is FIFO."""
     stage = settings.model_copy(update={"queue_url": f"{emulator}/000000000000/{settings.queue}.fifo"})
     list(provision(stage))
-    return Letters(stage, store, bury, stage.queue)
+    return Letters(stage, store, put_dead_letter, stage.queue)
 
 
 def take(sqs: SQSClient, name: str) -> list[dict[str, Any]]:
@@ -111,8 +111,8 @@ def take(sqs: SQSClient, name: str) -> list[dict[str, Any]]:
 def test_dead_letters_of_every_queue_are_seen_and_stay(
     raw: Letters, tasks: Letters, sqs: SQSClient, settings: Settings
 ) -> None:
-    unread_id = raw.bury("no JSON", {**NOT_JSON, "Team": "shop"})
-    killers = {tasks.bury(f"killer {number}") for number in range(12)}
+    unread_id = raw.put("no JSON", {**NOT_JSON, "Team": "shop"})
+    killers = {tasks.put(f"killer {number}") for number in range(12)}
     for _ in range(2):
         found = list(dead_letters(sqs, settings))
         (unread,) = (letter for letter in found if letter.body == "no JSON")
@@ -139,7 +139,7 @@ def test_a_queue_that_is_missing_is_named_with_the_command_that_makes_it(sqs: SQ
 
 
 def test_what_was_looked_at_is_visible_at_once_though_the_look_was_interrupted(raw: Letters) -> None:
-    ids = {raw.bury(str(number)) for number in range(15)}
+    ids = {raw.put(str(number)) for number in range(15)}
 
     def look() -> None:
         with raw.queue() as queue:
@@ -156,7 +156,7 @@ def test_what_was_looked_at_is_visible_at_once_though_the_look_was_interrupted(r
 def test_what_sqs_hands_over_in_the_moment_of_a_ctrl_c_is_visible_at_once_too(
     raw: Letters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    raw.bury("x")
+    raw.put("x")
     receive = Queue.receive
 
     def interrupted(*arguments: Any) -> list[dict[str, Any]]:
@@ -175,7 +175,7 @@ def test_a_look_that_takes_longer_than_messages_are_hidden_comes_to_an_end(
     raw: Letters, sqs: SQSClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "VISIBILITY_SECONDS", 0)
-    ids = {raw.bury(str(number)) for number in range(3)}
+    ids = {raw.put(str(number)) for number in range(3)}
     found = [letter.message_id for letter in dead_letters(sqs, settings)]
     assert (len(found), set(found)) == (3, ids)
 
@@ -183,7 +183,7 @@ def test_a_look_that_takes_longer_than_messages_are_hidden_comes_to_an_end(
 def test_one_that_is_found_ends_the_look_and_what_is_gone_is_not_given_back(
     raw: Letters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = [raw.bury(str(number)) for number in range(25)]
+    ids = [raw.put(str(number)) for number in range(25)]
     requests: list[int] = []
     receive, change = Queue.receive, Queue.change_visibility_batch
     monkeypatch.setattr(Queue, "receive", lambda *arguments: requests.append(0) or receive(*arguments))
@@ -197,7 +197,7 @@ def test_one_that_is_found_ends_the_look_and_what_is_gone_is_not_given_back(
 def test_what_cannot_be_given_back_is_said(
     raw: Letters, sqs: SQSClient, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    raw.bury("x")
+    raw.put("x")
 
     def away(*_: object) -> list[str]:
         raise EndpointConnectionError(endpoint_url="http://sqs")
@@ -252,7 +252,7 @@ def test_a_repr_shows_no_content_and_a_terminal_no_control_characters() -> None:
 
 
 def test_a_redrive_moves_all_to_the_source_with_the_producers_attributes_and_not_ours(raw: Letters) -> None:
-    ids = {raw.bury(f"body {number}", {**NOT_JSON, "Team": "shop"}) for number in range(23)}
+    ids = {raw.put(f"body {number}", {**NOT_JSON, "Team": "shop"}) for number in range(23)}
     assert raw.redrive() == dict.fromkeys(ids, "")
     moved = raw.back()
     assert sorted(message["Body"] for message in moved) == sorted(f"body {number}" for number in range(23))
@@ -264,8 +264,8 @@ def test_a_redrive_moves_all_to_the_source_with_the_producers_attributes_and_not
 @pytest.mark.parametrize("choice", ["reason", "message_id"])
 def test_a_redrive_of_one_reason_or_one_id_leaves_the_rest_visible(raw: Letters, choice: str) -> None:
     for number in range(11):
-        raw.bury(f"rest {number}", {"Reason": "NoEmailId", "Detail": "x"})
-    chosen = raw.bury("chosen", NOT_JSON)
+        raw.put(f"rest {number}", {"Reason": "NoEmailId", "Detail": "x"})
+    chosen = raw.put("chosen", NOT_JSON)
     assert raw.redrive(**{choice: {"reason": "NotJson", "message_id": chosen}[choice]}) == {chosen: ""}
     assert [message["Body"] for message in raw.back()] == ["chosen"]
     assert len(raw.dead()) == 11
@@ -277,7 +277,7 @@ def test_interrupted_between_send_and_delete_a_message_is_twice_and_a_second_red
 ) -> None:
     bodies = {f"body {number}" for number in range(13)}
     for body in bodies:
-        raw.bury(body)
+        raw.put(body)
 
     def interrupted(*_: object) -> list[str]:
         raise error
@@ -294,7 +294,7 @@ def test_interrupted_between_send_and_delete_a_message_is_twice_and_a_second_red
 
 
 def test_what_the_source_queue_refuses_is_named_and_stays_alone(raw: Letters, monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = {f"body {number}": raw.bury(f"body {number}") for number in range(12)}
+    ids = {f"body {number}": raw.put(f"body {number}") for number in range(12)}
     send_batch = Queue.send_batch
 
     def refusing(queue: Queue, batch: list[dict[str, Any]]) -> list[str]:
@@ -312,7 +312,7 @@ def test_what_the_source_queue_refuses_is_named_and_stays_alone(raw: Letters, mo
 def test_what_is_sent_and_not_deleted_is_named(
     raw: Letters, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    message_id = raw.bury("x")
+    message_id = raw.put("x")
 
     def away(*_: object) -> list[str]:
         raise EndpointConnectionError(endpoint_url="http://sqs")
@@ -328,7 +328,7 @@ def test_a_message_at_the_size_limit_with_ten_attributes_is_moved_as_it_is(raw: 
     attributes = {f"name-{number}": "text" for number in range(10)}
     typed = {name: {"DataType": "String", "StringValue": text} for name, text in attributes.items()}
     room = MAX_MESSAGE_BYTES - message_bytes({"MessageBody": "", "MessageAttributes": typed})
-    ids = [raw.bury("x" * room, attributes) for _ in range(3)]
+    ids = [raw.put("x" * room, attributes) for _ in range(3)]
     assert raw.redrive() == dict.fromkeys(ids, "")
     moved = raw.back()
     assert [len(message["Body"]) for message in moved] == [room] * 3
@@ -350,7 +350,7 @@ def test_a_fifo_queues_message_keeps_its_group_and_is_not_taken_for_a_duplicate(
     for body, group in expected:
         parameters = {"MessageGroupId": group, "MessageDeduplicationId": f"producer-{body}"}
         sqs.send_message(QueueUrl=url, MessageBody=body, **parameters)  # type: ignore[arg-type]  # FIFO's
-        fifo.bury(body, **parameters)
+        fifo.put(body, **parameters)
     assert arrived() == expected
     assert list(fifo.redrive().values()) == [""] * 12
     assert arrived() == expected
@@ -361,7 +361,7 @@ def test_a_message_whose_email_failed_stays_and_says_how_to_resend_it(
     raw: Letters, store: EmailStore, row: dict[str, Any], status: str
 ) -> None:
     store.put({**row, "EmailId": "test-1", "EmailStatus": status, "FailureReason": "expired"})
-    message_id = raw.bury('{"email_id": "test-1"}')
+    message_id = raw.put('{"email_id": "test-1"}')
     why = raw.redrive()[message_id]
     assert why.startswith(f"test-1 is {status} (expired), so a redrive sends nothing: ")
     assert "`email-service resolve test-1 --resend`" in why
@@ -375,7 +375,7 @@ def test_a_task_message_whose_email_is_past_sending_stays_too(
     tasks: Letters, store: EmailStore, row: dict[str, Any], status: str
 ) -> None:
     store.put({**row, "EmailId": "test-1", "EmailStatus": status})
-    message_id = tasks.bury(task_message("tasks.send_email", "test-1"))
+    message_id = tasks.put(task_message("tasks.send_email", "test-1"))
     discard = f"`email-service dead-letters discard {message_id}`"
     assert tasks.redrive() == {message_id: f"test-1 is {status}, so a redrive sends nothing: {discard}"}
 
@@ -385,8 +385,8 @@ def test_a_message_whose_email_may_yet_be_sent_is_redriven(
     raw: Letters, store: EmailStore, row: dict[str, Any], status: str | None
 ) -> None:
     store.put({**row, "EmailStatus": status})
-    with_row = raw.bury(json.dumps({"email_id": row["EmailId"]}))
-    without = raw.bury('{"email_id": "no-row"}')
+    with_row = raw.put(json.dumps({"email_id": row["EmailId"]}))
+    without = raw.put('{"email_id": "no-row"}')
     assert raw.redrive() == {with_row: "", without: ""}
 
 
@@ -397,7 +397,7 @@ def test_where_the_row_cannot_be_read_nothing_moves(
         raise StoreUnavailable
 
     monkeypatch.setattr(store, "get", away)
-    raw.bury('{"email_id": "test-1"}')
+    raw.put('{"email_id": "test-1"}')
     with pytest.raises(StoreUnavailable):
         raw.redrive()
     assert raw.back() == []
@@ -411,10 +411,10 @@ def test_a_message_that_workers_refuse_again_at_once_is_redriven_once(
 
     def to_and_fro(queue: Queue, batch: list[dict[str, Any]]) -> list[str]:
         assert len(refused) < 100
-        refused.extend(raw.bury(entry["MessageBody"], NOT_JSON) for entry in batch)
+        refused.extend(raw.put(entry["MessageBody"], NOT_JSON) for entry in batch)
         return send_batch(queue, batch)
 
     monkeypatch.setattr(Queue, "send_batch", to_and_fro)
-    ids = {raw.bury(f"body {number}", NOT_JSON) for number in range(12)}
+    ids = {raw.put(f"body {number}", NOT_JSON) for number in range(12)}
     assert raw.redrive() == dict.fromkeys(ids, "")
     assert len(refused) == 12
