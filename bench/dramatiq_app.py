@@ -8,32 +8,22 @@ Settings come from the environment, as the service's do; its queue is `<raw queu
 
 from __future__ import annotations
 
-from typing import Any
-
 import dramatiq
 from dramatiq_sqs import SQSBroker  # type: ignore[import-untyped]  # it has no stubs
 
 from bench.polling_bridge import poll
 from emails.delivery import Delivery
 from settings import get_settings
-from settings.aws import client
-from settings.model import LOCAL_ACCESS_KEY, LOCAL_REGION
+from settings.aws import client, session_options
 
 settings = get_settings()
 delivery = Delivery.from_settings(settings)
 
-options: dict[str, Any] = {"region_name": settings.region}
-if settings.is_local:
-    options = {
-        "region_name": LOCAL_REGION,
-        "aws_access_key_id": LOCAL_ACCESS_KEY,
-        "aws_secret_access_key": LOCAL_ACCESS_KEY,
-    }
 broker = SQSBroker(
     namespace=f"{settings.queue}_dramatiq",
     endpoint_url=settings.endpoint,
     config=client("sqs", settings).meta.config,  # as tuned as ours
-    **options,
+    **session_options(settings),
 )
 dramatiq.set_broker(broker)
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import click
 
 from commands import say
-from commands.provision import provision_and_say
-from settings import Settings
+from commands.provision import provision
+from settings import override
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +89,8 @@ def emulator(port: int) -> None:
         signal.signal(number, lambda *_: sys.exit(0))
     try:
         with running_emulator(port) as url:
-            provision_and_say(Settings.read(endpoint_url=url))
+            override(endpoint_url=url)
+            click.get_current_context().invoke(provision)
             say(f"Ready on {url}; stop it with Ctrl-C.")
             signal.pause()
     except EmulatorFailed as error:

@@ -31,15 +31,10 @@ class StageSettings(SesSettings, SmtpSettings, StubSettings, Settings):
     """The service's settings and its providers'. The environment here says nothing of them: it is another's."""
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 (the signature is not ours)
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
+    def settings_customise_sources(  # type: ignore[override]  # as settings.environment has it
+        cls, _: type[BaseSettings], **sources: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
+        return (sources["init_settings"],)
 
 
 SECRETS = frozenset(name for name, field in StageSettings.model_fields.items() if "Secret" in str(field.annotation))

@@ -46,13 +46,6 @@ def client(
     attempts: int = ATTEMPTS,
 ) -> Any:
     """A thread-safe client; boto3's own credential chain, but for the local endpoint."""
-    options: dict[str, Any] = {"region_name": settings.region}
-    if settings.is_local:
-        options = {
-            "region_name": LOCAL_REGION,
-            "aws_access_key_id": LOCAL_ACCESS_KEY,
-            "aws_secret_access_key": LOCAL_ACCESS_KEY,
-        }
     config = Config(
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=read_timeout,
@@ -65,7 +58,14 @@ def client(
         parameter_validation=False,
     )
     with _making:
-        return _session(**options).client(service, endpoint_url=settings.endpoint, config=config)
+        return _session(**session_options(settings)).client(service, endpoint_url=settings.endpoint, config=config)
+
+
+def session_options(settings: Settings) -> dict[str, str]:
+    if not settings.is_local:
+        return {"region_name": settings.region}
+    key = {"aws_access_key_id": LOCAL_ACCESS_KEY, "aws_secret_access_key": LOCAL_ACCESS_KEY}
+    return {"region_name": LOCAL_REGION, **key}
 
 
 # Most of what a client costs is its session's reading of service models. A session is not thread-safe (boto3 guide,

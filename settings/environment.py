@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import AliasChoices, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-    from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
+    from pydantic_settings import PydanticBaseSettingsSource
 
 
 class SettingsError(SystemExit):
@@ -32,18 +32,13 @@ class EnvironmentSettings(BaseSettings):
     )
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 (the signature is not ours)
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
+    def settings_customise_sources(  # type: ignore[override]  # pydantic-settings names the sources in its call
+        cls, _: type[BaseSettings], **sources: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """One source of the environment and `.env`, else AWS_REGION there would win over EMAIL_REGION here."""
-        environment, dotenv = cast("EnvSettingsSource", env_settings), cast("EnvSettingsSource", dotenv_settings)
-        environment.env_vars = {**dotenv.env_vars, **environment.env_vars}
-        return init_settings, environment
+        environment = sources["env_settings"]
+        environment.env_vars = {**sources["dotenv_settings"].env_vars, **environment.env_vars}
+        return sources["init_settings"], environment
 
     @classmethod
     def read(cls, **given: object) -> Self:
@@ -66,12 +61,13 @@ class EnvironmentSettings(BaseSettings):
         text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
         if not problem["loc"]:  # it is of several fields, which the text names
             return text
-        name, *path = (str(part) for part in problem["loc"])
-        info = cls.model_fields[cls._field(name)]
-        if isinstance(info.validation_alias, AliasChoices):
-            name = " or ".join(map(str, info.validation_alias.choices))  # pydantic does not say by which it came
-        else:
-            name = variable(name)
+        found, *path = map(str, problem["loc"])  # a field or an alias
+        for field, info in cls.model_fields.items():
+            alias = info.validation_alias
+            names = list(map(str, alias.choices)) if isinstance(alias, AliasChoices) else [variable(field)]
+            if found in (field, *names):
+                break
+        name = " or ".join(names)  # pydantic does not say by which it came
         value = ""
         if info.repr:  # the others may be private
             name += f"[{']['.join(path)}]" if path else ""
@@ -79,14 +75,6 @@ class EnvironmentSettings(BaseSettings):
         if problem["type"] == "string_pattern_mismatch":  # no person reads a pattern: the description alone
             return f"{name}: {value}should be {info.description}"
         return f"{name}: {value}{text}" + (f" ({info.description})" if info.description else "")
-
-    @classmethod
-    def _field(cls, name: str) -> str:
-        for field, info in cls.model_fields.items():
-            alias = info.validation_alias
-            if name == field or (isinstance(alias, AliasChoices) and name in alias.choices):
-                return field
-        raise KeyError(name)
 
 
 def variable(field: str) -> str:
@@ -100,9 +88,7 @@ def _text(value: object) -> str:
         return value.get_secret_value()
     if isinstance(value, tuple):
         return ",".join(value)
-    if isinstance(value, dict):
-        return json.dumps(value)
-    return "" if value is None else str(value)
+    return json.dumps(value) if isinstance(value, dict) else str("" if value is None else value)
 
 
 def _without_user_info(value: object) -> object:
