@@ -44,15 +44,14 @@ def check_header_name(name: str) -> str:
     """
     lower = name.lower()
     if lower in RESERVED_HEADERS or lower.startswith("content-"):
-        msg = f"{lower if lower in RESERVED_HEADERS else 'content-*'} is written by the service"
-        raise ValueError(msg)
+        raise ValueError(f"{lower if lower in RESERVED_HEADERS else 'content-*'} is written by the service")
     if lower.startswith(RESENT_PREFIX):
-        msg = "resent-* says that somebody sends the message again, which the service does not do"
-        raise ValueError(msg)
+        raise ValueError("resent-* says that somebody sends the message again, which the service does not do")
     for prefix, relay in RELAY_HEADERS.items():
         if lower.startswith(prefix):
-            msg = f"{prefix}{'*' * prefix.endswith('-')} is an instruction to {relay}, which the deployment gives"
-            raise ValueError(msg)
+            raise ValueError(
+                f"{prefix}{'*' * prefix.endswith('-')} is an instruction to {relay}, which the deployment gives"
+            )
     return name
 
 
@@ -73,8 +72,7 @@ def check_headers(headers: dict[str, str]) -> dict[str, str]:
     values = {name.lower(): value for name, value in headers.items()}
     if len(values) < len(headers):
         twice, _ = Counter(name.lower() for name in headers).most_common(1)[0]
-        msg = f"has {shortened(twice)} twice: a header's name is the same in any case"
-        raise ValueError(msg)
+        raise ValueError(f"has {shortened(twice)} twice: a header's name is the same in any case")
     if "list-unsubscribe-post" in values:
         _check_one_click(values)
     return headers
@@ -82,13 +80,11 @@ def check_headers(headers: dict[str, str]) -> dict[str, str]:
 
 def _check_one_click(values: Mapping[str, str]) -> None:
     if values["list-unsubscribe-post"] != ONE_CLICK:
-        msg = f"List-Unsubscribe-Post can only be {ONE_CLICK} (RFC 8058)"
-        raise ValueError(msg)
+        raise ValueError(f"List-Unsubscribe-Post can only be {ONE_CLICK} (RFC 8058)")
     urls = values.get("list-unsubscribe", "")
     web = re.findall(r"<(https?):", urls, re.IGNORECASE)
     if [scheme.lower() for scheme in web] != ["https"] or not _BRACKETED_URLS.fullmatch(urls):
-        msg = (
+        raise ValueError(
             "List-Unsubscribe-Post needs a List-Unsubscribe like <https://example.com/u/1>, <mailto:u@example.com>: "
             "one https URL and no http one, each URL of at most 900 ASCII characters (RFC 8058)"
         )
-        raise ValueError(msg)

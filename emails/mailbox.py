@@ -37,15 +37,12 @@ def parse_mailbox(text: str) -> Address:
         ValueError: it is none; the message says why, without quoting it.
     """
     if CONTROL_CHARACTERS.search(text):
-        msg = "has a control character"
-        raise ValueError(msg)
+        raise ValueError("has a control character")
     if len(text) > MAX_MAILBOX:
-        msg = f"is longer than {MAX_MAILBOX} characters"
-        raise ValueError(msg)
+        raise ValueError(f"is longer than {MAX_MAILBOX} characters")
     text = text.strip()
     if "@" not in text:
-        msg = "is no address: it has no @"
-        raise ValueError(msg)
+        raise ValueError("is no address: it has no @")
     named = _NAMED.fullmatch(text)
     address = named["address"].strip() if named else text
     check_visible(address)
@@ -53,16 +50,13 @@ def parse_mailbox(text: str) -> Address:
     local = _unquoted(match["local"]) if match else ""
     # Address forgets the quotes around a local part that is empty, or whose dots need them.
     if not match or "" in local.split("."):
-        msg = 'is no address like ada@example.com or "Ada Lovelace" <ada@example.com>'
-        raise ValueError(msg)
+        raise ValueError('is no address like ada@example.com or "Ada Lovelace" <ada@example.com>')
     if len(match["local"].encode()) > MAX_LOCAL_PART_BYTES or len(match[0].encode()) > MAX_ADDRESS_BYTES:
-        msg = f"is longer than {MAX_LOCAL_PART_BYTES} bytes before the @, or {MAX_ADDRESS_BYTES} in all"
-        raise ValueError(msg)
+        raise ValueError(f"is longer than {MAX_LOCAL_PART_BYTES} bytes before the @, or {MAX_ADDRESS_BYTES} in all")
     try:
         domain = _to_ascii(match["domain"])
     except idna.IDNAError:
-        msg = "has a domain that no DNS can hold (IDNA 2008)"
-        raise ValueError(msg) from None
+        raise ValueError("has a domain that no DNS can hold (IDNA 2008)") from None
     return Address(_unquoted(named["name"].strip()) if named else "", local, domain)
 
 
@@ -81,8 +75,7 @@ def check_visible(address: str) -> None:
         if not character.isascii() and (
             unicodedata.category(character) in _INVISIBLE_CATEGORIES or _INVISIBLE_OTHERS.match(character)
         ):
-            msg = f"has an invisible character, U+{ord(character):04X}, in its address"
-            raise ValueError(msg)
+            raise ValueError(f"has an invisible character, U+{ord(character):04X}, in its address")
 
 
 @lru_cache(maxsize=1000)  # most mail goes to few domains, and each email is read twice: to judge it, and to send it

@@ -64,11 +64,11 @@ def check_resources(settings: Settings) -> None:
     except ClientError as error:
         denied = error.response["Error"]["Code"] in _DENIED
         advice = "Check the credentials and their policy." if denied else "Start again when that is over."
-        msg = f"AWS refuses in {settings.region}: {error}. {advice}"
-        raise ResourcesMissing(msg) from None
+        raise ResourcesMissing(f"AWS refuses in {settings.region}: {error}. {advice}") from None
     if missing:
-        msg = f"Missing: {', '.join(missing)}. Make them with `make provision` (email-service provision)."
-        raise ResourcesMissing(msg)
+        raise ResourcesMissing(
+            f"Missing: {', '.join(missing)}. Make them with `make provision` (email-service provision)."
+        )
 
 
 def provision(settings: Settings) -> Iterator[str]:

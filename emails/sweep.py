@@ -109,8 +109,9 @@ class Sweep:
         except ValidationError:
             raise PositionRefused(f"{position} holds no position of a sweep. {advice}") from None
         if found.table != self._store.table:
-            msg = f"{position} is the position of a sweep of table {found.table}, not of {self._store.table}. {advice}"
-            raise PositionRefused(msg)
+            raise PositionRefused(
+                f"{position} is the position of a sweep of table {found.table}, not of {self._store.table}. {advice}"
+            )
         return {**found.keys}
 
     def _settle(self, rows: list[Row], report: Report) -> None:

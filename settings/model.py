@@ -108,8 +108,9 @@ class Settings(EnvironmentSettings):
     def _has_no_user_info(cls, url: HttpUrl | None) -> HttpUrl | None:
         # AWS requests are signed, so nothing would use them; logs, errors and Flower show the endpoint.
         if url and (url.username is not None or url.password is not None):
-            msg = "should have no user name and password: credentials come from the environment or the machine's role"
-            raise ValueError(msg)
+            raise ValueError(
+                "should have no user name and password: credentials come from the environment or the machine's role"
+            )
         return url
 
     # `info.data` has the fields above that are valid: what is wrong with the others is said there.
@@ -119,12 +120,10 @@ class Settings(EnvironmentSettings):
         if url is None:
             return url
         if not re.fullmatch(QUEUE_NAME_PATTERN, _last_segment(url).removesuffix(".fifo")):
-            msg = "should end in /<account>/<queue name>, the name at most 66 letters, digits, - and _"
-            raise ValueError(msg)
+            raise ValueError("should end in /<account>/<queue name>, the name at most 66 letters, digits, - and _")
         aws = re.fullmatch(r"sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?", url.host or "")
         if aws and aws[1] != info.data.get("region", aws[1]):
-            msg = f"should be in EMAIL_REGION ({info.data['region']})"
-            raise ValueError(msg)
+            raise ValueError(f"should be in EMAIL_REGION ({info.data['region']})")
         return url
 
     @field_validator("claim_lease")
@@ -132,8 +131,7 @@ class Settings(EnvironmentSettings):
     def _outlives_the_send_it_guards(cls, lease: float, info: ValidationInfo) -> float:
         timeout = info.data.get("provider_timeout", 0)
         if lease < 2 * timeout:
-            msg = f"should be at least twice EMAIL_PROVIDER_TIMEOUT ({timeout:g})"
-            raise ValueError(msg)
+            raise ValueError(f"should be at least twice EMAIL_PROVIDER_TIMEOUT ({timeout:g})")
         return lease
 
     @field_validator("attachment_prefixes")
@@ -141,10 +139,9 @@ class Settings(EnvironmentSettings):
     def _can_be_fetched_under_a_claim(cls, prefixes: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         lease = info.data.get("claim_lease", 2 * S3_SECONDS)
         if prefixes and lease < 2 * S3_SECONDS:
-            msg = (
+            raise ValueError(
                 f"needs an EMAIL_CLAIM_LEASE ({lease:g}) of at least {2 * S3_SECONDS}: files are fetched under a claim"
             )
-            raise ValueError(msg)
         return prefixes
 
     @field_validator("retry_delay_max")
@@ -152,8 +149,7 @@ class Settings(EnvironmentSettings):
     def _is_the_longest(cls, delay: float, info: ValidationInfo) -> float:
         first = info.data.get("retry_delay", 0)
         if delay < first:
-            msg = f"should be at least EMAIL_RETRY_DELAY ({first:g})"
-            raise ValueError(msg)
+            raise ValueError(f"should be at least EMAIL_RETRY_DELAY ({first:g})")
         return delay
 
     @property

@@ -90,11 +90,8 @@ class StubProvider:
         if only_first and attempts > int(only_first):
             return
         if kind == "temporary":
-            msg = "the stub was told to fail temporarily"
-            raise TemporaryError(msg)
+            raise TemporaryError("the stub was told to fail temporarily")
         if kind == "permanent":
-            msg = "the stub was told to fail permanently"
-            raise PermanentError(msg)
+            raise PermanentError("the stub was told to fail permanently")
         if kind == "no-telling":
-            msg = "the stub was told not to answer"
-            raise NoTellingError(msg)
+            raise NoTellingError("the stub was told not to answer")

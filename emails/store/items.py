@@ -71,13 +71,10 @@ def errors() -> Iterator[None]:
         if code == "ConditionalCheckFailedException":
             raise Conflict(to_row(error.response.get("Item"))) from None  # type: ignore[arg-type]  # not in its type
         if code in _FINAL_ERRORS:
-            msg = f"DynamoDB refuses: {code}"
-            raise StoreRefused(msg) from error
-        msg = f"DynamoDB answers {code}"
-        raise StoreUnavailable(msg) from error
+            raise StoreRefused(f"DynamoDB refuses: {code}") from error
+        raise StoreUnavailable(f"DynamoDB answers {code}") from error
     except BotoCoreError as error:
-        msg = f"DynamoDB cannot be reached: {type(error).__name__}"
-        raise StoreUnavailable(msg) from error
+        raise StoreUnavailable(f"DynamoDB cannot be reached: {type(error).__name__}") from error
 
 
 def to_item(row: Row) -> dict[str, Any]:
