@@ -169,10 +169,6 @@ def _deferred(notification: _Notification) -> list[DeliveryEvent]:
     ]
 
 
-def _sent(notification: _Notification) -> list[DeliveryEvent]:
-    return notification.to_all(EventType.SENT, notification.mail.timestamp)
-
-
 def _rejected(notification: _Notification) -> list[DeliveryEvent]:
     reason = notification.part("reject", fields.Reject).reason
     return notification.to_all(
@@ -194,14 +190,6 @@ def _failed(notification: _Notification) -> list[DeliveryEvent]:
     )
 
 
-def _opened(notification: _Notification) -> list[DeliveryEvent]:
-    return notification.of_someone(EventType.OPENED, notification.part("open", fields.Timed).timestamp)
-
-
-def _clicked(notification: _Notification) -> list[DeliveryEvent]:
-    return notification.of_someone(EventType.CLICKED, notification.part("click", fields.Timed).timestamp)
-
-
 def _unsubscribed(notification: _Notification) -> list[DeliveryEvent]:
     subscription = notification.part("subscription", fields.Subscription)
     left = subscription.preferences.unsubscribed or any(
@@ -216,11 +204,11 @@ _EVENTS: dict[str, Callable[[_Notification], list[DeliveryEvent]]] = {
     "Complaint": _complained,
     "Delivery": _delivered,
     "DeliveryDelay": _deferred,
-    "Send": _sent,
+    "Send": lambda sent: sent.to_all(EventType.SENT, sent.mail.timestamp),
     "Reject": _rejected,
     "Rendering Failure": _failed,
-    "Open": _opened,
-    "Click": _clicked,
+    "Open": lambda opened: opened.of_someone(EventType.OPENED, opened.part("open", fields.Timed).timestamp),
+    "Click": lambda clicked: clicked.of_someone(EventType.CLICKED, clicked.part("click", fields.Timed).timestamp),
     "Subscription": _unsubscribed,
 }
 

@@ -138,12 +138,8 @@ class EmailStore:
 
     def give_back(self, claim: Claim, *, next_attempt_at: float, reason: str, counted: bool = True) -> None:
         """Sending → Pending, not to be claimed before then; `counted` is False where nothing was tried."""
-        self._move_claimed(
-            claim,
-            GIVE_BACK,
-            {"NextAttemptAt": int(next_attempt_at), "FailureReason": reason[:MAX_REASON]},
-            attempts=0 if counted else -1,
-        )
+        assign = {"NextAttemptAt": int(next_attempt_at), "FailureReason": reason[:MAX_REASON]}
+        self._move_claimed(claim, GIVE_BACK, assign, attempts=0 if counted else -1)
 
     def fail(self, claim: Claim, reason: str) -> None:
         """Sending → Failed."""
@@ -283,11 +279,9 @@ class EmailStore:
 
 def _source_condition(transition: Transition, values: Row) -> str:
     """The condition that the row stands where the transition starts; adds what it names to `values`."""
-    names = []
-    for status in sorted(source for source in transition.sources if source):
-        names.append(f":from_{status}")
-        values[names[-1]] = status.value
-    condition = f"EmailStatus IN ({', '.join(names)})"
+    statuses = {f":from_{status}": status.value for status in sorted(filter(None, transition.sources))}
+    values |= statuses
+    condition = f"EmailStatus IN ({', '.join(statuses)})"
     if None in transition.sources:
         values |= {":empty": "", ":string": "S", ":number_type": "N"}
         no_text = "NOT attribute_type(EmailStatus, :string) AND NOT attribute_type(EmailStatus, :number_type)"
