@@ -18,7 +18,7 @@ WAIT_SECONDS = 5  # below the client's read time-out
 
 settings = get_settings()
 sqs = client("sqs", settings)
-queue = RawQueue.from_settings(settings)
+queue = RawQueue(settings)
 delivery = Delivery.from_settings(settings)
 
 

@@ -22,7 +22,7 @@ def poll(start: Callable[[str], object]) -> None:
     """Start the job of every message of the raw queue, for ever."""
     settings = get_settings()
     sqs = client("sqs", settings)
-    queue = RawQueue.from_settings(settings)
+    queue = RawQueue(settings)
     while True:
         for message in queue.receive(10, wait=WAIT_SECONDS):
             start(parse_message(message["Body"]))

@@ -93,7 +93,7 @@ class Contender:
         self._body = ("<p>All is well.</p>\n" * row_bytes)[: row_bytes - BYTES_BESIDE_BODY]
         self._log = log
         self._sqs, self._dynamodb = client("sqs", settings), client("dynamodb", settings)
-        self._raw_queue = RawQueue.from_settings(settings)
+        self._raw_queue = RawQueue(settings)
         self._store = EmailStore.from_settings(settings)
         self._written = 0
         self._queues: list[str] = []

@@ -40,7 +40,7 @@ def main(region: str | None, queue_url: str | None, table_name: str | None, dry_
 
 def _dry_run(settings: Settings) -> None:
     say(str(settings))
-    queue = RawQueue.from_settings(settings)
+    queue = RawQueue(settings)
     delivery = Delivery.from_settings(settings)
     messages = queue.receive(10, wait=1)
     try:

@@ -92,8 +92,7 @@ def redrive(message_id: str, reason: str) -> None:
     twice, which sends no email twice. One whose email is not to be sent any more stays, and is named.
     """
     _one_choice(message_id, reason)
-    settings = get_settings()
-    store = EmailStore.from_settings(settings)
+    store = EmailStore.from_settings(get_settings())
     found, stay = 0, 0
     for queue in _queues():
         redriven = 0

@@ -142,7 +142,7 @@ def _run(settings: Settings, console: Console) -> bool:
     for case in CASES:
         if case.row:
             store.put(case.row)
-    queue = RawQueue.from_settings(settings)
+    queue = RawQueue(settings)
     queue.enqueue((case.email_id for case in CASES), sent=lambda count: count)
     sqs = client("sqs", settings)
     sqs.send_message(QueueUrl=queue.url, MessageBody=MALFORMED_BODY)

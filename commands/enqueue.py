@@ -32,7 +32,7 @@ def enqueue(email_ids: tuple[str, ...], *, bulk: bool, from_file: IO[str] | None
     if not email_ids and from_file is None:
         from_file = sys.stdin
     settings = get_settings()
-    queue = RawQueue.from_settings(settings, bulk=bulk)
+    queue = RawQueue(settings, bulk=bulk)
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("enqueuing"), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

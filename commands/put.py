@@ -30,10 +30,9 @@ def put(file: IO[str]) -> None:
     row = _read(file)
     if status_of(row) is None:
         row["EmailStatus"] = EmailStatus.PENDING.value
-    settings = get_settings()
     try:
         email = Email.from_row(row)
-        EmailStore.from_settings(settings).put(row)
+        EmailStore.from_settings(get_settings()).put(row)
     except InvalidRow as error:
         raise click.ClickException(f"This row would fail: {error}") from None
     except StoreRefused as error:

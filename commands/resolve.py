@@ -25,7 +25,7 @@ def resolve(email_id: str, *, sent: bool, resend: bool) -> None:
         raise click.UsageError("Say --sent or --resend.")
     settings = get_settings()
     store = EmailStore.from_settings(settings)
-    queue = RawQueue.from_settings(settings)
+    queue = RawQueue(settings)
     try:
         if sent:
             store.resolve_sent(email_id)

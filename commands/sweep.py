@@ -39,7 +39,7 @@ def sweep(dry_run: bool, read_units: float, position: Path) -> None:
     """
     settings = get_settings()
     store = EmailStore.from_settings(settings)
-    queue = RawQueue.from_settings(settings)
+    queue = RawQueue(settings)
     with Console(stderr=True).status("sweeping") as status:
         work = Sweep(store, queue, settings.sweep_after, dry_run=dry_run)
         try:

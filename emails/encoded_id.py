@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING
 
 from emails.message import InvalidMessage, check_email_id
-
-if TYPE_CHECKING:
-    from emails.model import Email
 
 ID_HEADER = "X-Email-Id"
 ID_TAG = "email_id"  # of a provider that has tags
 
 
-def encoded_id(email: Email) -> str:
+def encoded_id(email_id: str) -> str:
     """The id in base64url without padding, which is safe in a header and in a tag."""
-    return base64.urlsafe_b64encode(email.id.encode()).rstrip(b"=").decode()
+    return base64.urlsafe_b64encode(email_id.encode()).rstrip(b"=").decode()
 
 
 def decoded_id(encoded: str) -> str:

@@ -54,7 +54,7 @@ def to_mime(email: Email) -> EmailMessage:
     addresses = [email.sender, *email.to, *email.cc, *email.reply_to]
     message = EmailMessage(SEVEN_BIT if all(a.username.isascii() for a in addresses) else SEVEN_BIT_UTF8)
     # First, because Amazon SES cuts the headers that it sends back in feedback notifications at 10 KB.
-    message[ID_HEADER] = _Header.of_text(ID_HEADER, encoded_id(email))
+    message[ID_HEADER] = _Header.of_text(ID_HEADER, encoded_id(email.id))
     for name, mailboxes in (("From", [email.sender]), ("To", email.to), ("Cc", email.cc), ("Reply-To", email.reply_to)):
         if mailboxes:
             message[name] = _Header.of_mailboxes(name, mailboxes)

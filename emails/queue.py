@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from celery_sqs.sqs.batches import pack, until_confirmed
@@ -14,28 +14,21 @@ from settings.aws import client
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from mypy_boto3_sqs import SQSClient
-
     from settings import Settings
 
 
 class RawQueue:
     """The queue that producers send to, or the one for bulk."""
 
-    def __init__(self, sqs: SQSClient, name: str) -> None:
-        self._sqs = sqs
-        self._queue = find_queue(sqs, name)
-        self.name = name
-        self.url = self._queue.url
-
-    @classmethod
-    def from_settings(cls, settings: Settings, *, bulk: bool = False) -> Self:
-        """The queue of the stage.
+    def __init__(self, settings: Settings, *, bulk: bool = False) -> None:
+        """Look the queue up.
 
         Raises:
             ResourcesMissing
         """
-        return cls(client("sqs", settings), settings.bulk_queue if bulk else settings.queue)
+        self._sqs = client("sqs", settings)
+        self._queue = find_queue(self._sqs, settings.bulk_queue if bulk else settings.queue)
+        self.name, self.url = self._queue.name, self._queue.url
 
     def enqueue(self, email_ids: Iterable[str], sent: Callable[[int], object]) -> dict[str, str]:
         """Send one raw message an id, in batches; `sent` hears how many went.

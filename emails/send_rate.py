@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from emails.store.items import Conflict, errors, serialize, to_row
@@ -45,7 +46,7 @@ class SendRate:
         """The rate to which all workers of the stage keep, or None if the settings have none."""
         if not settings.send_rate:
             return None
-        return cls(settings.send_rate, SharedTime(client("dynamodb", settings), settings.table).reserve)
+        return cls(settings.send_rate, partial(reserve, client("dynamodb", settings), settings.table))
 
     def wait(self) -> bool:
         """Wait for a turn. Returns False where it was closed meanwhile; raises what `reserve` raises."""
@@ -75,31 +76,26 @@ class SendRate:
             self._waiting -= 1
 
 
-class SharedTime:
-    """A time that all workers of the stage share: each reserves a stretch of it, one after the other."""
+def reserve(client: DynamoDBClient, table: str, seconds: float) -> float:
+    """Reserve so many seconds of the time that all workers of the stage share, one after the other.
 
-    def __init__(self, client: DynamoDBClient, table: str, row: str = ROW) -> None:
-        self._client = client
-        self._table = table
-        self._row = row
-
-    def reserve(self, seconds: float) -> float:
-        """Reserve so many seconds; returns when they start. May raise StoreUnavailable or StoreRefused."""
-        later = "SET ReservedUntil = ReservedUntil + :seconds", "ReservedUntil > :now"
-        anew = "SET ReservedUntil = :now + :seconds", "(attribute_not_exists(EmailId) OR ReservedUntil <= :now)"
-        while True:
-            values = {":now": Decimal(f"{time.time():.6f}"), ":seconds": Decimal(f"{seconds:.6f}")}
-            for change, condition in (later, anew):
-                try:
-                    with errors():
-                        answer = self._client.update_item(
-                            TableName=self._table,
-                            Key={"EmailId": {"S": self._row}},
-                            UpdateExpression=change,
-                            ConditionExpression=condition,
-                            ExpressionAttributeValues={name: serialize(value) for name, value in values.items()},
-                            ReturnValues="UPDATED_NEW",
-                        )
-                except Conflict:
-                    continue
-                return float((to_row(answer.get("Attributes")) or {})["ReservedUntil"]) - seconds
+    Returns when they start. May raise StoreUnavailable or StoreRefused.
+    """
+    later = "SET ReservedUntil = ReservedUntil + :seconds", "ReservedUntil > :now"
+    anew = "SET ReservedUntil = :now + :seconds", "(attribute_not_exists(EmailId) OR ReservedUntil <= :now)"
+    while True:
+        values = {":now": Decimal(f"{time.time():.6f}"), ":seconds": Decimal(f"{seconds:.6f}")}
+        for change, condition in (later, anew):
+            try:
+                with errors():
+                    answer = client.update_item(
+                        TableName=table,
+                        Key={"EmailId": {"S": ROW}},
+                        UpdateExpression=change,
+                        ConditionExpression=condition,
+                        ExpressionAttributeValues={name: serialize(value) for name, value in values.items()},
+                        ReturnValues="UPDATED_NEW",
+                    )
+            except Conflict:
+                continue
+            return float((to_row(answer.get("Attributes")) or {})["ReservedUntil"]) - seconds

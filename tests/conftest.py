@@ -122,7 +122,7 @@ def events(settings: Settings) -> EventStore:
 
 @pytest.fixture
 def raw_queue(settings: Settings) -> RawQueue:
-    return RawQueue.from_settings(settings)
+    return RawQueue(settings)
 
 
 @pytest.fixture

@@ -146,7 +146,7 @@ def raw_queue() -> Iterator[RawQueue]:
     with running_emulator(free_port()) as url:
         settings = Settings(endpoint_url=url)
         list(provision(settings))
-        yield RawQueue.from_settings(settings)
+        yield RawQueue(settings)
 
 
 @pytest.fixture

@@ -193,7 +193,7 @@ def _tags(email: Email) -> list[MessageTagTypeDef]:
     for name, value in email.tags.items():
         if not TAG.fullmatch(name) or not TAG.fullmatch(value):
             raise PermanentError("a tag in Tags has other than 1 to 256 letters, digits, _ and -, which SES wants")
-    return [{"Name": name, "Value": value} for name, value in {**email.tags, ID_TAG: encoded_id(email)}.items()]
+    return [{"Name": name, "Value": value} for name, value in {**email.tags, ID_TAG: encoded_id(email.id)}.items()]
 
 
 def _judged(error: ClientError) -> SendError:

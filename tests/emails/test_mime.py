@@ -80,7 +80,7 @@ def check(email: Email) -> bytes:
     message = read(content)
     assert not message.defects
     assert message["Subject"] == email.subject
-    assert message["X-Email-Id"] == encoded_id(email)
+    assert message["X-Email-Id"] == encoded_id(email.id)
     assert message["Message-ID"] == message_id(email)
     assert read_addresses(content, "From") == written([email.sender])
     assert read_addresses(content, "To") == written(email.to)
@@ -171,7 +171,7 @@ def check_by_another_parser(email: Email, content: bytes) -> None:
     mail = parse_email(content)
     assert mail.date_parsed
     assert mail.headers["Message-ID"] == [message_id(email)]
-    assert mail.headers["X-Email-Id"] == [encoded_id(email)]
+    assert mail.headers["X-Email-Id"] == [encoded_id(email.id)]
     assert mail.subject == email.subject
     assert shape_by_another_parser(parse_email_tree(content)) == expected_shape(email)
     for name, value in email.headers.items():

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from settings import Settings
 
+    QueueOn = Callable[["FailingSqs"], RawQueue]
+
 IDS = [f"email-{number}" for number in range(25)]
 
 
@@ -68,12 +70,23 @@ def arrived(raw_queue: RawQueue) -> Callable[[], list[str]]:
     return ids
 
 
+@pytest.fixture
+def queue_on(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[FailingSqs], RawQueue]:
+    """The raw queue, by this double of SQS."""
+
+    def queue(sqs: FailingSqs) -> RawQueue:
+        monkeypatch.setattr("emails.queue.client", lambda *_: sqs)
+        return RawQueue(settings)
+
+    return queue
+
+
 def test_each_id_is_one_raw_message_and_ten_of_them_one_request(
-    sqs: SQSClient, settings: Settings, arrived: Callable[[], list[str]]
+    sqs: SQSClient, queue_on: QueueOn, arrived: Callable[[], list[str]]
 ) -> None:
     counting = FailingSqs(sqs, {})
     counts: list[int] = []
-    assert RawQueue(counting, settings.queue).enqueue(iter(IDS), counts.append) == {}  # type: ignore[arg-type]  # a double
+    assert queue_on(counting).enqueue(iter(IDS), counts.append) == {}
     assert counting.batches == counts == [10, 10, 5]
     assert arrived() == sorted(IDS)
 
@@ -85,22 +98,22 @@ def test_an_id_of_any_text_arrives_as_it_is(raw_queue: RawQueue, arrived: Callab
 
 
 def test_what_sqs_does_not_take_is_sent_again_alone(
-    sqs: SQSClient, settings: Settings, arrived: Callable[[], list[str]]
+    sqs: SQSClient, queue_on: QueueOn, arrived: Callable[[], list[str]]
 ) -> None:
     failing = FailingSqs(sqs, {"email-3": 1, "email-7": 2})
     counts: list[int] = []
-    assert RawQueue(failing, settings.queue).enqueue(IDS[:10], counts.append) == {}  # type: ignore[arg-type]  # a double
+    assert queue_on(failing).enqueue(IDS[:10], counts.append) == {}
     assert failing.batches == [10, 2, 1]
     assert counts == [10]
     assert arrived() == sorted(IDS[:10])
 
 
 def test_what_sqs_never_takes_is_named_with_its_code(
-    sqs: SQSClient, settings: Settings, arrived: Callable[[], list[str]]
+    sqs: SQSClient, queue_on: QueueOn, arrived: Callable[[], list[str]]
 ) -> None:
     failing = FailingSqs(sqs, {"email-3": 99, "email-12": 99})
     counts: list[int] = []
-    failed = RawQueue(failing, settings.queue).enqueue(IDS, counts.append)  # type: ignore[arg-type]  # a double
+    failed = queue_on(failing).enqueue(IDS, counts.append)
     assert failed == {"email-3": "InternalError", "email-12": "InternalError"}
     assert counts == [9, 9, 5]
     assert failing.batches == [10, *[1] * (ATTEMPTS - 1), 10, *[1] * (ATTEMPTS - 1), 5]
@@ -116,24 +129,24 @@ def test_what_sqs_never_takes_is_named_with_its_code(
     ids=["away", "throttled"],
 )
 def test_a_request_that_fails_is_made_again(
-    sqs: SQSClient, settings: Settings, arrived: Callable[[], list[str]], error: Exception
+    sqs: SQSClient, queue_on: QueueOn, arrived: Callable[[], list[str]], error: Exception
 ) -> None:
     failing = FailingSqs(sqs, {}, [error, error])
-    assert RawQueue(failing, settings.queue).enqueue(IDS[:10], lambda _: None) == {}  # type: ignore[arg-type]  # a double
+    assert queue_on(failing).enqueue(IDS[:10], lambda _: None) == {}
     assert failing.batches == [10, 10, 10]
     assert arrived() == sorted(IDS[:10])
 
 
-def test_where_sqs_stays_away_every_id_is_named(sqs: SQSClient, settings: Settings) -> None:
+def test_where_sqs_stays_away_every_id_is_named(sqs: SQSClient, queue_on: QueueOn) -> None:
     away = FailingSqs(sqs, {}, [EndpointConnectionError(endpoint_url="http://localhost")] * 99)
-    failed = RawQueue(away, settings.queue).enqueue(IDS[:3], lambda _: None)  # type: ignore[arg-type]  # a double
+    failed = queue_on(away).enqueue(IDS[:3], lambda _: None)
     assert failed == dict.fromkeys(IDS[:3], "EndpointConnectionError")
 
 
-def test_a_queue_that_is_not_there_is_named_with_the_command_that_makes_it(sqs: SQSClient, settings: Settings) -> None:
+def test_a_queue_that_is_not_there_is_named_with_the_command_that_makes_it(settings: Settings) -> None:
     elsewhere = settings.model_copy(update={"stage": "elsewhere"})
     with pytest.raises(ResourcesMissing, match=r"no queue emails_elsewhere: .*email-service provision"):
-        RawQueue.from_settings(elsewhere)
+        RawQueue(elsewhere)
 
 
 def test_what_is_received_is_given_back_for_others(raw_queue: RawQueue) -> None:

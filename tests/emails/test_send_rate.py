@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 
 from emails import send_rate
-from emails.send_rate import SendRate, SharedTime
+from emails.send_rate import SendRate, reserve
 from settings.aws import client
 
 if TYPE_CHECKING:
@@ -34,35 +35,38 @@ class Clock:
 
 
 @pytest.fixture
-def shared(settings: Settings) -> SharedTime:
-    return SharedTime(client("dynamodb", settings), settings.table)
+def reserved(settings: Settings) -> Callable[[float], float]:
+    """Reserve so many seconds; gives their start."""
+    return partial(reserve, client("dynamodb", settings), settings.table)
 
 
-def test_reserved_stretches_follow_one_another_and_start_now_where_nobody_waits(shared: SharedTime) -> None:
+def test_reserved_stretches_follow_one_another_and_start_now_where_nobody_waits(
+    reserved: Callable[[float], float],
+) -> None:
     before = time.time()
-    first = shared.reserve(5)
+    first = reserved(5)
     assert before - 0.01 <= first <= time.time() + 0.01
-    assert shared.reserve(2) == pytest.approx(first + 5, abs=0.01)
-    assert shared.reserve(1) == pytest.approx(first + 7, abs=0.01)
+    assert reserved(2) == pytest.approx(first + 5, abs=0.01)
+    assert reserved(1) == pytest.approx(first + 7, abs=0.01)
 
 
-def test_no_two_workers_reserve_the_same_time(shared: SharedTime) -> None:
+def test_no_two_workers_reserve_the_same_time(reserved: Callable[[float], float]) -> None:
     with ThreadPoolExecutor(8) as workers:
-        starts = sorted(workers.map(lambda _: shared.reserve(3), range(24)))
+        starts = sorted(workers.map(lambda _: reserved(3), range(24)))
     assert all(later - earlier >= 2.99 for earlier, later in pairwise(starts))
 
 
-def test_an_idle_time_is_not_saved_up(shared: SharedTime, wait_until: Callable[..., None]) -> None:
-    first = shared.reserve(0.01)
+def test_an_idle_time_is_not_saved_up(reserved: Callable[[float], float], wait_until: Callable[..., None]) -> None:
+    first = reserved(0.01)
     wait_until(lambda: time.time() > first + 0.2)
-    assert shared.reserve(1) >= first + 0.2
+    assert reserved(1) >= first + 0.2
 
 
-def test_a_stretch_of_less_than_a_millisecond_takes_its_time_too(shared: SharedTime) -> None:
-    first = shared.reserve(60)
+def test_a_stretch_of_less_than_a_millisecond_takes_its_time_too(reserved: Callable[[float], float]) -> None:
+    first = reserved(60)
     for _ in range(10):
-        shared.reserve(1 / 25_000)
-    assert shared.reserve(1) - first - 60 == pytest.approx(10 / 25_000, rel=0.01)
+        reserved(1 / 25_000)
+    assert reserved(1) - first - 60 == pytest.approx(10 / 25_000, rel=0.01)
 
 
 def test_turns_are_taken_one_by_one_and_as_many_reserved_as_wait() -> None:

@@ -374,7 +374,7 @@ class Chaos:
         list(provision(self.settings))
         self._sqs = client("sqs", self.settings)
         self._dynamodb = client("dynamodb", self.settings)
-        self._queue = RawQueue.from_settings(self.settings)
+        self._queue = RawQueue(self.settings)
         self._folder = self.folder = folder
         self._seed = seed
         self._dice = random.Random(seed)

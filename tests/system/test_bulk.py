@@ -42,7 +42,7 @@ def test_single_emails_overtake_a_backlog_of_bulk(
     outbox.mkdir()
     ids = [f"bulk-{number}" for number in range(BULK)]
     write(client("dynamodb", settings), settings.table, row, ids)
-    RawQueue.from_settings(settings, bulk=True).enqueue(ids, sent=lambda count: count)
+    RawQueue(settings, bulk=True).enqueue(ids, sent=lambda count: count)
     environment = {
         "EMAIL_ENDPOINT_URL": settings.endpoint or "",
         "EMAIL_STAGE": settings.stage,
@@ -58,7 +58,7 @@ def test_single_emails_overtake_a_backlog_of_bulk(
             email_id = f"single-{number}"
             store.put(row | {"EmailId": email_id})
             before, began = count(outbox), time.monotonic()
-            RawQueue.from_settings(settings).enqueue([email_id], sent=lambda count: count)
+            RawQueue(settings).enqueue([email_id], sent=lambda count: count)
             wait_until(lambda sent=email_id: (store.get(sent) or {})["EmailStatus"] == "Sent")
             seconds.append(time.monotonic() - began)
             between.append(count(outbox) - before)

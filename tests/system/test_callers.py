@@ -56,7 +56,7 @@ def test_callers_who_come_and_go_stall_no_worker(
         command = [sys.executable, "-m", "tests.support.callers", "--calls", str(CALLS)]
         with calls.open("wb") as file:
             callers = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=file)
-        queue = RawQueue.from_settings(settings)
+        queue = RawQueue(settings)
         for first in range(0, EMAILS, AT_ONCE):
             queue.enqueue(ids[first : first + AT_ONCE], sent=lambda taken: taken)
             called = CALLS * first // EMAILS

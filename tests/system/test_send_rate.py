@@ -38,7 +38,7 @@ def test_three_workers_keep_to_the_rate(
     for number in range(EMAILS):
         store.put(row | {"EmailId": f"email-{number}"})
     ids = (f"email-{number}" for number in range(EMAILS))
-    RawQueue.from_settings(settings).enqueue(ids, sent=lambda count: count)
+    RawQueue(settings).enqueue(ids, sent=lambda count: count)
     requests: Counter[str] = Counter()
 
     def count(service: str, action: str, _: bytes) -> str:

@@ -105,7 +105,7 @@ class Pipeline:
         return self.send(self.settings.queue, body, **options)
 
     def enqueue(self, *email_ids: str) -> None:
-        assert RawQueue.from_settings(self.settings).enqueue(email_ids, sent=lambda count: count) == {}
+        assert RawQueue(self.settings).enqueue(email_ids, sent=lambda count: count) == {}
 
     def status(self, row: dict[str, Any]) -> str:
         return (self.store.get(row["EmailId"]) or {})["EmailStatus"]

@@ -227,7 +227,7 @@ def test_nothing_private_comes_out_of_a_worker(
 
     for case, (changes, _) in CASES.items():
         store.put(PRIVATE | {"EmailId": f"email-{case}"} | changes)
-    raw = RawQueue.from_settings(settings)
+    raw = RawQueue(settings)
     tasks_queue = sqs.get_queue_url(QueueName=settings.tasks_queue)["QueueUrl"]
     with watching(settings) as events, working(environment, log_file):
         raw.enqueue([f"email-{case}" for case in CASES], sent=lambda count: count)

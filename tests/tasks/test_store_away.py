@@ -130,7 +130,7 @@ def test_emails_wait_in_sqs_while_dynamodb_is_away_and_are_sent_when_it_is_back(
     rows = [row | {"EmailId": f"email-{number}"} for number in range(5)]
     for each in rows:
         store.put(each)
-    RawQueue.from_settings(away).enqueue([each["EmailId"] for each in rows], sent=lambda count: count)
+    RawQueue(away).enqueue([each["EmailId"] for each in rows], sent=lambda count: count)
 
     def found() -> list[Row]:
         return [store.get(each["EmailId"]) or {} for each in rows]
@@ -191,7 +191,7 @@ def test_emails_whose_claims_got_no_answer_are_sent_once_and_counted_once(
         return [store.get(each["EmailId"]) or {} for each in rows]
 
     fate.claims_are_answered = False
-    RawQueue.from_settings(worked).enqueue([each["EmailId"] for each in rows], sent=lambda count: count)
+    RawQueue(worked).enqueue([each["EmailId"] for each in rows], sent=lambda count: count)
     wait_until(lambda: len({copy["body"] for copy in fate.copies}) == len(rows), what="a delayed copy of each")
     assert {(each["EmailStatus"], each["Attempts"]) for each in found()} == {("Sending", 1)}
     # Some are taken over without an answer, too.
@@ -213,7 +213,7 @@ def test_a_copy_with_tokens_of_claims_has_the_arguments_that_older_workers_know(
     store = EmailStore.from_settings(worked)
     store.put(row)
     fate.claims_are_answered = False
-    RawQueue.from_settings(worked).enqueue([row["EmailId"]], sent=lambda count: count)
+    RawQueue(worked).enqueue([row["EmailId"]], sent=lambda count: count)
     wait_until(lambda: fate.copies)
     fate.claims_are_answered = True
     (copy,) = fate.copies[:1]

@@ -100,7 +100,7 @@ def test_the_message_has_the_email_s_id_and_nobody_s_name_who_is_in_blind_copy(
     backend.provider().send(email)
     (received,) = backend.received()
     message = message_from_bytes(received, policy=default)
-    assert message["X-Email-Id"] == encoded_id(email)
+    assert message["X-Email-Id"] == encoded_id(email.id)
     assert f"{MARK}-bcc".encode() not in received
     assert base64.b64encode(f"{MARK}-bcc".encode()) not in received
 
@@ -180,4 +180,4 @@ def test_threads_send_at_once(backend: Backend, new_email: Callable[..., Email])
         receipts = list(pool.map(provider.send, emails))
     assert len({receipt.message_id for receipt in receipts}) == len(emails)
     ids = [message_from_bytes(message, policy=default)["X-Email-Id"] for message in backend.received()]
-    assert sorted(ids) == sorted(map(encoded_id, emails))
+    assert sorted(ids) == sorted(encoded_id(email.id) for email in emails)

@@ -67,11 +67,11 @@ def test_the_message_goes_as_it_is_to_every_recipient_with_tags_and_set_and_list
     assert request["ListManagementOptions"] == {"ContactListName": "news", "TopicName": "offers"}
     assert request["EmailTags"] == [
         {"Name": "team", "Value": "orders"},
-        {"Name": "email_id", "Value": encoded_id(email)},
+        {"Name": "email_id", "Value": encoded_id(email.id)},
     ]
     (message,) = server.messages()
     assert b"eve@example.com" not in message
-    assert message_from_bytes(message, policy=default)["X-Email-Id"] == encoded_id(email)
+    assert message_from_bytes(message, policy=default)["X-Email-Id"] == encoded_id(email.id)
     assert receipt.provider == "ses"
     assert receipt.message_id.endswith("@email.amazonses.com")
 
