@@ -84,7 +84,7 @@ class StandIn:
 
 
 class Contender:
-    """One that runs, and has sent its first emails."""
+    """A contender that runs and has sent its first emails."""
 
     def __init__(self, name: str, standin: StandIn, settings: Settings, row_bytes: int, log: IO[bytes]) -> None:
         self.standin = standin

@@ -28,7 +28,7 @@ SECONDS_BESIDE_A_SEND = 40
 
 
 class StageSettings(SesSettings, SmtpSettings, StubSettings, Settings):
-    """The service's settings and its providers'. The environment here says nothing of them: it is another's."""
+    """All settings of a stage. They come from cdk.json alone: the environment here is not the stage's."""
 
     @classmethod
     def settings_customise_sources(  # type: ignore[override]  # as settings.environment has it

@@ -19,7 +19,7 @@ class SettingsError(SystemExit):
 
 
 class EnvironmentSettings(BaseSettings):
-    """Settings of which each is an EMAIL_ variable: the service's, or those of one provider."""
+    """Settings, each of which is an EMAIL_ variable: the service's own, or those of one provider."""
 
     model_config = SettingsConfigDict(
         env_prefix="EMAIL_",
@@ -42,7 +42,7 @@ class EnvironmentSettings(BaseSettings):
 
     @classmethod
     def read(cls, **given: object) -> Self:
-        """The settings: those given, else the environment's, else those in `.env`.
+        """Read the settings. A given value wins over the environment, and the environment over `.env`.
 
         Raises:
             SettingsError: a value is wrong; it says which, its value, and what would be right.
@@ -53,13 +53,13 @@ class EnvironmentSettings(BaseSettings):
             raise SettingsError("\n".join(map(cls._explanation, error.errors()))) from None
 
     def environment(self) -> dict[str, str]:
-        """The variables that give a child process the settings that were set here."""
+        """The environment variables that give a child process the values that were set here."""
         return {variable(field): _text(getattr(self, field)) for field in sorted(self.model_fields_set)}
 
     @classmethod
     def _explanation(cls, problem: ErrorDetails) -> str:
         text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        if not problem["loc"]:  # it is of several fields, which the text names
+        if not problem["loc"]:  # a check of several fields, whose text names them
             return text
         found, *path = map(str, problem["loc"])  # a field or an alias
         for field, info in cls.model_fields.items():

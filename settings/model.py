@@ -239,7 +239,7 @@ def get_settings() -> Settings:
 
 
 def override(**values: object) -> None:
-    """Set what the environment would set otherwise, in this process and those that it forks."""
+    """Set values that win over the environment, in this process and in those that it forks."""
     _overrides.update(values)
     get_settings.cache_clear()
 

@@ -85,7 +85,7 @@ ANSWERS: dict[str, Answer] = {
 
 
 class SesSettings(EnvironmentSettings):
-    """What an account may have in SES for its emails."""
+    """What SES is to apply to each email."""
 
     ses_configuration_set: str = Field(
         default="",

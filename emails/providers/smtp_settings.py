@@ -17,7 +17,7 @@ EHLO_PATTERN = rf"([A-Za-z0-9]{_EHLO_LABEL}\.)+[A-Za-z]{_EHLO_LABEL}"
 
 
 class SmtpSettings(EnvironmentSettings):
-    """Where the SMTP server is, and how it is spoken to."""
+    """The SMTP server, and how to talk to it."""
 
     smtp_host: str = Field(
         default="",

@@ -32,7 +32,7 @@ def _from_json(value: object) -> object:
 
 
 class StubSettings(EnvironmentSettings):
-    """Where the stub leaves emails, and which it fails for."""
+    """Where the stub writes emails, and for whom it fails."""
 
     stub_outbox: Path | None = Field(default=None, description="the folder where the stub writes each email as .eml")
     stub_failures: Annotated[dict[str, Failure], NoDecode, BeforeValidator(_from_json)] = Field(
