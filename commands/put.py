@@ -9,7 +9,7 @@ from typing import IO, Any
 import click
 
 from commands import say
-from emails.model import Email, EmailStatus, InvalidRow, status_of
+from emails.email import Email, EmailStatus, InvalidRow, status_of
 from emails.store import Conflict, EmailStore, StoreRefused
 from settings import get_settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from commands import say
-from emails.model import status_of
+from emails.email import status_of
 from emails.queue import RawQueue
 from emails.store import Conflict, EmailStore
 from settings import get_settings

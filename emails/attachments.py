@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import GetObjectRequestTypeDef
 
-    from emails.model import Attachment, Email
+    from emails.email import Attachment, Email
 
 MAX_BYTES = 30 * 1024 * 1024  # of an email's files: in base64 no less than the 40 MB that SES takes (its quotas)
 CHUNK_BYTES = 64 * 1024

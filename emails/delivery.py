@@ -15,8 +15,8 @@ from structlog.contextvars import bind_contextvars
 from emails import attachments
 from emails.backoff import full_jitter
 from emails.claim_tokens import find_token, with_newest
+from emails.email import ABANDON, DISCARD, Email, EmailStatus, InvalidRow, status_of
 from emails.events import RejectReason
-from emails.model import ABANDON, DISCARD, Email, EmailStatus, InvalidRow, status_of
 from emails.providers import load_providers
 from emails.providers.contract import (
     NoTellingError,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from emails.claim_tokens import Tokens
-    from emails.model import Transition
+    from emails.email import Transition
     from emails.providers.contract import Provider, Receipt
     from emails.store import Row
     from settings import Settings

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from email.message import MIMEPart
     from email.policy import Policy
 
-    from emails.model import Attachment, Email
+    from emails.email import Attachment, Email
 
 
 class _HeaderRegistry(HeaderRegistry):

@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from emails.model import EmailStatus
+from emails.email import EmailStatus
 from emails.providers.contract import PermanentError, TemporaryError
 from settings.telemetry import is_exported, resource
 from tasks.pipeline import delivery, load_email, send_email
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from celery.app.task import Task
 
-    from emails.model import Email
+    from emails.email import Email
     from emails.providers.contract import Provider, Receipt
 
 ENDED = frozenset({EmailStatus.SENT, EmailStatus.FAILED, EmailStatus.UNKNOWN})

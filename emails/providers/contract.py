@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from emails.events import RejectReason
 
 if TYPE_CHECKING:
-    from emails.model import Email
+    from emails.email import Email
 
 
 @dataclass(frozen=True)

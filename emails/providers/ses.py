@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sesv2 import SESV2Client
     from mypy_boto3_sesv2.type_defs import DestinationTypeDef, MessageTagTypeDef, SendEmailRequestTypeDef
 
-    from emails.model import Email
+    from emails.email import Email
     from emails.providers.contract import SendError
     from settings import Settings
 

@@ -21,7 +21,7 @@ from emails.providers.smtp_settings import SmtpSettings
 from settings import SettingsError
 
 if TYPE_CHECKING:
-    from emails.model import Email
+    from emails.email import Email
     from emails.providers.smtp_sessions import Session
     from settings import Settings
 

@@ -18,7 +18,7 @@ from settings import EnvironmentSettings, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from emails.model import Email
+    from emails.email import Email
     from settings import Settings
 
 Failure = Annotated[str, Field(pattern=r"^(temporary|permanent|no-telling)(:[1-9][0-9]*)?$")]

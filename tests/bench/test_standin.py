@@ -21,7 +21,7 @@ import pytest
 from botocore.exceptions import ClientError
 from pydantic import HttpUrl
 
-from emails.model import ABANDON
+from emails.email import ABANDON
 from emails.providers.contract import Receipt
 from emails.resources import check_resources, provision
 from emails.store import Conflict, EmailStore

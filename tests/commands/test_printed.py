@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from commands import broker, say_json
 from commands.status import EVENT, STORY
-from emails.model import InvalidRow
+from emails.email import InvalidRow
 from emails.resources import ResourcesMissing
 from emails.store import StoreRefused
 from settings import get_settings

@@ -13,7 +13,7 @@ from urllib3.exceptions import SSLError
 
 from emails import attachments
 from emails.attachments import CHUNK_BYTES, TOO_SLOW, fetch, refusal
-from emails.model import Email
+from emails.email import Email
 from emails.providers.contract import PermanentError, TemporaryError
 from settings import Settings
 from settings.aws import client

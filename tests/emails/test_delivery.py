@@ -15,7 +15,7 @@ from pydantic import HttpUrl
 
 from emails.claim_tokens import new_token
 from emails.delivery import LEASE_GRACE_SECONDS, Delivery, EmailNotFound, Finished, Later, Ready
-from emails.model import EmailStatus
+from emails.email import EmailStatus
 from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
 from emails.resources import provision
 from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreRefused, StoreUnavailable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from emails.claim_tokens import Tokens
-    from emails.model import Email
+    from emails.email import Email
     from emails.store import Row
 
     Step = Callable[[str], Ready | Later | Finished]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from emails.email import Email, InvalidRow
 from emails.headers import ONE_CLICK, RESERVED_HEADERS
-from emails.model import Email, InvalidRow
 
 HTTPS = "<https://example.com/u/1>"
 MAILTO = "<mailto:u@example.com?subject=unsubscribe>"

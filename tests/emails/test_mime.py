@@ -21,9 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emails.callbacks import parse_callback
+from emails.email import Email
 from emails.encoded_id import encoded_id
 from emails.mime import message_id, to_mime
-from emails.model import Email
 from tests.emails.callbacks.notifications import feedback
 
 if TYPE_CHECKING:

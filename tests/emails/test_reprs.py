@@ -6,7 +6,7 @@ from typing import Any
 
 from emails.dead_letters import DeadLetter
 from emails.delivery import Delivery, Ready
-from emails.model import Email
+from emails.email import Email
 from emails.providers.stub import StubProvider, StubSettings
 from emails.store import Claim, Conflict
 from settings import Settings

@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from pydantic import HttpUrl
 
-from emails import model
+from emails import email as model
 from emails.claim_tokens import claim_id
 from emails.delivery import Delivery
+from emails.email import TRANSITIONS
 from emails.events import DeliveryEvent, EventType
-from emails.model import TRANSITIONS
 from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
 from emails.resources import provision
 from emails.store import ClaimUnanswered, Conflict, EmailStore, StoreUnavailable
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from emails.claim_tokens import Tokens
-    from emails.model import Email, Transition
+    from emails.email import Email, Transition
     from emails.store import Claim, Row
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # hypothesis shrinks a failure for 300 s

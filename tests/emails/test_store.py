@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import HttpUrl
 
 from emails.claim_tokens import claim_id, new_token
-from emails.model import (
+from emails.email import (
     ABANDON,
     ADD_RECEIPT,
     DISCARD,

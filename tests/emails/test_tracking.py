@@ -13,8 +13,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from emails.delivery import Delivery, Finished
+from emails.email import RANKED, EmailStatus
 from emails.events import DeliveryEvent, EventType, RejectReason
-from emails.model import RANKED, EmailStatus
 from emails.providers.contract import PermanentError, Receipt, RefusedRecipient
 from emails.store import EmailStore
 from emails.store.events import MAX_TEXT
@@ -25,7 +25,7 @@ from tests.emails.callbacks.notifications import event
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from emails.model import Email
+    from emails.email import Email
     from emails.store import Claim, EventStore
     from settings import Settings
 

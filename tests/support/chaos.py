@@ -34,7 +34,7 @@ from commands import main as email_service
 from commands.emulator import running_emulator
 from emails.dead_letters import MAX_RECEIVES_REASON, DeadLetter, dead_letters
 from emails.delivery import ABANDONED
-from emails.model import EmailStatus
+from emails.email import EmailStatus
 from emails.providers.smtp_settings import SmtpSettings
 from emails.queue import RawQueue
 from emails.resources import provision

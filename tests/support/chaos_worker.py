@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from emails import delivery
 from emails.claim_tokens import claim_id
-from emails.model import EmailStatus
+from emails.email import EmailStatus
 from emails.providers.contract import NoTellingError
 from emails.providers.smtp import SmtpProvider
 from emails.store import ClaimUnanswered, rows
@@ -25,7 +25,7 @@ from tasks import app
 if TYPE_CHECKING:
     from emails.claim_tokens import Tokens
     from emails.delivery import Finished, Later
-    from emails.model import Email
+    from emails.email import Email
     from emails.providers.contract import Receipt
 
 __all__ = ["app"]

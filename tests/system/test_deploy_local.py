@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from email_lambda.batch import Step
-    from emails.model import Email
+    from emails.email import Email
     from emails.providers.contract import Receipt
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first installs the CDK

@@ -12,7 +12,7 @@ from tasks import app
 
 if TYPE_CHECKING:
     from emails.delivery import Finished, Later, Ready
-    from emails.model import Email
+    from emails.email import Email
     from emails.providers.contract import Receipt
 
 __all__ = ["app"]

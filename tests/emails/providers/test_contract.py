@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from boto3.dynamodb.types import Binary
 
+from emails.email import Email
 from emails.encoded_id import encoded_id
 from emails.events import RejectReason
-from emails.model import Email
 from emails.providers import GROUP, load_providers
 from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
 from settings import Settings

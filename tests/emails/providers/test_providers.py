@@ -14,7 +14,7 @@ from emails.providers.stub import StubProvider
 from settings import Settings, SettingsError
 
 if TYPE_CHECKING:
-    from emails.model import Email
+    from emails.email import Email
 
 
 class Acme:

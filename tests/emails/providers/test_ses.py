@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import HttpUrl
 
+from emails.email import Email
 from emails.encoded_id import encoded_id
 from emails.events import RejectReason
-from emails.model import Email
 from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
 from emails.providers.ses import ANSWERS, SesProvider, SesSettings
 from settings import Settings

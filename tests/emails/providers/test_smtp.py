@@ -15,9 +15,9 @@ import trustme
 from aiosmtpd.smtp import AuthResult
 from boto3.dynamodb.types import Binary
 
+from emails.email import Email
 from emails.events import RejectReason
 from emails.mime import message_id, to_mime
-from emails.model import Email
 from emails.providers import smtp_sessions
 from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
 from emails.providers.smtp import SmtpProvider

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from emails.email import Email
 from emails.mime import message_id
-from emails.model import Email
 from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
 from emails.providers.stub import StubProvider, StubSettings
 from settings import Settings, SettingsError

@@ -14,7 +14,7 @@ from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emails.model import (
+from emails.email import (
     RANKED,
     TRANSITIONS,
     Attachment,
