@@ -6,7 +6,7 @@ import click
 
 from commands import say
 from commands.resolve import refused
-from emails.email import DISCARD
+from emails.status import DISCARD
 from emails.store import Conflict, EmailStore
 from settings import get_settings
 

@@ -9,7 +9,8 @@ from typing import IO, Any
 import click
 
 from commands import say
-from emails.email import Email, EmailStatus, InvalidRow, status_of
+from emails.email import Email, InvalidRow
+from emails.status import EmailStatus, status_of
 from emails.store import Conflict, EmailStore, StoreRefused
 from settings import get_settings
 

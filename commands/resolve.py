@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from commands import say
-from emails.email import status_of
 from emails.queue import RawQueue
+from emails.status import status_of
 from emails.store import Conflict, EmailStore
 from settings import get_settings
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from commands import say, say_json
-from emails.email import status_of
+from emails.status import status_of
 from emails.store import EmailStore, EventStore
 from settings import get_settings
 

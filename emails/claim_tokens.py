@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from emails.email import TAKE_OVER, status_of
+from emails.status import TAKE_OVER, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,10 +16,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from celery_sqs.sqs.batches import MAX_ENTRIES, pack, until_confirmed
 from celery_sqs.sqs.dead_letters import message_bytes
 from celery_sqs.sqs.errors import STALE_HANDLE
-from emails.email import EmailStatus, status_of
 from emails.message import InvalidMessage, check_email_id, parse_message
 from emails.printable import printable
 from emails.resources import find_queue
+from emails.status import EmailStatus, status_of
 from settings.model import dead_letter_queue
 
 if TYPE_CHECKING:

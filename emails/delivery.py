@@ -15,7 +15,7 @@ from structlog.contextvars import bind_contextvars
 from emails import attachments
 from emails.backoff import full_jitter
 from emails.claim_tokens import find_token, with_newest
-from emails.email import ABANDON, DISCARD, Email, EmailStatus, InvalidRow, status_of
+from emails.email import Email, InvalidRow
 from emails.events import RejectReason
 from emails.providers import load_providers
 from emails.providers.contract import (
@@ -25,6 +25,7 @@ from emails.providers.contract import (
     TemporaryError,
 )
 from emails.send_rate import SendRate
+from emails.status import ABANDON, DISCARD, EmailStatus, status_of
 from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreUnavailable
 from emails.tracking import EmailUnknown, Tracking, refusals
 from emails.unforeseen import place
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from emails.claim_tokens import Tokens
-    from emails.email import Transition
     from emails.providers.contract import Provider, Receipt
+    from emails.status import Transition
     from emails.store import Row
     from settings import Settings
 

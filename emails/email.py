@@ -1,15 +1,13 @@
-"""An email as its DynamoDB row has it, and the statuses it passes through."""
+"""An email as its DynamoDB row has it."""
 
 from __future__ import annotations
 
 import base64
 import logging
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.headerregistry import Address
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 from urllib.parse import unquote
 
@@ -29,6 +27,7 @@ from pydantic_core import PydanticOmit
 
 from emails.headers import check_header_name, check_headers, shortened
 from emails.mailbox import CONTROL_CHARACTERS, parse_mailbox
+from emails.status import EmailStatus, is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,77 +47,13 @@ _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _MSG_ID = re.compile(rf"{_ATEXT}(\.{_ATEXT})*@{_ATEXT}(\.{_ATEXT})*")
 
 
-class EmailStatus(StrEnum):
-    """The attribute `EmailStatus`. Any other value there belongs to the producer."""
-
-    PENDING = "Pending"
-    SENDING = "Sending"
-    SENT = "Sent"
-    FAILED = "Failed"
-    UNKNOWN = "Unknown"
-    DELIVERED = "Delivered"
-    BOUNCED = "Bounced"
-    COMPLAINED = "Complained"
-
-
-@dataclass(frozen=True)
-class Transition:
-    """One arrow between statuses, from which the store makes one conditional write.
-
-    `by_holder` says that only the holder of the claim may go this way; `after_lease` that it waits for the lease's end.
-    """
-
-    sources: frozenset[EmailStatus | None]  # None: the attribute is missing, NULL or empty
-    target: EmailStatus
-    by_holder: bool = False
-    after_lease: bool = False
-
-
-def _arrow(
-    *sources: EmailStatus | None, to: EmailStatus, by_holder: bool = False, after_lease: bool = False
-) -> Transition:
-    return Transition(frozenset(sources), to, by_holder, after_lease)
-
-
-CLAIM = _arrow(EmailStatus.PENDING, to=EmailStatus.SENDING)
-# A worker whose claim got no answer knows that it has sent nothing under it, even if somebody else has seen the lease
-# end and has called the email Unknown.
-TAKE_OVER = _arrow(EmailStatus.SENDING, EmailStatus.UNKNOWN, to=EmailStatus.SENDING, by_holder=True)
-DISCARD = _arrow(EmailStatus.PENDING, None, to=EmailStatus.FAILED)
-# A holder whose lease ran out while the provider answered is late, not wrong: Unknown becomes Sent. Where an operator
-# has said so before, it adds its receipt.
-RECORD = _arrow(EmailStatus.SENDING, EmailStatus.UNKNOWN, EmailStatus.SENT, to=EmailStatus.SENT, by_holder=True)
-GIVE_BACK = _arrow(EmailStatus.SENDING, to=EmailStatus.PENDING, by_holder=True)
-FAIL = _arrow(EmailStatus.SENDING, to=EmailStatus.FAILED, by_holder=True)
-LOSE_TRACK = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, by_holder=True)
-ABANDON = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, after_lease=True)
-
-# An operator's, who has found out what happened.
-RESOLVE_SENT = _arrow(EmailStatus.UNKNOWN, EmailStatus.FAILED, to=EmailStatus.SENT)
-RESEND = _arrow(EmailStatus.UNKNOWN, EmailStatus.FAILED, to=EmailStatus.PENDING)
-
-# A provider's, by its callbacks: they come in any order and any number of times, and the row shows the worst that came.
-RANKED = (EmailStatus.SENT, EmailStatus.DELIVERED, EmailStatus.BOUNCED, EmailStatus.COMPLAINED)
-_BEFORE = (EmailStatus.PENDING, EmailStatus.SENDING, EmailStatus.FAILED, EmailStatus.UNKNOWN)
-TRACK = {status: _arrow(*_BEFORE, *RANKED[:rank], to=status) for rank, status in enumerate(RANKED)}
-# A holder whose record finds that a callback was faster adds its receipt, and leaves the status.
-ADD_RECEIPT = {status: _arrow(status, to=status, by_holder=True) for status in RANKED[1:]}
-
-TRANSITIONS = (
-    *(CLAIM, TAKE_OVER, DISCARD, RECORD, GIVE_BACK, FAIL, LOSE_TRACK, ABANDON, RESOLVE_SENT, RESEND),
-    *TRACK.values(),
-    *ADD_RECEIPT.values(),
-)
-
-
 class InvalidRow(Exception):
     """A row cannot be mapped. The text names each attribute and what is wrong with it, without its value."""
 
 
 def _mailbox(value: object) -> Address:
     if not isinstance(value, str):
-        msg = "is no string"
-        raise ValueError(msg)  # noqa: TRY004 (pydantic reports a ValueError, and lets a TypeError through)
+        raise ValueError("is no string")  # noqa: TRY004 (pydantic reports a ValueError, and lets a TypeError through)
     return parse_mailbox(value)
 
 
@@ -139,8 +74,7 @@ def _moment(value: object) -> datetime:
     try:
         moment = datetime.fromisoformat(value if isinstance(value, str) else "")
     except ValueError:
-        msg = "is no ISO 8601 time like 2026-01-31T12:00:00Z"
-        raise ValueError(msg) from None
+        raise ValueError("is no ISO 8601 time like 2026-01-31T12:00:00Z") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -150,22 +84,19 @@ def _number(value: object) -> object:
 
 def _one_line(value: object) -> object:
     if isinstance(value, str) and CONTROL_CHARACTERS.search(value):
-        msg = "has a line break or another control character"
-        raise ValueError(msg)
+        raise ValueError("has a line break or another control character")
     return value
 
 
 def _file_name(value: object) -> object:
     if isinstance(value, str) and len(value.encode(errors="surrogatepass")) > MAX_FILE_NAME_BYTES:
-        msg = f"is longer than {MAX_FILE_NAME_BYTES} bytes"
-        raise ValueError(msg)
+        raise ValueError(f"is longer than {MAX_FILE_NAME_BYTES} bytes")
     return _one_line(value)
 
 
 def _content_id(value: object) -> object:
     if isinstance(value, str) and (len(value) > MAX_CONTENT_ID or not _MSG_ID.fullmatch(value)):
-        msg = f"is no id like logo@example.com, of at most {MAX_CONTENT_ID} characters (RFC 2392)"
-        raise ValueError(msg)
+        raise ValueError(f"is no id like logo@example.com, of at most {MAX_CONTENT_ID} characters (RFC 2392)")
     return value
 
 
@@ -173,12 +104,10 @@ def _s3_uri(value: object) -> object:
     if isinstance(value, str):
         match = None if CONTROL_CHARACTERS.search(value) else _S3_URI.fullmatch(value)
         if not match or len(match["key"].encode()) > MAX_S3_KEY_BYTES:
-            msg = "is no URI like s3://bucket/folder/file.pdf"
-            raise ValueError(msg)
+            raise ValueError("is no URI like s3://bucket/folder/file.pdf")
         # S3 knows no folders, but not every HTTP client and server between leaves these as they are.
         if {".", ".."} & set(unquote(match["key"]).split("/")):
-            msg = "has a folder . or .., which may lead out of another"
-            raise ValueError(msg)
+            raise ValueError("has a folder . or .., which may lead out of another")
     return value
 
 
@@ -189,8 +118,7 @@ def _base64(value: object) -> object:
         # The line breaks are what `base64` writes in a shell.
         return base64.b64decode("".join(value.split()) if isinstance(value, str) else "-", validate=True)
     except ValueError:
-        msg = "is not base64"
-        raise ValueError(msg) from None
+        raise ValueError("is not base64") from None
 
 
 def _text(value: object) -> object:
@@ -198,17 +126,12 @@ def _text(value: object) -> object:
         try:
             value.encode()
         except UnicodeEncodeError:
-            msg = "has a lone surrogate, which no charset can carry"
-            raise ValueError(msg) from None
+            raise ValueError("has a lone surrogate, which no charset can carry") from None
     return value
 
 
-def _is_missing(value: object) -> bool:
-    return value is None or value == Binary(b"") or (isinstance(value, (str, list, set, dict)) and not value)
-
-
 def _present(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if not _is_missing(value)}
+    return {name: value for name, value in values.items() if not is_missing(value)}
 
 
 _S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/(?P<key>.+)")
@@ -266,23 +189,19 @@ class Attachment(_Attributes):
             return values
         present = _present(values)
         if "s3_uri" in present and "body" in present:
-            msg = "has both body and s3_uri"
-            raise ValueError(msg)
+            raise ValueError("has both body and s3_uri")
         if "s3_uri" not in present:
             if values.get("body") is None:
-                msg = "has neither body nor s3_uri"
-                raise ValueError(msg)
+                raise ValueError("has neither body nor s3_uri")
             present["body"] = values["body"]
         return present
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if self.content_type.lower().startswith("multipart/"):
-            msg = "content_type is multipart, which no file is"
-            raise ValueError(msg)
+            raise ValueError("content_type is multipart, which no file is")
         if self.size is not None and self.body is not None and self.size != len(self.body):
-            msg = f"size is {self.size:g}, but body has {len(self.body)} bytes"
-            raise ValueError(msg)
+            raise ValueError(f"size is {self.size:g}, but body has {len(self.body)} bytes")
         return self
 
 
@@ -316,16 +235,14 @@ class Email(_Attributes):
     @classmethod
     def _names_a_recipient(cls, bcc: list[Address], info: ValidationInfo) -> list[Address]:
         if not bcc and info.data.get("to") == info.data.get("cc") == []:
-            msg = "is missing, as are RecipientsTo and RecipientsCc"
-            raise ValueError(msg)
+            raise ValueError("is missing, as are RecipientsTo and RecipientsCc")
         return bcc
 
     @field_validator("text")
     @classmethod
     def _has_a_body(cls, text: str, info: ValidationInfo) -> str:
         if not text and info.data.get("html") == "":
-            msg = "is missing, as is BodyHtml"
-            raise ValueError(msg)
+            raise ValueError("is missing, as is BodyHtml")
         return text
 
     @field_validator("attachments")
@@ -333,8 +250,7 @@ class Email(_Attributes):
     def _have_content_ids_of_their_own(cls, attachments: list[Attachment]) -> list[Attachment]:
         ids = [attachment.content_id for attachment in attachments if attachment.content_id]
         if len(set(ids)) < len(ids):
-            msg = "content_id is the same in two of them: a cid: URL would name both"
-            raise ValueError(msg)
+            raise ValueError("content_id is the same in two of them: a cid: URL would name both")
         return attachments
 
     @property
@@ -357,17 +273,6 @@ class Email(_Attributes):
             return cls.model_validate(dict(row))
         except ValidationError as error:
             raise InvalidRow("; ".join(_explanation(problem) for problem in error.errors())) from None
-
-
-def status_of(row: Mapping[str, Any]) -> EmailStatus | str | None:
-    """The row's status: ours, the producer's own as text, or None where it is missing."""
-    value = row.get("EmailStatus")
-    if _is_missing(value):
-        return None
-    try:
-        return EmailStatus(value)  # type: ignore[arg-type]  # any value may stand in a row
-    except ValueError:
-        return value if isinstance(value, str) else repr(value)
 
 
 def _explanation(problem: ErrorDetails) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from emails.email import EmailStatus
+from emails.status import EmailStatus
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
-from emails.email import ABANDON, DISCARD, EmailStatus
 from emails.message import InvalidMessage, check_email_id
+from emails.status import ABANDON, DISCARD, EmailStatus
 from emails.store import Conflict, StoreRefused
 
 if TYPE_CHECKING:

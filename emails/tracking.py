@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Self
 from structlog.contextvars import bind_contextvars
 
 from emails.callbacks import parse_callback
-from emails.email import RANKED, TRACK, status_of
 from emails.events import DeliveryEvent, EventType
 from emails.message import InvalidMessage
+from emails.status import RANKED, TRACK, status_of
 from emails.store import Conflict, EmailStore, EventStore
 
 if TYPE_CHECKING:

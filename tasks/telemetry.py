@@ -22,8 +22,8 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from emails.email import EmailStatus
 from emails.providers.contract import PermanentError, TemporaryError
+from emails.status import EmailStatus
 from settings.telemetry import is_exported, resource
 from tasks.pipeline import delivery, load_email, send_email
 

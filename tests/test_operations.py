@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from commands import main
 from emails.delivery import ABANDONED
-from emails.email import ABANDON
+from emails.status import ABANDON
 from settings import get_settings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from emails.claim_tokens import claim_id, find_token, new_token
-from emails.email import (
+from emails.status import (
     ADD_RECEIPT,
     CLAIM,
     FAIL,

@@ -21,9 +21,9 @@ import pytest
 from botocore.exceptions import ClientError
 from pydantic import HttpUrl
 
-from emails.email import ABANDON
 from emails.providers.contract import Receipt
 from emails.resources import check_resources, provision
+from emails.status import ABANDON
 from emails.store import Conflict, EmailStore
 from settings import Settings
 from settings.aws import client

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emails.claim_tokens import MOST_TOKENS, claim_id, find_token, from_text, new_token, to_text, with_newest
-from emails.email import TAKE_OVER, EmailStatus
+from emails.status import TAKE_OVER, EmailStatus
 
 tokens = st.lists(st.uuids().map(lambda uuid: uuid.hex), max_size=20).map(tuple)
 anything = st.none() | st.integers() | st.lists(st.text()) | st.text() | st.text("0123456789abcdef ")

@@ -15,9 +15,9 @@ from pydantic import HttpUrl
 
 from emails.claim_tokens import new_token
 from emails.delivery import LEASE_GRACE_SECONDS, Delivery, EmailNotFound, Finished, Later, Ready
-from emails.email import EmailStatus
 from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
 from emails.resources import provision
+from emails.status import EmailStatus
 from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreRefused, StoreUnavailable
 from settings import Settings
 from settings.aws import client

@@ -14,15 +14,8 @@ from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emails.email import (
-    RANKED,
-    TRANSITIONS,
-    Attachment,
-    Email,
-    EmailStatus,
-    InvalidRow,
-    status_of,
-)
+from emails.email import Attachment, Email, InvalidRow
+from emails.status import EmailStatus, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -400,51 +393,6 @@ def test_an_empty_body_beside_an_s3_uri_is_none(row: dict[str, Any], empty: obje
 )
 def test_a_time_without_a_zone_is_utc(row: dict[str, Any], text: str, moment: datetime) -> None:
     assert Email.from_row({**row, "SendAfter": text, "ExpiresAt": text}).send_after == moment
-
-
-@pytest.mark.parametrize(
-    ("value", "status"),
-    [
-        *((status.value, status) for status in EmailStatus),
-        *((empty, None) for empty in EMPTY),
-        ("Waiting", "Waiting"),
-        ("pending", "pending"),
-        (Decimal(5), "Decimal('5')"),
-        (Binary(b"x"), "Binary(b'x')"),
-        (["Pending"], "['Pending']"),
-        ({"Pending"}, "{'Pending'}"),
-    ],
-    ids=repr,
-)
-def test_a_status_is_ours_or_the_producer_s_or_missing(value: object, status: object) -> None:
-    assert status_of({"EmailStatus": value}) == status
-    assert isinstance(status_of({"EmailStatus": value}), EmailStatus) == isinstance(status, EmailStatus)
-    assert status_of({}) is None
-
-
-def test_the_arrows_are_those_of_the_design() -> None:
-    pending, sending, unknown = EmailStatus.PENDING, EmailStatus.SENDING, EmailStatus.UNKNOWN
-    failed = EmailStatus.FAILED
-    assert {(t.sources, t.target, t.by_holder, t.after_lease) for t in TRANSITIONS} == {
-        (frozenset({pending}), sending, False, False),
-        (frozenset({sending, unknown}), sending, True, False),
-        (frozenset({pending, None}), failed, False, False),
-        (frozenset({sending, unknown, EmailStatus.SENT}), EmailStatus.SENT, True, False),
-        (frozenset({sending}), pending, True, False),
-        (frozenset({sending}), failed, True, False),
-        (frozenset({sending}), unknown, True, False),
-        (frozenset({sending}), unknown, False, True),
-        (frozenset({unknown, failed}), EmailStatus.SENT, False, False),
-        (frozenset({unknown, failed}), pending, False, False),
-        # Callbacks, from wherever the row is, never downwards.
-        (frozenset({pending, sending, failed, unknown}), EmailStatus.SENT, False, False),
-        (frozenset({pending, sending, failed, unknown, *RANKED[:1]}), EmailStatus.DELIVERED, False, False),
-        (frozenset({pending, sending, failed, unknown, *RANKED[:2]}), EmailStatus.BOUNCED, False, False),
-        (frozenset({pending, sending, failed, unknown, *RANKED[:3]}), EmailStatus.COMPLAINED, False, False),
-        # A holder's receipt, where a callback was faster.
-        *((frozenset({status}), status, True, False) for status in RANKED[1:]),
-    }
-    assert RANKED == (EmailStatus.SENT, EmailStatus.DELIVERED, EmailStatus.BOUNCED, EmailStatus.COMPLAINED)
 
 
 ATTRIBUTES = [field.alias or name for name, field in Email.model_fields.items()]

@@ -24,13 +24,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from pydantic import HttpUrl
 
-from emails import email as model
+from emails import status as statuses
 from emails.claim_tokens import claim_id
 from emails.delivery import Delivery
-from emails.email import TRANSITIONS
 from emails.events import DeliveryEvent, EventType
 from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
 from emails.resources import provision
+from emails.status import TRANSITIONS
 from emails.store import ClaimUnanswered, Conflict, EmailStore, StoreUnavailable
 from emails.sweep import Sweep
 from emails.tracking import Tracking
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from emails.claim_tokens import Tokens
-    from emails.email import Email, Transition
+    from emails.email import Email
+    from emails.status import Transition
     from emails.store import Claim, Row
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # hypothesis shrinks a failure for 300 s
@@ -150,7 +151,7 @@ class StoppingStore(EmailStore):
 
     def _move(self, email_id: str, transition: Transition, assign: Row, **options: Any) -> Row:
         move = partial(super()._move, email_id, transition, assign, **options)
-        if transition not in (model.CLAIM, model.TAKE_OVER):
+        if transition not in (statuses.CLAIM, statuses.TAKE_OVER):
             return move()
         fate = stop(CLAIMING)
         if fate == WRITE_LATE:

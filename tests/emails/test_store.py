@@ -19,19 +19,9 @@ from hypothesis import strategies as st
 from pydantic import HttpUrl
 
 from emails.claim_tokens import claim_id, new_token
-from emails.email import (
-    ABANDON,
-    ADD_RECEIPT,
-    DISCARD,
-    FAIL,
-    GIVE_BACK,
-    LOSE_TRACK,
-    RECORD,
-    EmailStatus,
-    Transition,
-)
 from emails.providers.contract import Receipt
 from emails.resources import provision
+from emails.status import ABANDON, ADD_RECEIPT, DISCARD, FAIL, GIVE_BACK, LOSE_TRACK, RECORD, EmailStatus, Transition
 from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreRefused, StoreUnavailable
 from emails.store.items import to_item, to_row
 from emails.store.rows import MAX_REASON

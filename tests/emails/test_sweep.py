@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from emails.email import EmailStatus
 from emails.message import parse_message
+from emails.status import EmailStatus
 from emails.store import Conflict, EmailStore, StoreUnavailable
 from emails.sweep import Report, Sweep
 from settings.aws import client

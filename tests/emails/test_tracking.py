@@ -13,9 +13,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from emails.delivery import Delivery, Finished
-from emails.email import RANKED, EmailStatus
 from emails.events import DeliveryEvent, EventType, RejectReason
 from emails.providers.contract import PermanentError, Receipt, RefusedRecipient
+from emails.status import RANKED, EmailStatus
 from emails.store import EmailStore
 from emails.store.events import MAX_TEXT
 from emails.tracking import EmailUnknown, Tracking

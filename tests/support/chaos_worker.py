@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from emails import delivery
 from emails.claim_tokens import claim_id
-from emails.email import EmailStatus
 from emails.providers.contract import NoTellingError
 from emails.providers.smtp import SmtpProvider
+from emails.status import EmailStatus
 from emails.store import ClaimUnanswered, rows
 from tasks import app
 

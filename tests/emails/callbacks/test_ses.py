@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emails.callbacks import parse_callback
-from emails.email import EmailStatus
 from emails.events import DeliveryEvent, EventType, RejectReason
 from emails.message import InvalidMessage
+from emails.status import EmailStatus
 from tests.emails.callbacks.notifications import (
     DETAILS,
     HAPPENED_AT,

@@ -1,0 +1,91 @@
+"""The statuses an email passes through, and the table of the transitions between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from boto3.dynamodb.types import Binary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class EmailStatus(StrEnum):
+    """The attribute `EmailStatus`. Any other value there belongs to the producer."""
+
+    PENDING = "Pending"
+    SENDING = "Sending"
+    SENT = "Sent"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+    DELIVERED = "Delivered"
+    BOUNCED = "Bounced"
+    COMPLAINED = "Complained"
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One arrow between statuses, from which the store makes one conditional write.
+
+    `by_holder` says that only the holder of the claim may go this way; `after_lease` that it waits for the lease's end.
+    """
+
+    sources: frozenset[EmailStatus | None]  # None: the attribute is missing, NULL or empty
+    target: EmailStatus
+    by_holder: bool = False
+    after_lease: bool = False
+
+
+def _arrow(
+    *sources: EmailStatus | None, to: EmailStatus, by_holder: bool = False, after_lease: bool = False
+) -> Transition:
+    return Transition(frozenset(sources), to, by_holder, after_lease)
+
+
+CLAIM = _arrow(EmailStatus.PENDING, to=EmailStatus.SENDING)
+# A worker whose claim got no answer knows that it has sent nothing under it, even if somebody else has seen the lease
+# end and has called the email Unknown.
+TAKE_OVER = _arrow(EmailStatus.SENDING, EmailStatus.UNKNOWN, to=EmailStatus.SENDING, by_holder=True)
+DISCARD = _arrow(EmailStatus.PENDING, None, to=EmailStatus.FAILED)
+# A holder whose lease ran out while the provider answered is late, not wrong: Unknown becomes Sent. Where an operator
+# has said so before, it adds its receipt.
+RECORD = _arrow(EmailStatus.SENDING, EmailStatus.UNKNOWN, EmailStatus.SENT, to=EmailStatus.SENT, by_holder=True)
+GIVE_BACK = _arrow(EmailStatus.SENDING, to=EmailStatus.PENDING, by_holder=True)
+FAIL = _arrow(EmailStatus.SENDING, to=EmailStatus.FAILED, by_holder=True)
+LOSE_TRACK = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, by_holder=True)
+ABANDON = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, after_lease=True)
+
+# An operator's, who has found out what happened.
+RESOLVE_SENT = _arrow(EmailStatus.UNKNOWN, EmailStatus.FAILED, to=EmailStatus.SENT)
+RESEND = _arrow(EmailStatus.UNKNOWN, EmailStatus.FAILED, to=EmailStatus.PENDING)
+
+# A provider's, by its callbacks: they come in any order and any number of times, and the row shows the worst that came.
+RANKED = (EmailStatus.SENT, EmailStatus.DELIVERED, EmailStatus.BOUNCED, EmailStatus.COMPLAINED)
+_BEFORE = (EmailStatus.PENDING, EmailStatus.SENDING, EmailStatus.FAILED, EmailStatus.UNKNOWN)
+TRACK = {status: _arrow(*_BEFORE, *RANKED[:rank], to=status) for rank, status in enumerate(RANKED)}
+# A holder whose record finds that a callback was faster adds its receipt, and leaves the status.
+ADD_RECEIPT = {status: _arrow(status, to=status, by_holder=True) for status in RANKED[1:]}
+
+TRANSITIONS = (
+    *(CLAIM, TAKE_OVER, DISCARD, RECORD, GIVE_BACK, FAIL, LOSE_TRACK, ABANDON, RESOLVE_SENT, RESEND),
+    *TRACK.values(),
+    *ADD_RECEIPT.values(),
+)
+
+
+def status_of(row: Mapping[str, Any]) -> EmailStatus | str | None:
+    """The row's status: ours, the producer's own as text, or None where it is missing."""
+    value = row.get("EmailStatus")
+    if is_missing(value):
+        return None
+    try:
+        return EmailStatus(value)  # type: ignore[arg-type]  # any value may stand in a row
+    except ValueError:
+        return value if isinstance(value, str) else repr(value)
+
+
+def is_missing(value: object) -> bool:
+    """Whether an attribute with this value counts as missing."""
+    return value is None or value == Binary(b"") or (isinstance(value, (str, list, set, dict)) and not value)
