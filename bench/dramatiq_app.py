@@ -12,12 +12,12 @@ import dramatiq
 from dramatiq_sqs import SQSBroker  # type: ignore[import-untyped]  # it has no stubs
 
 from bench.polling_bridge import poll
-from emails.delivery import Delivery
+from emails.sender import Sender
 from settings import get_settings
 from settings.aws import client, session_options
 
 settings = get_settings()
-delivery = Delivery.from_settings(settings)
+sender = Sender.from_settings(settings)
 
 broker = SQSBroker(
     namespace=f"{settings.queue}_dramatiq",
@@ -36,13 +36,13 @@ def process_email(email_id: str) -> None:
 
 @dramatiq.actor
 def load_email(email_id: str) -> str:
-    delivery.load(email_id)
+    sender.load(email_id)
     return email_id
 
 
 @dramatiq.actor
 def send_email(email_id: str) -> None:
-    delivery.send(email_id)
+    sender.send(email_id)
 
 
 if __name__ == "__main__":

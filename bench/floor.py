@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 
-from emails.delivery import Delivery
 from emails.message import parse_message
 from emails.queue import RawQueue
+from emails.sender import Sender
 from settings import get_settings
 from settings.aws import client
 
@@ -19,7 +19,7 @@ WAIT_SECONDS = 5  # below the client's read time-out
 settings = get_settings()
 sqs = client("sqs", settings)
 queue = RawQueue(settings)
-delivery = Delivery.from_settings(settings)
+sender = Sender.from_settings(settings)
 
 
 def work() -> None:
@@ -27,8 +27,8 @@ def work() -> None:
         messages = queue.receive(10, wait=WAIT_SECONDS)
         for message in messages:
             email_id = parse_message(message["Body"])
-            delivery.load(email_id)
-            delivery.send(email_id)
+            sender.load(email_id)
+            sender.send(email_id)
         if messages:
             sqs.delete_message_batch(
                 QueueUrl=queue.url,

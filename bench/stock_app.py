@@ -12,11 +12,11 @@ from celery import Celery, chain
 
 import celeryconfig
 from bench.polling_bridge import poll
-from emails.delivery import Delivery
+from emails.sender import Sender
 from settings import get_settings
 
 settings = get_settings()
-delivery = Delivery.from_settings(settings)
+sender = Sender.from_settings(settings)
 
 app = Celery("bench.stock_app")
 app.conf.update(
@@ -42,13 +42,13 @@ def process_email(email_id: str) -> None:
 
 @app.task(name="bench.load_email")
 def load_email(email_id: str) -> str:
-    delivery.load(email_id)
+    sender.load(email_id)
     return email_id
 
 
 @app.task(name="bench.send_email")
 def send_email(email_id: str) -> None:
-    delivery.send(email_id)
+    sender.send(email_id)
 
 
 if __name__ == "__main__":

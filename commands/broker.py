@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from commands import say
-from emails.delivery import Delivery, EmailNotFound, Finished, Later
 from emails.message import InvalidMessage, parse_message
 from emails.mime import to_mime
 from emails.printable import printable
 from emails.queue import RawQueue
 from emails.resources import ResourcesMissing
+from emails.sender import EmailNotFound, Finished, Later, Sender
 from emails.store import StoreUnavailable
 from settings import Settings, get_settings, override
 
@@ -41,11 +41,11 @@ def main(region: str | None, queue_url: str | None, table_name: str | None, dry_
 def _dry_run(settings: Settings) -> None:
     say(str(settings))
     queue = RawQueue(settings)
-    delivery = Delivery.from_settings(settings)
+    sender = Sender.from_settings(settings)
     messages = queue.receive(10, wait=1)
     try:
         for message in messages:
-            say(f"{message['MessageId']}: {_verdict(delivery, message['Body'])}")
+            say(f"{message['MessageId']}: {_verdict(sender, message['Body'])}")
     finally:
         queue.release(messages)
     count = len(messages)
@@ -55,13 +55,13 @@ def _dry_run(settings: Settings) -> None:
     )
 
 
-def _verdict(delivery: Delivery, body: str) -> str:
+def _verdict(sender: Sender, body: str) -> str:
     try:
         email_id = parse_message(body)
     except InvalidMessage as error:
         return f"would become a dead letter: {error.reason}: {error.detail}"
     try:
-        verdict = delivery.preview(email_id)
+        verdict = sender.preview(email_id)
     except EmailNotFound:
         return f"{email_id}: would wait: it has no row yet"
     except StoreUnavailable as error:
@@ -76,6 +76,6 @@ def _verdict(delivery: Delivery, body: str) -> str:
     if len(here) < len(email.attachments):
         size += " without what lies in S3"
     return (
-        f"{email_id}: would be sent by {delivery.provider(email).name}, {len(email.recipients)} recipients,"
+        f"{email_id}: would be sent by {sender.provider(email).name}, {len(email.recipients)} recipients,"
         f" {len(email.attachments)} attachments, {size}"
     )

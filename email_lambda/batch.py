@@ -19,9 +19,9 @@ from celery_sqs.sqs.dead_letters import Reason
 from celery_sqs.sqs.queue import queue_url
 from email_lambda.message import Message, Wait
 from emails import waits
-from emails.delivery import EmailNotFound, Finished, Later
 from emails.message import InvalidMessage
 from emails.resources import ResourcesMissing
+from emails.sender import EmailNotFound, Finished, Later
 from emails.store import ClaimUnanswered, StoreUnavailable
 from emails.unforeseen import place
 from settings.model import dead_letter_queue
@@ -55,7 +55,7 @@ class ComesBack(Exception):
 class Step(Protocol):
     """What is done about a message's body.
 
-    It may raise InvalidMessage and whatever Delivery and Tracking raise, and is not called where less than `longest`
+    It may raise InvalidMessage and whatever Sender and Tracking raise, and is not called where less than `longest`
     seconds are left.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from emails.delivery import Finished
+from emails.sender import Finished
 from emails.tracking import Tracking
 
 if TYPE_CHECKING:

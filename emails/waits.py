@@ -6,7 +6,7 @@ from typing import TypeGuard
 
 from celery_sqs.sqs.dead_letters import Reason
 from emails.backoff import full_jitter
-from emails.delivery import Later
+from emails.sender import Later
 
 FIRST_SECONDS = 1
 # A longer wait looks at the row every quarter of an hour: somebody may have changed it.

@@ -56,7 +56,7 @@ def bind(task_id: str, task: Task, **_: Any) -> None:
 
     `message_id` is the SQS MessageId of the raw message with which the email's journey began; where another Celery
     program began it, that program's task id. `attempt` counts how often this step was taken up, waits included;
-    `sends`, which emails/delivery.py adds once it has claimed the email, is the row's Attempts.
+    `sends`, which emails/sender.py adds once it has claimed the email, is the row's Attempts.
     """
     structlog.contextvars.clear_contextvars()  # a thread's or greenlet's last task may have been killed
     structlog.contextvars.bind_contextvars(

@@ -14,8 +14,8 @@ from structlog.contextvars import bind_contextvars
 from celery_sqs import Reason
 from celery_sqs.poller import pause
 from emails import claim_tokens, waits
-from emails.delivery import EXPIRED, Delivery, EmailNotFound, Finished, Later
 from emails.message import InvalidMessage, parse_message
+from emails.sender import EXPIRED, EmailNotFound, Finished, Later, Sender
 from emails.store import ClaimUnanswered, StoreRefused, StoreUnavailable
 from settings import get_settings
 from tasks.app import app
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from celery.app.task import Task
 
-    from emails.delivery import Ready
+    from emails.sender import Ready
 
 logger = get_task_logger(__name__)
 
@@ -37,9 +37,9 @@ CLAIM_TOKENS_HEADER = "claim_tokens"
 
 
 @cache
-def delivery() -> Delivery:
+def get_sender() -> Sender:
     """The process's own: its boto3 clients are thread-safe."""
-    return Delivery.from_settings(get_settings())
+    return Sender.from_settings(get_settings())
 
 
 @app.task(name="tasks.bridge")
@@ -62,7 +62,7 @@ def process_email(email_id: str) -> None:
 @app.task(name="tasks.load_email", bind=True, max_retries=None)
 def load_email(self: Task, email_id: str, missing_since: float | None = None) -> str:
     """Read the row and judge it; send_email follows only where it may be sent."""
-    outcome = _attempt(self, email_id, missing_since, delivery().load)
+    outcome = _attempt(self, email_id, missing_since, get_sender().load)
     if isinstance(outcome, Finished):
         self.request.chain = None
         return outcome.outcome
@@ -73,7 +73,7 @@ def load_email(self: Task, email_id: str, missing_since: float | None = None) ->
 def send_email(self: Task, email_id: str, missing_since: float | None = None) -> str:
     """Claim the row, send what it says, record what became of it."""
     tokens = claim_tokens.from_text(self.request.get(CLAIM_TOKENS_HEADER))
-    outcome = _attempt(self, email_id, missing_since, partial(delivery().send, tokens=tokens))
+    outcome = _attempt(self, email_id, missing_since, partial(get_sender().send, tokens=tokens))
     return outcome.outcome
 
 
@@ -86,7 +86,7 @@ def explain_revoked(sender: Task, request: Any, expired: bool, **_: Any) -> None
     reason = EXPIRED if expired else "cancelled: its task was revoked"
     try:
         email_id = parse_message(request.args[0]) if sender.name == bridge.name else request.args[0]
-        delivery().cancel(email_id, reason)
+        get_sender().cancel(email_id, reason)
     except (IndexError, InvalidMessage, StoreRefused, StoreUnavailable) as error:
         logger.error("the email of the revoked task %s stays as it is, for sweep to find: %s", request.id, error)
 

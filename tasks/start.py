@@ -15,7 +15,7 @@ from emails.providers import load_providers
 from emails.resources import ResourcesMissing, check_resources
 from settings import SettingsError, get_settings, override
 from settings.telemetry import is_exported
-from tasks.pipeline import delivery
+from tasks.pipeline import get_sender
 
 logger = get_task_logger(__name__)
 
@@ -27,7 +27,7 @@ HEARTBEAT_SECONDS = 30
 def check(**_: Any) -> None:
     """Check providers, queues and tables, and keep to the provider's own send rate where the settings name none."""
     settings = get_settings()
-    # Not those of this process's Delivery: prefork's children must not share the connection that this may open.
+    # Not those of this process's Sender: prefork's children must not share the connection that this may open.
     rate = load_providers(settings)[settings.provider].max_send_rate()
     if rate and not settings.send_rate:
         override(send_rate=rate)
@@ -52,7 +52,7 @@ def beat_seldom(sender: Any, **_: Any) -> None:
 @worker_shutting_down.connect
 def stop_waiting(**_: Any) -> None:
     """Let no email wait for its turn under a send rate; in a thread, since a signal's handler must not wait."""
-    _thread.start_new_thread(delivery().close, ())
+    _thread.start_new_thread(get_sender().close, ())
 
 
 @worker_init.connect

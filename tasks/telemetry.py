@@ -25,7 +25,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from emails.providers.contract import PermanentError, TemporaryError
 from emails.status import EmailStatus
 from settings.telemetry import is_exported, resource
-from tasks.pipeline import delivery, load_email, send_email
+from tasks.pipeline import get_sender, load_email, send_email
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +89,7 @@ class WatchedProvider:
 
 
 def _outcome_of(error: Exception) -> str:
-    """As Delivery judges it: what a provider did not foresee tells nothing of what left."""
+    """As the Sender judges it: what a provider did not foresee tells nothing of what left."""
     if isinstance(error, TemporaryError):
         return "temporary"
     return "permanent" if isinstance(error, PermanentError) else "no telling"
@@ -133,4 +133,4 @@ def start() -> None:
         tracers.shutdown()
         meters.shutdown()
 
-    delivery().watch(WatchedProvider)
+    get_sender().watch(WatchedProvider)

@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError
 from email_lambda.batch import Batch, TimeoutTooShort
 from email_lambda.message import TOKENS_ATTRIBUTE, WAIT_ATTRIBUTE
 from emails.claim_tokens import new_token
-from emails.delivery import EmailNotFound, Finished, Later
 from emails.message import InvalidMessage
+from emails.sender import EmailNotFound, Finished, Later
 from emails.store import ClaimUnanswered, StoreRefused, StoreUnavailable
 from tests.email_lambda.conftest import Mapping, context, record
 

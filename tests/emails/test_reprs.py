@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from emails.dead_letters import DeadLetter
-from emails.delivery import Delivery, Ready
 from emails.email import Email
 from emails.providers.stub import StubProvider, StubSettings
+from emails.sender import Ready, Sender
 from emails.store import Claim, Conflict
 from settings import Settings
 
@@ -20,7 +20,7 @@ def test_no_repr_of_what_holds_emails_shows_one(row: dict[str, Any]) -> None:
         Conflict(row),
         DeadLetter("queue", {"MessageId": "message-1", "Body": secret}),
         StubProvider(failures={row["Sender"]: "permanent"}),
-        Delivery(None, {}, Settings()),  # type: ignore[arg-type]  # nothing is asked of it
+        Sender(None, {}, Settings()),  # type: ignore[arg-type]  # nothing is asked of it
         StubSettings(stub_failures={row["Sender"]: "permanent"}),
     ]
     for holder in holders:

@@ -26,10 +26,10 @@ from pydantic import HttpUrl
 
 from emails import status as statuses
 from emails.claim_tokens import claim_id
-from emails.delivery import Delivery
 from emails.events import DeliveryEvent, EventType
 from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
 from emails.resources import provision
+from emails.sender import Sender
 from emails.status import TRANSITIONS
 from emails.store import ClaimUnanswered, Conflict, EmailStore, StoreUnavailable
 from emails.sweep import Sweep
@@ -201,10 +201,10 @@ class Statuses(RuleBasedStateMachine):
         super().__init__()
         self._patch = pytest.MonkeyPatch()
         self._clock = Clock()
-        for module in ("delivery", "store.rows", "sweep"):
+        for module in ("sender", "store.rows", "sweep"):
             self._patch.setattr(f"emails.{module}.time", self._clock)
         stopping = StoppingStore(self.store._client, self.store.table)
-        self._delivery = Delivery(stopping, {"stub": self}, self.settings)
+        self._sender = Sender(stopping, {"stub": self}, self.settings)
         self._workers: list[Worker] = []
         self._allowed: set[tuple[str, str]] = set()
         self._holder: Worker | None = None
@@ -290,18 +290,18 @@ class Statuses(RuleBasedStateMachine):
         self._stands = self._row()
 
     def a_worker_sends(self, _: st.DataObject) -> None:
-        self._start(lambda: self._delivery.send(self._id))
+        self._start(lambda: self._sender.send(self._id))
 
     def a_copy_comes(self, data: st.DataObject) -> None:
         tokens = data.draw(st.sampled_from(self._copies), label="tokens")
-        self._start(lambda: self._delivery.send(self._id, tokens=tokens), tokens)
+        self._start(lambda: self._sender.send(self._id, tokens=tokens), tokens)
 
     def a_lost_claim_arrives(self, data: st.DataObject) -> None:
         self._allowed = {CLAIM} | TAKE_OVER
         self._arrive(data.draw(st.sampled_from(range(len(self._late))), label="claim"))
 
     def a_worker_loads(self, _: st.DataObject) -> None:
-        self._start(lambda: self._delivery.load(self._id))
+        self._start(lambda: self._sender.load(self._id))
 
     def a_worker_goes_on(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(self._workers), label="worker")
@@ -345,7 +345,7 @@ class Statuses(RuleBasedStateMachine):
 
     def an_operator_cancels_it(self, _: st.DataObject) -> None:
         self._allowed = {DISCARD}
-        cancelled = Delivery(self.store, {}, self.settings).cancel(self._id, "cancelled")
+        cancelled = Sender(self.store, {}, self.settings).cancel(self._id, "cancelled")
         assert cancelled == (self._stands["EmailStatus"] == "Pending")
 
     def it_is_swept(self, _: st.DataObject | None = None) -> None:
@@ -414,7 +414,7 @@ class Statuses(RuleBasedStateMachine):
         assert status in {"Pending", "Failed", "Unknown", *RANKED}
         assert (self._id in self._enqueued) == (status == "Pending")
         if status == "Pending":
-            self._work_in_peace(Worker(lambda: self._delivery.send(self._id)))
+            self._work_in_peace(Worker(lambda: self._sender.send(self._id)))
             assert self._row()["EmailStatus"] in {"Sent", "Failed"}, "its time has come, and nobody holds it"
 
     def _what_was_lost_comes(self) -> None:
@@ -422,7 +422,7 @@ class Statuses(RuleBasedStateMachine):
         while self._late:
             self._arrive(0)
         for tokens in self._copies:
-            self._work_in_peace(Worker(partial(self._delivery.send, self._id, tokens=tokens), tokens))
+            self._work_in_peace(Worker(partial(self._sender.send, self._id, tokens=tokens), tokens))
         self.the_provider_accepts_it_once_but_for_resends()
         row = self._row()
         if row["EmailStatus"] == "Unknown":

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from emails.delivery import Delivery, Finished
 from emails.events import DeliveryEvent, EventType, RejectReason
 from emails.providers.contract import PermanentError, Receipt, RefusedRecipient
+from emails.sender import Finished, Sender
 from emails.status import RANKED, EmailStatus
 from emails.store import EmailStore
 from emails.store.events import MAX_TEXT
@@ -203,7 +203,7 @@ def test_a_callback_before_the_record_stays_and_the_record_adds_its_receipt(
 ) -> None:
     email_id = put()
     provider = Provider(lambda: [tracking.record([happened(email_id, kind)]) for kind in kinds])
-    assert Delivery(store, {"stub": provider}, settings).send(email_id) == Finished("Sent")
+    assert Sender(store, {"stub": provider}, settings).send(email_id) == Finished("Sent")
     row = store.get(email_id) or {}
     assert (row["EmailStatus"], row["ProviderMessageId"], row["Provider"]) == (
         MOVES[kinds[-1]],
@@ -218,8 +218,8 @@ def test_a_callback_ends_the_attempts(
 ) -> None:
     email_id = put()
     tracking.record([happened(email_id, EventType.DELIVERED)])
-    delivery = Delivery(store, {"stub": Provider(lambda: pytest.fail("it was sent again"))}, settings)
-    assert delivery.send(email_id) == delivery.load(email_id) == Finished("already Delivered")
+    sender = Sender(store, {"stub": Provider(lambda: pytest.fail("it was sent again"))}, settings)
+    assert sender.send(email_id) == sender.load(email_id) == Finished("already Delivered")
 
 
 REFUSED = (RefusedRecipient(BOB, RejectReason.BOUNCED, "550 5.1.1 <bob@example.com> no such user"),)
@@ -229,7 +229,7 @@ def test_recipients_that_the_provider_refuses_are_in_the_history_and_show_in_the
     store: EmailStore, events: EventStore, settings: Settings, put: Callable[..., str]
 ) -> None:
     email_id = put(RecipientsTo=[ADA, BOB])
-    outcome = Delivery(store, {"stub": Provider(lambda: None, REFUSED)}, settings).send(email_id)
+    outcome = Sender(store, {"stub": Provider(lambda: None, REFUSED)}, settings).send(email_id)
     assert outcome == Finished("Sent: 1 recipients refused"), "what is counted ends at the colon"
     row = store.get(email_id) or {}
     assert (row["EmailStatus"], row["ProviderMessageId"]) == ("Bounced", f"of {email_id}")
@@ -250,8 +250,8 @@ def test_a_row_that_is_deleted_after_the_send_makes_no_dead_letter_of_an_email_t
             dynamodb.delete_item(TableName=self.table, Key={"EmailId": {"S": claim.email_id}})
 
     email_id = put(RecipientsTo=[ADA, BOB])
-    delivery = Delivery(Deleting(dynamodb, store.table), {"stub": Provider(lambda: None, REFUSED)}, settings)
-    assert delivery.send(email_id) == Finished("Sent: 1 recipients refused")
+    sender = Sender(Deleting(dynamodb, store.table), {"stub": Provider(lambda: None, REFUSED)}, settings)
+    assert sender.send(email_id) == Finished("Sent: 1 recipients refused")
     assert not events.of(email_id)
 
 
@@ -262,7 +262,7 @@ def test_where_every_recipient_is_refused_the_row_is_failed_and_the_history_has_
         raise PermanentError("every recipient is refused", RejectReason.BOUNCED, REFUSED)
 
     email_id = put(RecipientsTo=[BOB])
-    outcome = Delivery(store, {"stub": Provider(refuse)}, settings).send(email_id)
+    outcome = Sender(store, {"stub": Provider(refuse)}, settings).send(email_id)
     assert outcome == Finished("Failed: every recipient is refused")
     assert status(store, email_id) == "Failed"
     assert [item["EventType"] for item in events.of(email_id)] == ["rejected"]
@@ -275,7 +275,7 @@ def test_why_a_whole_email_is_refused_is_in_the_history_where_the_provider_says_
         raise PermanentError("the account is suspended", RejectReason.BLOCKED)
 
     email_id = put()
-    Delivery(store, {"stub": Provider(refuse)}, settings).send(email_id)
+    Sender(store, {"stub": Provider(refuse)}, settings).send(email_id)
     (item,) = events.of(email_id)
     assert (item["EventType"], item["RejectReason"], item.get("Recipient")) == ("rejected", "blocked", None)
     assert status(store, email_id) == "Failed"

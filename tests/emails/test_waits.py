@@ -6,7 +6,7 @@ import pytest
 
 from celery_sqs.sqs.dead_letters import Reason
 from emails import waits
-from emails.delivery import Later
+from emails.sender import Later
 
 
 @pytest.mark.parametrize(("waited", "seconds"), [(0, 1), (1, 1), (20, 20), (40, 20), (59.5, 0.5)])

@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from emails import delivery
+from emails import sender
 from emails.claim_tokens import claim_id
 from emails.providers.contract import NoTellingError
 from emails.providers.smtp import SmtpProvider
@@ -24,9 +24,9 @@ from tasks import app
 
 if TYPE_CHECKING:
     from emails.claim_tokens import Tokens
-    from emails.delivery import Finished, Later
     from emails.email import Email
     from emails.providers.contract import Receipt
+    from emails.sender import Finished, Later
 
 __all__ = ["app"]
 
@@ -39,7 +39,7 @@ def note(*words: object) -> None:
     os.write(JOURNAL, f"{WORKER} {' '.join(map(str, words))}\n".encode())
 
 
-class JournaledDelivery(delivery.Delivery):
+class JournaledSender(sender.Sender):
     def send(self, email_id: str, ends_at: float = math.inf, tokens: Tokens = ()) -> Later | Finished:
         note("holds", email_id)
         started, outcome = time.monotonic(), "raised"
@@ -67,8 +67,8 @@ class JournaledProvider(SmtpProvider):
             raise
 
 
-delivery.load_providers = lambda settings: {"smtp": JournaledProvider.from_settings(settings)}
-delivery.Delivery = JournaledDelivery  # type: ignore[misc]  # before tasks.pipeline imports it
+sender.load_providers = lambda settings: {"smtp": JournaledProvider.from_settings(settings)}
+sender.Sender = JournaledSender  # type: ignore[misc]  # before tasks.pipeline imports it
 
 if os.environ.get("CHAOS_NO_LEASE"):
     rows.CLAIM = replace(rows.CLAIM, sources=frozenset(EmailStatus))

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from emails.dead_letters import DeadLetter
-from emails.delivery import ABANDONED
+from emails.sender import ABANDONED
 from tests.support.chaos import (
     ACCEPTED_IS_SENT,
     DEAD_IS_EXPLAINED,

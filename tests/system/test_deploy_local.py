@@ -18,12 +18,12 @@ from email_lambda.batch import Batch
 from email_lambda.record_callbacks import RecordCallback
 from email_lambda.send_emails import SendEmail
 from emails.dead_letters import dead_letters
-from emails.delivery import Delivery
 from emails.events import RejectReason
 from emails.providers.contract import RefusedRecipient
 from emails.providers.stub import StubProvider
 from emails.queue import RawQueue
 from emails.resources import provision
+from emails.sender import Sender
 from emails.store import EmailStore
 from settings import Settings
 from settings.aws import client
@@ -193,7 +193,7 @@ def test_a_role_allows_what_its_function_asks_for_and_no_more(deployed: str, row
     with running(Proxy(deployed, recorder)) as proxy:
         settings = Settings(endpoint_url=proxy.url, stage=STAGES[0])
         watched = EmailStore.from_settings(settings)
-        sending = SendEmail(Delivery(watched, {"stub": Refusing()}, settings), 1)
+        sending = SendEmail(Sender(watched, {"stub": Refusing()}, settings), 1)
         recording = RecordCallback.from_settings(settings)
         bounced, unheard_of = event("Bounce", "iam"), {**event("Open", "iam"), "eventType": "Novelty"}
         steps: list[tuple[str, str, Step, list[str]]] = [

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from emails import delivery
+from emails import sender
 from emails.mime import to_mime
 from emails.providers.smtp import SmtpProvider
 from emails.providers.stub import StubProvider
 from tasks import app
 
 if TYPE_CHECKING:
-    from emails.delivery import Finished, Later, Ready
     from emails.email import Email
     from emails.providers.contract import Receipt
+    from emails.sender import Finished, Later, Ready
 
 __all__ = ["app"]
 
@@ -25,15 +25,15 @@ class Indiscreet(StubProvider):
         return super().send(email)
 
 
-class Crashing(delivery.Delivery):
+class Crashing(sender.Sender):
     def load(self, email_id: str) -> Ready | Later | Finished:
         if email_id.endswith("-load-crash"):
             raise KeyError(self._get(email_id)) from ValueError(self._get(email_id))
         return super().load(email_id)
 
 
-delivery.load_providers = lambda settings: {
+sender.load_providers = lambda settings: {
     "stub": Indiscreet.from_settings(settings),
     "smtp": SmtpProvider.from_settings(settings),
 }
-delivery.Delivery = Crashing  # type: ignore[misc]  # before tasks.pipeline imports it
+sender.Sender = Crashing  # type: ignore[misc]  # before tasks.pipeline imports it

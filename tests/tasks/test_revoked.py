@@ -109,7 +109,7 @@ def test_the_reason_says_whether_the_task_expired_or_was_revoked(
             reasons.append(reason)
             return True
 
-    monkeypatch.setattr(pipeline_module, "delivery", Recorder)
+    monkeypatch.setattr(pipeline_module, "get_sender", Recorder)
     request = SimpleNamespace(id="task-1", args=["email-1"])
     pipeline_module.explain_revoked(pipeline_module.load_email, request, expired=expired)
     assert reasons == [reason]
@@ -125,7 +125,7 @@ def test_while_dynamodb_is_away_a_revoked_task_is_logged_and_stops_nobody(
         def cancel(self, email_id: str, reason: str) -> bool:
             raise StoreUnavailable("DynamoDB cannot be reached")
 
-    monkeypatch.setattr(pipeline_module, "delivery", Away)
+    monkeypatch.setattr(pipeline_module, "get_sender", Away)
     request = SimpleNamespace(id="task-1", args=["email-1"])
     with caplog.at_level("ERROR", pipeline_module.logger.name):
         pipeline_module.explain_revoked(pipeline_module.load_email, request, expired=False)

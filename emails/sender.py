@@ -89,7 +89,7 @@ Outcome = TypeVar("Outcome", Later, Finished)
 ROW_CHANGED = Later(0, "the row changed meanwhile")
 
 
-class Delivery:
+class Sender:
     """Delivers the emails of one store. Every method may raise EmailNotFound, StoreUnavailable and StoreRefused."""
 
     def __init__(self, store: EmailStore, providers: Mapping[str, Provider], settings: Settings) -> None:
@@ -100,7 +100,7 @@ class Delivery:
         self._rate = SendRate.from_settings(settings)
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Delivery:
+    def from_settings(cls, settings: Settings) -> Sender:
         return cls(EmailStore.from_settings(settings), load_providers(settings), settings)
 
     @cached_property
@@ -133,7 +133,7 @@ class Delivery:
         `tokens` are those of the message's earlier claims that got no answer.
 
         Raises:
-            ClaimUnanswered: with the tokens for the message's next delivery.
+            ClaimUnanswered: with the tokens for the message's next sender.
         """
         if self._rate and not self._rate.wait():
             return Later(1, "the worker stopped before its turn came")

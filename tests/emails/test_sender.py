@@ -14,9 +14,9 @@ from botocore.exceptions import ClientError
 from pydantic import HttpUrl
 
 from emails.claim_tokens import new_token
-from emails.delivery import LEASE_GRACE_SECONDS, Delivery, EmailNotFound, Finished, Later, Ready
 from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
 from emails.resources import provision
+from emails.sender import LEASE_GRACE_SECONDS, EmailNotFound, Finished, Later, Ready, Sender
 from emails.status import EmailStatus
 from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreRefused, StoreUnavailable
 from settings import Settings
@@ -111,7 +111,7 @@ class FailingStore(EmailStore):
 @pytest.fixture(scope="module")
 def settings(emulator: str) -> Settings:
     """One table for all: each row has an id of its own."""
-    settings = Settings(endpoint_url=HttpUrl(emulator), stage="delivery")
+    settings = Settings(endpoint_url=HttpUrl(emulator), stage="sender")
     list(provision(settings))
     return settings
 
@@ -127,28 +127,28 @@ def provider() -> Recorder:
 
 
 @pytest.fixture
-def delivery(store: EmailStore, settings: Settings, provider: Recorder) -> Delivery:
-    return Delivery(store, {"stub": provider}, settings)
+def sender(store: EmailStore, settings: Settings, provider: Recorder) -> Sender:
+    return Sender(store, {"stub": provider}, settings)
 
 
 @pytest.fixture(params=["load", "send"])
-def settle(delivery: Delivery, request: pytest.FixtureRequest) -> Step:
+def settle(sender: Sender, request: pytest.FixtureRequest) -> Step:
     """Either step: both settle what needs no send."""
-    step: Step = getattr(delivery, request.param)
+    step: Step = getattr(sender, request.param)
     return step
 
 
 @pytest.fixture(params=["load", "send", "preview"])
-def judge(delivery: Delivery, request: pytest.FixtureRequest) -> Step:
+def judge(sender: Sender, request: pytest.FixtureRequest) -> Step:
     """Any step: each judges the row first."""
-    step: Step = getattr(delivery, request.param)
+    step: Step = getattr(sender, request.param)
     return step
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("emails.delivery", "emails.store.rows"):
+    for module in ("emails.sender", "emails.store.rows"):
         monkeypatch.setattr(f"{module}.time", clock)
     return clock
 
@@ -170,13 +170,13 @@ def make_due(store: EmailStore, row: dict[str, Any]) -> None:
 
 
 def test_a_pending_email_is_sent_once_however_often_it_is_asked_for(
-    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     store.put(row)
-    assert isinstance(delivery.load(row["EmailId"]), Ready)
-    assert delivery.send(row["EmailId"]) == Finished("Sent")
-    assert delivery.send(row["EmailId"]) == Finished("already Sent")
-    assert delivery.load(row["EmailId"]) == Finished("already Sent")
+    assert isinstance(sender.load(row["EmailId"]), Ready)
+    assert sender.send(row["EmailId"]) == Finished("Sent")
+    assert sender.send(row["EmailId"]) == Finished("already Sent")
+    assert sender.load(row["EmailId"]) == Finished("already Sent")
     assert provider.sent == [row["EmailId"]]
     sent = stands(store, row)
     assert (sent["EmailStatus"], sent["Provider"], sent["ProviderMessageId"]) == ("Sent", "stub", "id-1")
@@ -185,33 +185,33 @@ def test_a_pending_email_is_sent_once_however_often_it_is_asked_for(
 
 
 def test_of_many_duplicates_at_once_one_sends(
-    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     store.put(row)
     with ThreadPoolExecutor(8) as threads:
-        outcomes = list(threads.map(delivery.send, [row["EmailId"]] * 16))
+        outcomes = list(threads.map(sender.send, [row["EmailId"]] * 16))
     assert outcomes.count(Finished("Sent")) == 1
     assert provider.sent == [row["EmailId"]]
 
 
 def test_what_is_sent_is_what_the_claim_returned(
-    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     store.put(row)
-    delivery.load(row["EmailId"])
+    sender.load(row["EmailId"])
     store._client.put_item(
         TableName=store.table,
         Item={name: {"S": value} for name, value in row.items() if isinstance(value, str)}
         | {"Subject": {"S": "Corrected"}, "RecipientsTo": {"SS": ["grace@example.com"]}},
     )
-    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    assert sender.send(row["EmailId"]) == Finished("Sent")
     assert provider.emails[0].subject == "Corrected"
     assert [mailbox.username for mailbox in provider.emails[0].recipients] == ["grace"]
 
 
 def test_settings_alone_make_a_delivery_that_sends(settings: Settings, store: EmailStore, row: dict[str, Any]) -> None:
     store.put(row)
-    assert Delivery.from_settings(settings).send(row["EmailId"]) == Finished("Sent")
+    assert Sender.from_settings(settings).send(row["EmailId"]) == Finished("Sent")
 
 
 # No such row.
@@ -241,20 +241,20 @@ def test_a_row_that_cannot_be_mapped_is_failed_with_its_reason(
 
 
 def test_a_number_of_more_than_38_digits_is_read(
-    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     """boto3 cannot (boto/boto3#4693)."""
     store.put(row | {"NextAttemptAt": Decimal("-1E+38"), "Price": Decimal("1E+40")})
-    assert isinstance(delivery.load(row["EmailId"]), Ready)
-    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    assert isinstance(sender.load(row["EmailId"]), Ready)
+    assert sender.send(row["EmailId"]) == Finished("Sent")
     assert provider.sent == [row["EmailId"]]
 
 
 def test_more_attempts_than_can_be_counted_are_failed_with_the_reason(
-    delivery: Delivery, store: EmailStore, row: dict[str, Any]
+    sender: Sender, store: EmailStore, row: dict[str, Any]
 ) -> None:
     store.put(row | {"Attempts": Decimal("1E+38")})
-    assert delivery.load(row["EmailId"]) == Finished("Failed: invalid row")
+    assert sender.load(row["EmailId"]) == Finished("Failed: invalid row")
     assert "Attempts" in stands(store, row)["FailureReason"]
 
 
@@ -286,28 +286,28 @@ def test_the_provider_that_the_producer_wants_is_the_one_that_sends(
 ) -> None:
     usual, wanted = Recorder(), Recorder()
     store.put({**row, "SendVia": "other"})
-    assert Delivery(store, {"stub": usual, "other": wanted}, settings).send(row["EmailId"]) == Finished("Sent")
+    assert Sender(store, {"stub": usual, "other": wanted}, settings).send(row["EmailId"]) == Finished("Sent")
     assert (usual.sent, wanted.sent) == ([], [row["EmailId"]])
 
 
 # A file lies in S3.
 
 
-FILE = {"name": "a.pdf", "content_type": "application/pdf", "s3_uri": "s3://delivery/mail/a.pdf"}
+FILE = {"name": "a.pdf", "content_type": "application/pdf", "s3_uri": "s3://files/mail/a.pdf"}
 
 
 @pytest.fixture
-def fetching(store: EmailStore, settings: Settings, provider: Recorder) -> Delivery:
-    """A delivery that may fetch from one folder, in which there is one file."""
+def fetching(store: EmailStore, settings: Settings, provider: Recorder) -> Sender:
+    """A sender that may fetch from one folder, in which there is one file."""
     s3 = client("s3", settings)
-    s3.create_bucket(Bucket="delivery")
-    s3.put_object(Bucket="delivery", Key="mail/a.pdf", Body=b"hello")
-    allowed = settings.model_copy(update={"attachment_prefixes": ("s3://delivery/mail/",)})
-    return Delivery(store, {"stub": provider}, allowed)
+    s3.create_bucket(Bucket="files")
+    s3.put_object(Bucket="files", Key="mail/a.pdf", Body=b"hello")
+    allowed = settings.model_copy(update={"attachment_prefixes": ("s3://files/mail/",)})
+    return Sender(store, {"stub": provider}, allowed)
 
 
 def test_the_provider_is_given_the_content_of_a_file_in_s3(
-    fetching: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+    fetching: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     store.put({**row, "Attachments": [FILE]})
     assert isinstance(fetching.load(row["EmailId"]), Ready)
@@ -326,9 +326,9 @@ def test_a_file_outside_the_folders_is_failed_without_a_look_at_it(
 
 @pytest.mark.parametrize("step", ["load", "send"])
 def test_where_folders_are_allowed_a_file_outside_is_failed_too(
-    fetching: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any], step: str
+    fetching: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any], step: str
 ) -> None:
-    store.put({**row, "Attachments": [{**FILE, "s3_uri": "s3://delivery/mailing/a.pdf"}]})
+    store.put({**row, "Attachments": [{**FILE, "s3_uri": "s3://files/mailing/a.pdf"}]})
     reason = "Attachments[0].s3_uri: begins with none of EMAIL_ATTACHMENT_PREFIXES"
     assert getattr(fetching, step)(row["EmailId"]) == Finished(f"Failed: {reason}")
     failed = stands(store, row)
@@ -337,9 +337,9 @@ def test_where_folders_are_allowed_a_file_outside_is_failed_too(
 
 
 def test_a_file_that_is_not_there_is_failed_before_the_provider_is_asked(
-    fetching: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+    fetching: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
-    store.put({**row, "Attachments": [{**FILE, "s3_uri": "s3://delivery/mail/none"}]})
+    store.put({**row, "Attachments": [{**FILE, "s3_uri": "s3://files/mail/none"}]})
     reason = "Attachments[0].s3_uri: S3 has no such object"
     assert fetching.send(row["EmailId"]) == Finished(f"Failed: {reason}")
     failed = stands(store, row)
@@ -348,7 +348,7 @@ def test_a_file_that_is_not_there_is_failed_before_the_provider_is_asked(
 
 
 def test_a_file_that_s3_does_not_give_now_is_tried_again_later(
-    fetching: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    fetching: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def throttled(*_: object) -> Email:
         raise TemporaryError("S3 answered SlowDown", retry_after=900)
@@ -362,7 +362,7 @@ def test_a_file_that_s3_does_not_give_now_is_tried_again_later(
 
 @pytest.mark.parametrize("longest_send", [5.0, 50.0])
 def test_files_are_fetched_under_the_claim_and_what_is_left_of_it_is_looked_at_after(  # noqa: PLR0913 (fixtures)
-    fetching: Delivery,
+    fetching: Sender,
     provider: Recorder,
     row: dict[str, Any],
     clock: Clock,
@@ -404,23 +404,23 @@ def test_a_pending_email_before_its_next_attempt_waits_for_it(
 
 
 def test_an_email_before_its_send_after_waits_for_it(
-    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     row["SendAfter"] = iso(300)
     store.put(row)
-    outcome = delivery.load(row["EmailId"])
+    outcome = sender.load(row["EmailId"])
     assert isinstance(outcome, Later)
     assert 290 < outcome.seconds <= 300
     assert stands(store, row) == row
 
 
 def test_a_claim_before_send_after_is_given_back_uncounted(
-    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     row["SendAfter"] = iso(300)
     store.put(row)
     for _ in range(2):
-        outcome = delivery.send(row["EmailId"])
+        outcome = sender.send(row["EmailId"])
         assert isinstance(outcome, Later)
         assert 290 < outcome.seconds <= 300
     pending = stands(store, row)
@@ -429,9 +429,9 @@ def test_a_claim_before_send_after_is_given_back_uncounted(
     assert provider.sent == []
 
 
-def test_an_email_whose_times_have_come_is_sent(delivery: Delivery, store: EmailStore, row: dict[str, Any]) -> None:
+def test_an_email_whose_times_have_come_is_sent(sender: Sender, store: EmailStore, row: dict[str, Any]) -> None:
     store.put({**row, "SendAfter": iso(-1), "NextAttemptAt": int(time.time()), "ExpiresAt": iso(60)})
-    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    assert sender.send(row["EmailId"]) == Finished("Sent")
 
 
 # The status is Sending, the lease alive or expired.
@@ -464,9 +464,9 @@ def test_an_email_whose_lease_is_expired_is_unknown_and_not_sent_again(
     assert provider.sent == []
 
 
-def test_a_sending_email_without_a_claim_is_unknown(delivery: Delivery, store: EmailStore, row: dict[str, Any]) -> None:
+def test_a_sending_email_without_a_claim_is_unknown(sender: Sender, store: EmailStore, row: dict[str, Any]) -> None:
     store.put({**row, "EmailStatus": "Sending"})
-    assert delivery.load(row["EmailId"]) == Finished("Unknown: the claim expired")
+    assert sender.load(row["EmailId"]) == Finished("Unknown: the claim expired")
     assert stands(store, row)["EmailStatus"] == "Unknown"
 
 
@@ -499,12 +499,12 @@ def test_an_email_past_its_expires_at_is_failed(
 
 
 def test_an_email_that_expires_between_load_and_send_is_failed(
-    delivery: Delivery, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
 ) -> None:
     store.put({**row, "ExpiresAt": iso(60)})
-    assert isinstance(delivery.load(row["EmailId"]), Ready)
+    assert isinstance(sender.load(row["EmailId"]), Ready)
     clock.ahead = 1000
-    assert delivery.send(row["EmailId"]) == Finished("Failed: expired")
+    assert sender.send(row["EmailId"]) == Finished("Failed: expired")
     assert stands(store, row)["EmailStatus"] == "Failed"
     assert provider.sent == []
 
@@ -513,22 +513,22 @@ def test_an_email_that_expires_between_load_and_send_is_failed(
 
 
 def test_a_temporary_failure_goes_back_to_pending_by_backoff(
-    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def backoff(attempt: int, *limits: float) -> float:
         assert limits == (5, 900), "EMAIL_RETRY_DELAY and EMAIL_RETRY_DELAY_MAX"
         return 100 * attempt
 
-    monkeypatch.setattr("emails.delivery.full_jitter", backoff)
+    monkeypatch.setattr("emails.sender.full_jitter", backoff)
     provider.errors = [TemporaryError("throttled"), TemporaryError("busy")]
     store.put(row)
     for attempt, reason in ((1, "throttled (attempt 1)"), (2, "busy (attempt 2)")):
-        assert delivery.send(row["EmailId"]) == Later(100 * attempt, reason)
+        assert sender.send(row["EmailId"]) == Later(100 * attempt, reason)
         pending = stands(store, row)
         assert (pending["EmailStatus"], pending["Attempts"], pending["FailureReason"]) == ("Pending", attempt, reason)
         assert 100 * attempt - 20 < int(pending["NextAttemptAt"]) - time.time() <= 100 * attempt
         make_due(store, row)
-    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    assert sender.send(row["EmailId"]) == Finished("Sent")
     sent = stands(store, row)
     assert sent["Attempts"] == 3
     assert not {"FailureReason", "NextAttemptAt"} & sent.keys()
@@ -536,13 +536,13 @@ def test_a_temporary_failure_goes_back_to_pending_by_backoff(
 
 
 def test_duplicates_of_a_temporary_failure_do_not_jump_the_queue(
-    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     provider.errors = [TemporaryError("throttled", retry_after=60)]
     store.put(row)
-    delivery.send(row["EmailId"])
+    sender.send(row["EmailId"])
     before = stands(store, row)
-    for step in (delivery.load, delivery.send):
+    for step in (sender.load, sender.send):
         outcome = step(row["EmailId"])
         assert isinstance(outcome, Later)
         assert outcome.seconds > 50
@@ -551,11 +551,11 @@ def test_duplicates_of_a_temporary_failure_do_not_jump_the_queue(
 
 
 def test_retry_after_is_honoured_where_it_is_longer_than_the_backoff(
-    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     provider.errors = [TemporaryError("throttled", retry_after=4000)]
     store.put(row)
-    outcome = delivery.send(row["EmailId"])
+    outcome = sender.send(row["EmailId"])
     assert outcome == Later(4000, "throttled (attempt 1)")
     assert 3990 < int(stands(store, row)["NextAttemptAt"]) - time.time() <= 4000
 
@@ -564,16 +564,16 @@ def test_a_temporary_failure_of_the_last_attempt_is_failed(
     store: EmailStore, settings: Settings, row: dict[str, Any]
 ) -> None:
     provider = Recorder(*[TemporaryError("throttled")] * 3)
-    delivery = Delivery(store, {"stub": provider}, settings.model_copy(update={"max_attempts": 3}))
+    sender = Sender(store, {"stub": provider}, settings.model_copy(update={"max_attempts": 3}))
     store.put(row)
     for _ in range(2):
-        assert isinstance(delivery.send(row["EmailId"]), Later)
+        assert isinstance(sender.send(row["EmailId"]), Later)
         make_due(store, row)
     reason = "throttled (attempt 3, the last)"
-    assert delivery.send(row["EmailId"]) == Finished(f"Failed: {reason}")
+    assert sender.send(row["EmailId"]) == Finished(f"Failed: {reason}")
     failed = stands(store, row)
     assert (failed["EmailStatus"], failed["FailureReason"], failed["Attempts"]) == ("Failed", reason, 3)
-    assert delivery.send(row["EmailId"]) == Finished("already Failed")
+    assert sender.send(row["EmailId"]) == Finished("already Failed")
     assert len(provider.sent) == 3
 
 
@@ -581,15 +581,15 @@ def test_a_temporary_failure_of_the_last_attempt_is_failed(
 
 
 def test_a_permanent_failure_is_failed(
-    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     provider.errors = [PermanentError("the sender is not verified")]
     store.put(row)
-    assert delivery.send(row["EmailId"]) == Finished("Failed: the sender is not verified")
+    assert sender.send(row["EmailId"]) == Finished("Failed: the sender is not verified")
     failed = stands(store, row)
     assert (failed["EmailStatus"], failed["FailureReason"]) == ("Failed", "the sender is not verified")
     assert failed["Attempts"] == 1
-    assert delivery.send(row["EmailId"]) == Finished("already Failed")
+    assert sender.send(row["EmailId"]) == Finished("already Failed")
     assert len(provider.sent) == 1
 
 
@@ -597,14 +597,14 @@ def test_a_permanent_failure_is_failed(
 
 
 def test_no_telling_is_unknown_and_not_sent_again(
-    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     provider.errors = [NoTellingError("the connection was lost after DATA")]
     store.put(row)
-    assert delivery.send(row["EmailId"]) == Finished("Unknown: the connection was lost after DATA")
+    assert sender.send(row["EmailId"]) == Finished("Unknown: the connection was lost after DATA")
     unknown = stands(store, row)
     assert (unknown["EmailStatus"], unknown["FailureReason"]) == ("Unknown", "the connection was lost after DATA")
-    assert delivery.send(row["EmailId"]) == Finished("already Unknown")
+    assert sender.send(row["EmailId"]) == Finished("already Unknown")
     assert len(provider.sent) == 1
 
 
@@ -614,12 +614,12 @@ def test_what_a_provider_did_not_foresee_is_unknown_and_its_text_is_nowhere(
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="emails")
     store.put(row)
-    outcome = Delivery(store, {"stub": Recorder(error)}, settings).send(row["EmailId"])
+    outcome = Sender(store, {"stub": Recorder(error)}, settings).send(row["EmailId"])
     assert outcome == Finished(f"Unknown: the provider raised {type(error).__name__}")
     unknown = stands(store, row)
     assert unknown["EmailStatus"] == "Unknown"
     assert SECRET not in f"{outcome} {unknown} {caplog.text}"
-    assert f"the provider raised {type(error).__name__} in send (emails/test_delivery.py:" in caplog.text
+    assert f"the provider raised {type(error).__name__} in send (emails/test_sender.py:" in caplog.text
 
 
 # The record after a send fails.
@@ -631,7 +631,7 @@ def test_the_record_is_retried_until_dynamodb_is_back_within_the_lease(
 ) -> None:
     failing, provider = FailingStore(store, failures=5), Recorder(ending.error)
     store.put(row)
-    assert Delivery(failing, {"stub": provider}, settings).send(row["EmailId"]) == ending.outcome
+    assert Sender(failing, {"stub": provider}, settings).send(row["EmailId"]) == ending.outcome
     assert failing.failed == 5
     assert 0 < clock.ahead < settings.claim_lease, "it waits between its tries"
     assert stands(store, row)["EmailStatus"] == ending.status
@@ -639,43 +639,43 @@ def test_the_record_is_retried_until_dynamodb_is_back_within_the_lease(
 
 
 def test_the_record_that_fails_past_the_lease_is_left_to_the_rule_for_expired_leases(
-    delivery: Delivery, store: EmailStore, settings: Settings, clock: Clock, row: dict[str, Any]
+    sender: Sender, store: EmailStore, settings: Settings, clock: Clock, row: dict[str, Any]
 ) -> None:
     provider = Recorder()
     store.put(row)
     with pytest.raises(StoreUnavailable):
-        Delivery(FailingStore(store, failures=float("inf")), {"stub": provider}, settings).send(row["EmailId"])
+        Sender(FailingStore(store, failures=float("inf")), {"stub": provider}, settings).send(row["EmailId"])
     assert settings.claim_lease - 1 < clock.ahead < settings.claim_lease + 2
     assert stands(store, row)["EmailStatus"] == "Sending"
     clock.ahead += LEASE_GRACE_SECONDS + 1
-    assert delivery.send(row["EmailId"]) == Finished("Unknown: the claim expired")
+    assert sender.send(row["EmailId"]) == Finished("Unknown: the claim expired")
     assert stands(store, row)["EmailStatus"] == "Unknown"
     assert provider.sent == [row["EmailId"]]
 
 
 def test_a_record_that_the_row_has_no_room_for_is_left_to_the_rule_for_expired_leases(
-    delivery: Delivery, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
 ) -> None:
     store.put({**row, "BodyText": "x" * (409_600 - 450)})
     provider.response = "x" * 400
     with pytest.raises(StoreRefused):
-        delivery.send(row["EmailId"])
+        sender.send(row["EmailId"])
     assert stands(store, row)["EmailStatus"] == "Sending"
     clock.ahead = 1000
-    assert delivery.send(row["EmailId"]) == Finished("Unknown: the claim expired")
+    assert sender.send(row["EmailId"]) == Finished("Unknown: the claim expired")
     assert provider.sent == [row["EmailId"]]
 
 
 def test_a_late_holder_moves_unknown_to_sent(
-    delivery: Delivery, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
 ) -> None:
     def lease_ends() -> None:
         clock.ahead += 1000
-        assert delivery.send(row["EmailId"]) == Finished("Unknown: the claim expired")
+        assert sender.send(row["EmailId"]) == Finished("Unknown: the claim expired")
 
     provider.meanwhile = lease_ends
     store.put(row)
-    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    assert sender.send(row["EmailId"]) == Finished("Sent")
     sent = stands(store, row)
     assert (sent["EmailStatus"], sent["ProviderMessageId"]) == ("Sent", "id-1")
     assert "FailureReason" not in sent
@@ -683,16 +683,16 @@ def test_a_late_holder_moves_unknown_to_sent(
 
 
 def test_a_holder_that_is_later_than_an_operators_word_adds_its_receipt(
-    delivery: Delivery, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
 ) -> None:
     def lease_ends() -> None:
         clock.ahead += 1000
-        delivery.load(row["EmailId"])
+        sender.load(row["EmailId"])
         store.resolve_sent(row["EmailId"])
 
     provider.meanwhile = lease_ends
     store.put(row)
-    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    assert sender.send(row["EmailId"]) == Finished("Sent")
     sent = stands(store, row)
     assert (sent["EmailStatus"], sent["Provider"], sent["ProviderMessageId"]) == ("Sent", "stub", "id-1")
     assert "FailureReason" not in sent
@@ -703,7 +703,7 @@ def test_a_late_holder_moves_unknown_to_nothing_but_sent(
     store: EmailStore, settings: Settings, clock: Clock, row: dict[str, Any], error: Exception
 ) -> None:
     provider = Recorder(error)
-    late = Delivery(store, {"stub": provider}, settings)
+    late = Sender(store, {"stub": provider}, settings)
 
     def lease_ends() -> None:
         clock.ahead += 1000
@@ -717,7 +717,7 @@ def test_a_late_holder_moves_unknown_to_nothing_but_sent(
 
 
 def test_a_holder_whose_claim_another_took_over_records_nothing(
-    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     def operator_and_another_worker() -> None:
         store._client.delete_item(TableName=store.table, Key={"EmailId": {"S": row["EmailId"]}})
@@ -725,7 +725,7 @@ def test_a_holder_whose_claim_another_took_over_records_nothing(
 
     provider.meanwhile = operator_and_another_worker
     store.put(row)
-    assert delivery.send(row["EmailId"]) == Finished("already Sent")
+    assert sender.send(row["EmailId"]) == Finished("already Sent")
     assert stands(store, row)["ProviderMessageId"] == "another's"
 
 
@@ -733,7 +733,7 @@ def test_a_holder_whose_claim_another_took_over_records_nothing(
 
 
 def test_a_claim_whose_answer_was_lost_sends_once(
-    delivery: Delivery,
+    sender: Sender,
     store: EmailStore,
     provider: Recorder,
     row: dict[str, Any],
@@ -741,7 +741,7 @@ def test_a_claim_whose_answer_was_lost_sends_once(
 ) -> None:
     store.put(row)
     taken = lose_the_answer(store)
-    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    assert sender.send(row["EmailId"]) == Finished("Sent")
     assert len(taken) == 1
     assert provider.sent == [row["EmailId"]]
     assert stands(store, row)["Attempts"] == 1
@@ -759,7 +759,7 @@ def test_a_record_whose_answer_was_lost_is_our_own_success(
     provider = Recorder(ending.error)
     provider.meanwhile = lambda: taken.append(lose_the_answer(store))
     store.put(row)
-    assert Delivery(store, {"stub": provider}, settings).send(row["EmailId"]) == ending.outcome
+    assert Sender(store, {"stub": provider}, settings).send(row["EmailId"]) == ending.outcome
     assert [len(requests) for requests in taken] == [1]
     written = stands(store, row)
     assert (written["EmailStatus"], written["Attempts"]) == (ending.status, 1)
@@ -781,12 +781,12 @@ class Lost(NamedTuple):
 
 @pytest.fixture
 def lose_a_claim(
-    delivery: Delivery, store: EmailStore, row: dict[str, Any], lose_the_answer: Callable[..., list[Any]]
+    sender: Sender, store: EmailStore, row: dict[str, Any], lose_the_answer: Callable[..., list[Any]]
 ) -> Callable[..., Lost]:
     def lose(tokens: Tokens = (), *, late: bool = False) -> Lost:
         requests = lose_the_answer(store, times=EVERY, late=late)
         with pytest.raises(ClaimUnanswered) as raised:
-            delivery.send(row["EmailId"], tokens=tokens)
+            sender.send(row["EmailId"], tokens=tokens)
         assert len(requests) == EVERY
         return Lost(raised.value.tokens, requests)
 
@@ -800,7 +800,7 @@ def lose_a_claim(
     ids=["lease alive", "lease expired", "called Unknown by another message"],
 )
 def test_a_claim_whose_every_answer_was_lost_is_taken_over_and_counted_once(  # noqa: PLR0913 (fixtures)
-    delivery: Delivery,
+    sender: Sender,
     store: EmailStore,
     provider: Recorder,
     row: dict[str, Any],
@@ -815,17 +815,17 @@ def test_a_claim_whose_every_answer_was_lost_is_taken_over_and_counted_once(  # 
     assert (lost["EmailStatus"], lost["Attempts"], provider.sent) == ("Sending", 1, [])
     clock.ahead = ahead
     if others:
-        assert type(delivery.send(row["EmailId"])).__name__ == others
-    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("Sent")
+        assert type(sender.send(row["EmailId"])).__name__ == others
+    assert sender.send(row["EmailId"], tokens=tokens) == Finished("Sent")
     sent = stands(store, row)
     assert (sent["EmailStatus"], sent["Attempts"], provider.sent) == ("Sent", 1, [row["EmailId"]])
     assert sent["ClaimedBy"] != lost["ClaimedBy"]
-    assert sent["ClaimExpiresAt"] == int(clock.time() + delivery._settings.claim_lease)
+    assert sent["ClaimExpiresAt"] == int(clock.time() + sender._settings.claim_lease)
     assert "FailureReason" not in sent
 
 
 def test_of_two_deliveries_of_one_copy_one_takes_the_claim_over_and_the_other_waits_for_the_lease(
-    delivery: Delivery,
+    sender: Sender,
     store: EmailStore,
     provider: Recorder,
     row: dict[str, Any],
@@ -833,15 +833,15 @@ def test_of_two_deliveries_of_one_copy_one_takes_the_claim_over_and_the_other_wa
 ) -> None:
     others: list[Later | Finished] = []
     tokens = lose_a_claim().tokens
-    provider.meanwhile = lambda: others.append(delivery.send(row["EmailId"], tokens=tokens))
-    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("Sent")
+    provider.meanwhile = lambda: others.append(sender.send(row["EmailId"], tokens=tokens))
+    assert sender.send(row["EmailId"], tokens=tokens) == Finished("Sent")
     assert [type(other) for other in others] == [Later]
-    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("already Sent")
+    assert sender.send(row["EmailId"], tokens=tokens) == Finished("already Sent")
     assert provider.sent == [row["EmailId"]]
 
 
 def test_of_many_deliveries_of_one_copy_at_once_one_sends(
-    delivery: Delivery,
+    sender: Sender,
     store: EmailStore,
     provider: Recorder,
     row: dict[str, Any],
@@ -849,13 +849,13 @@ def test_of_many_deliveries_of_one_copy_at_once_one_sends(
 ) -> None:
     tokens = lose_a_claim().tokens
     with ThreadPoolExecutor(8) as threads:
-        outcomes = list(threads.map(lambda _: delivery.send(row["EmailId"], tokens=tokens), range(16)))
+        outcomes = list(threads.map(lambda _: sender.send(row["EmailId"], tokens=tokens), range(16)))
     assert outcomes.count(Finished("Sent")) == 1
     assert provider.sent == [row["EmailId"]]
 
 
 def test_a_lost_claim_that_arrives_before_the_next_delivery_is_taken_over(
-    delivery: Delivery,
+    sender: Sender,
     store: EmailStore,
     provider: Recorder,
     row: dict[str, Any],
@@ -865,7 +865,7 @@ def test_a_lost_claim_that_arrives_before_the_next_delivery_is_taken_over(
     assert stands(store, row) == row
     land(store, requests[0])
     assert stands(store, row)["EmailStatus"] == "Sending"
-    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("Sent")
+    assert sender.send(row["EmailId"], tokens=tokens) == Finished("Sent")
     assert (provider.sent, stands(store, row)["Attempts"]) == ([row["EmailId"]], 1)
 
 
@@ -882,14 +882,14 @@ def test_a_lost_claim_that_arrives_between_the_look_and_the_claim_is_looked_at_a
             return super().claim(email_id, lease=lease)
 
     tokens, requests = lose_a_claim(late=True)
-    delivery = Delivery(Beaten(store._client, store.table), {"stub": provider}, settings)
-    assert delivery.send(row["EmailId"], tokens=tokens) == Later(0, "the row changed meanwhile")
-    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("Sent")
+    sender = Sender(Beaten(store._client, store.table), {"stub": provider}, settings)
+    assert sender.send(row["EmailId"], tokens=tokens) == Later(0, "the row changed meanwhile")
+    assert sender.send(row["EmailId"], tokens=tokens) == Finished("Sent")
     assert (provider.sent, stands(store, row)["Attempts"]) == ([row["EmailId"]], 1)
 
 
 def test_a_lost_claim_that_arrives_while_the_next_delivery_sends_or_later_changes_nothing(
-    delivery: Delivery,
+    sender: Sender,
     store: EmailStore,
     provider: Recorder,
     row: dict[str, Any],
@@ -897,7 +897,7 @@ def test_a_lost_claim_that_arrives_while_the_next_delivery_sends_or_later_change
 ) -> None:
     tokens, requests = lose_a_claim(late=True)
     provider.meanwhile = lambda: land(store, requests[0])
-    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("Sent")
+    assert sender.send(row["EmailId"], tokens=tokens) == Finished("Sent")
     sent = stands(store, row)
     land(store, requests[0])
     assert stands(store, row) == sent
@@ -905,7 +905,7 @@ def test_a_lost_claim_that_arrives_while_the_next_delivery_sends_or_later_change
 
 
 def test_a_lost_claim_that_arrives_after_the_email_was_given_back_is_taken_over(
-    delivery: Delivery,
+    sender: Sender,
     store: EmailStore,
     provider: Recorder,
     row: dict[str, Any],
@@ -913,16 +913,16 @@ def test_a_lost_claim_that_arrives_after_the_email_was_given_back_is_taken_over(
 ) -> None:
     provider.errors = [TemporaryError("busy")]
     tokens, requests = lose_a_claim(late=True)
-    assert isinstance(delivery.send(row["EmailId"], tokens=tokens), Later)
+    assert isinstance(sender.send(row["EmailId"], tokens=tokens), Later)
     make_due(store, row)
     land(store, requests[0])
     assert stands(store, row)["EmailStatus"] == "Sending"
-    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("Sent")
+    assert sender.send(row["EmailId"], tokens=tokens) == Finished("Sent")
     assert stands(store, row)["Attempts"] == 2
 
 
 def test_a_lost_claim_that_arrives_before_the_email_is_due_again_changes_nothing(
-    delivery: Delivery,
+    sender: Sender,
     store: EmailStore,
     provider: Recorder,
     row: dict[str, Any],
@@ -930,7 +930,7 @@ def test_a_lost_claim_that_arrives_before_the_email_is_due_again_changes_nothing
 ) -> None:
     provider.errors = [TemporaryError("busy", retry_after=60)]
     tokens, requests = lose_a_claim(late=True)
-    delivery.send(row["EmailId"], tokens=tokens)
+    sender.send(row["EmailId"], tokens=tokens)
     pending = stands(store, row)
     land(store, requests[0])
     assert stands(store, row) == pending
@@ -938,7 +938,7 @@ def test_a_lost_claim_that_arrives_before_the_email_is_due_again_changes_nothing
 
 @pytest.mark.parametrize("late", [False, True], ids=["arrived", "arrives later"])
 def test_a_take_over_whose_every_answer_was_lost_is_taken_over_itself(  # noqa: PLR0913 (fixtures)
-    delivery: Delivery,
+    sender: Sender,
     store: EmailStore,
     provider: Recorder,
     row: dict[str, Any],
@@ -950,25 +950,25 @@ def test_a_take_over_whose_every_answer_was_lost_is_taken_over_itself(  # noqa: 
     assert len(tokens) == 2
     if late:
         land(store, requests[0])
-    assert delivery.send(row["EmailId"], tokens=tokens) == Finished("Sent")
+    assert sender.send(row["EmailId"], tokens=tokens) == Finished("Sent")
     assert (provider.sent, stands(store, row)["Attempts"]) == ([row["EmailId"]], 1)
 
 
 def test_a_claim_that_somebody_called_unknown_before_its_answer_came_is_taken_over(
-    delivery: Delivery, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, clock: Clock, row: dict[str, Any]
 ) -> None:
     def answer_late(request: Any, **_: Any) -> None:
         store._client.meta.events.unregister(event, answer_late)
         land(store, request)
         clock.ahead += 1000
-        assert delivery.load(row["EmailId"]) == Finished("Unknown: the claim expired")
+        assert sender.load(row["EmailId"]) == Finished("Unknown: the claim expired")
 
     event = "before-send.dynamodb.UpdateItem"
     store.put(row)
     store._client.meta.events.register(event, answer_late)
     with pytest.raises(ClaimUnanswered) as raised:
-        delivery.send(row["EmailId"])
-    assert delivery.send(row["EmailId"], tokens=raised.value.tokens) == Finished("Sent")
+        sender.send(row["EmailId"])
+    assert sender.send(row["EmailId"], tokens=raised.value.tokens) == Finished("Sent")
     assert provider.sent == [row["EmailId"]]
 
 
@@ -976,34 +976,34 @@ def test_while_dynamodb_is_away_a_message_gets_no_more_tokens(
     store: EmailStore, settings: Settings, provider: Recorder, no_backoff_of_botocore: None
 ) -> None:
     away = settings.model_copy(update={"endpoint_url": HttpUrl("http://127.0.0.1:9")})  # discard's port: nobody listens
-    delivery = Delivery(EmailStore.from_settings(away), {"stub": provider}, settings)
+    sender = Sender(EmailStore.from_settings(away), {"stub": provider}, settings)
     with pytest.raises(StoreUnavailable) as raised:
-        delivery.send("any", tokens=(new_token(),))
+        sender.send("any", tokens=(new_token(),))
     assert not isinstance(raised.value, ClaimUnanswered)
 
 
 def test_a_message_without_the_token_of_a_lost_claim_waits_for_the_lease_and_ends_it_as_unknown(
-    delivery: Delivery, provider: Recorder, clock: Clock, row: dict[str, Any], lose_a_claim: Callable[..., Lost]
+    sender: Sender, provider: Recorder, clock: Clock, row: dict[str, Any], lose_a_claim: Callable[..., Lost]
 ) -> None:
     lose_a_claim()
     other = (new_token(),)
-    assert isinstance(delivery.send(row["EmailId"], tokens=other), Later)
+    assert isinstance(sender.send(row["EmailId"], tokens=other), Later)
     clock.ahead = 1000
-    assert delivery.send(row["EmailId"], tokens=other) == Finished("Unknown: the claim expired")
+    assert sender.send(row["EmailId"], tokens=other) == Finished("Unknown: the claim expired")
     assert provider.sent == []
 
 
 def test_what_a_row_says_of_its_claim_is_no_token_for_it(
-    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     others: list[Later | Finished] = []
 
     def read_and_forge() -> None:
-        others.append(delivery.send(row["EmailId"], tokens=(str(stands(store, row)["ClaimedBy"]),)))
+        others.append(sender.send(row["EmailId"], tokens=(str(stands(store, row)["ClaimedBy"]),)))
 
     provider.meanwhile = read_and_forge
     store.put(row)
-    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    assert sender.send(row["EmailId"]) == Finished("Sent")
     assert [type(other) for other in others] == [Later]
     assert provider.sent == [row["EmailId"]]
 
@@ -1021,12 +1021,12 @@ def test_a_claim_that_took_too_long_is_given_back_uncounted_before_the_first_byt
             return claim
 
     store.put(row)
-    slow = Delivery(Slow(store._client, store.table), {"stub": provider}, settings)
+    slow = Sender(Slow(store._client, store.table), {"stub": provider}, settings)
     assert slow.send(row["EmailId"]) == Later(0, "the claim took too long to reach the provider")
     assert provider.sent == []
     pending = stands(store, row)
     assert (pending["EmailStatus"], pending["Attempts"]) == ("Pending", 0)
-    assert Delivery(store, {"stub": provider}, settings).send(row["EmailId"]) == Finished("Sent")
+    assert Sender(store, {"stub": provider}, settings).send(row["EmailId"]) == Finished("Sent")
     assert stands(store, row)["Attempts"] == 1
 
 
@@ -1034,13 +1034,13 @@ def test_a_process_that_may_end_before_the_provider_answers_gives_the_claim_back
     store: EmailStore, settings: Settings, clock: Clock, provider: Recorder, row: dict[str, Any]
 ) -> None:
     store.put(row)
-    delivery = Delivery(store, {"stub": provider}, settings)
-    outcome = delivery.send(row["EmailId"], ends_at=clock.time() + Recorder.longest_send - 0.1)
+    sender = Sender(store, {"stub": provider}, settings)
+    outcome = sender.send(row["EmailId"], ends_at=clock.time() + Recorder.longest_send - 0.1)
     assert isinstance(outcome, Later)
     assert provider.sent == []
     assert (stands(store, row)["EmailStatus"], stands(store, row)["Attempts"]) == ("Pending", 0)
     ends_at = clock.time() + Recorder.longest_send + 0.1
-    assert delivery.send(row["EmailId"], ends_at=ends_at) == Finished("Sent")
+    assert sender.send(row["EmailId"], ends_at=ends_at) == Finished("Sent")
 
 
 # DynamoDB is throttled or away.
@@ -1051,14 +1051,14 @@ def test_while_dynamodb_is_away_nothing_is_claimed(
     settings: Settings, provider: Recorder, step: str, no_backoff_of_botocore: None
 ) -> None:
     away = settings.model_copy(update={"endpoint_url": HttpUrl("http://127.0.0.1:9")})  # discard's port: nobody listens
-    delivery = Delivery(EmailStore.from_settings(away), {"stub": provider}, settings)
+    sender = Sender(EmailStore.from_settings(away), {"stub": provider}, settings)
     with pytest.raises(StoreUnavailable):
-        getattr(delivery, step)("any")
+        getattr(sender, step)("any")
     assert provider.sent == []
 
 
 def test_while_dynamodb_throttles_no_attempt_is_counted(
-    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def throttled(**_: Any) -> None:
         raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "UpdateItem")
@@ -1068,10 +1068,10 @@ def test_while_dynamodb_throttles_no_attempt_is_counted(
         patch.setattr(store._client, "update_item", throttled)
         for _ in range(3):
             with pytest.raises(StoreUnavailable, match="ProvisionedThroughputExceeded"):
-                delivery.send(row["EmailId"])
+                sender.send(row["EmailId"])
     assert stands(store, row) == row
     assert provider.sent == []
-    assert delivery.send(row["EmailId"]) == Finished("Sent")
+    assert sender.send(row["EmailId"]) == Finished("Sent")
 
 
 # The row changes between a look and a write.
@@ -1086,7 +1086,7 @@ def test_a_row_that_changed_after_the_look_is_looked_at_again(
 
     store.put(row)
     claim = store.claim(row["EmailId"], lease=60)
-    outcome = Delivery(Stale(store._client, store.table), {"stub": provider}, settings).load(row["EmailId"])
+    outcome = Sender(Stale(store._client, store.table), {"stub": provider}, settings).load(row["EmailId"])
     assert outcome == Later(0, "the row changed meanwhile")
     assert stands(store, row) == claim.row
 
@@ -1098,7 +1098,7 @@ def test_a_claim_lost_to_a_row_that_is_ready_again_is_tried_again(
         def claim(self, email_id: str, *, lease: float) -> Claim:
             raise Conflict(row)
 
-    beaten = Delivery(Beaten(store._client, store.table), {"stub": provider}, settings)
+    beaten = Sender(Beaten(store._client, store.table), {"stub": provider}, settings)
     assert beaten.send(row["EmailId"]) == Later(0, "the row changed meanwhile")
     assert provider.sent == []
 
@@ -1119,10 +1119,10 @@ def test_a_claim_lost_to_a_row_that_is_ready_again_is_tried_again(
     ids=repr,
 )
 def test_no_row_is_put_off_by_0_seconds_again_and_again(
-    delivery: Delivery, store: EmailStore, row: dict[str, Any], changes: dict[str, Any]
+    sender: Sender, store: EmailStore, row: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     store.put({**row, **changes})
-    outcomes = [step(row["EmailId"]) for _ in range(3) for step in (delivery.load, delivery.send)]
+    outcomes = [step(row["EmailId"]) for _ in range(3) for step in (sender.load, sender.send)]
     assert isinstance(outcomes[-1], Finished)
 
 
@@ -1130,16 +1130,14 @@ def test_no_row_is_put_off_by_0_seconds_again_and_again(
 
 
 @pytest.mark.parametrize("status", [*EmailStatus, "Waiting"])
-def test_only_a_pending_email_is_cancelled(
-    delivery: Delivery, store: EmailStore, row: dict[str, Any], status: str
-) -> None:
+def test_only_a_pending_email_is_cancelled(sender: Sender, store: EmailStore, row: dict[str, Any], status: str) -> None:
     row["EmailStatus"] = str(status)
     store.put(row)
-    assert delivery.cancel(row["EmailId"], "cancelled") == (status == "Pending")
+    assert sender.cancel(row["EmailId"], "cancelled") == (status == "Pending")
     if status == "Pending":
         cancelled = stands(store, row)
         assert (cancelled["EmailStatus"], cancelled["FailureReason"]) == ("Failed", "cancelled")
-        assert delivery.send(row["EmailId"]) == Finished("already Failed")
+        assert sender.send(row["EmailId"]) == Finished("already Failed")
     else:
         assert stands(store, row) == row
 
@@ -1159,21 +1157,21 @@ def test_only_a_pending_email_is_cancelled(
     ids=["invalid", "expired", "provider", "lease", "status"],
 )
 def test_a_preview_says_what_load_would_say_and_writes_nothing(
-    delivery: Delivery, store: EmailStore, row: dict[str, Any], changes: dict[str, Any], outcome: Finished
+    sender: Sender, store: EmailStore, row: dict[str, Any], changes: dict[str, Any], outcome: Finished
 ) -> None:
     row |= changes
     store.put(row)
-    assert delivery.preview(row["EmailId"]) == outcome
+    assert sender.preview(row["EmailId"]) == outcome
     assert stands(store, row) == row
-    assert delivery.load(row["EmailId"]) == outcome
+    assert sender.load(row["EmailId"]) == outcome
 
 
 def test_a_preview_of_an_email_that_may_be_sent_has_the_email(
-    delivery: Delivery, store: EmailStore, provider: Recorder, row: dict[str, Any]
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     store.put(row)
-    preview = delivery.preview(row["EmailId"])
+    preview = sender.preview(row["EmailId"])
     assert isinstance(preview, Ready)
     assert preview.email.subject == "Hello"
-    assert delivery.provider(preview.email) is provider
+    assert sender.provider(preview.email) is provider
     assert stands(store, row) == row
