@@ -5,12 +5,14 @@ from __future__ import annotations
 import click
 
 from commands import say
+from emails.decide import End, Send
 from emails.message import InvalidMessage, parse_message
 from emails.mime import to_mime
+from emails.outcome import RetryLater
 from emails.printable import printable
 from emails.queue import RawQueue
 from emails.resources import ResourcesMissing
-from emails.sender import EmailNotFound, Finished, Later, Sender
+from emails.sender import EmailNotFound, Sender
 from emails.store import StoreUnavailable
 from settings import Settings, get_settings, override
 
@@ -66,10 +68,10 @@ def _verdict(sender: Sender, body: str) -> str:
         return f"{email_id}: would wait: it has no row yet"
     except StoreUnavailable as error:
         return f"{email_id}: would wait: {error}"
-    if isinstance(verdict, Later):
+    if isinstance(verdict, RetryLater):
         return f"{email_id}: would wait {verdict.seconds:.0f} s: {verdict.reason}"
-    if isinstance(verdict, Finished):
-        return f"{email_id}: would not be sent: {verdict.outcome}"
+    if not isinstance(verdict, Send):
+        return f"{email_id}: would not be sent: {verdict.done if isinstance(verdict, End) else verdict}"
     email = verdict.email
     here = [attachment for attachment in email.attachments if not attachment.s3_uri]
     size = f"{len(bytes(to_mime(email.model_copy(update={'attachments': here}))))} bytes"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
 
 from email_lambda.batch import Batch
 from email_lambda.record_callbacks import RecordCallback
@@ -13,16 +12,10 @@ from emails.logs import formatter, write_by
 from settings import get_settings
 from settings.aws import client
 
-if TYPE_CHECKING:
-    from email_lambda.batch import Step
-
 _settings = get_settings()
 write_by(logging.StreamHandler(sys.stdout), logging.INFO, formatter(_settings.log_format))
 
 
-def _batch(step: Step) -> Batch:
-    return Batch(step, client("sqs", _settings), missing_row_wait=_settings.missing_row_wait)
-
-
-send_emails = _batch(SendEmail.from_settings(_settings))
-record_callbacks = _batch(RecordCallback.from_settings(_settings))
+_sqs = client("sqs", _settings)
+send_emails = Batch(SendEmail.from_settings(_settings), _sqs)
+record_callbacks = Batch(RecordCallback.from_settings(_settings), _sqs)

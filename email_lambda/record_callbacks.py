@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from emails.sender import Finished
+from emails import steps
 from emails.tracking import Tracking
 
 if TYPE_CHECKING:
-    from emails.claim_tokens import Tokens
+    from emails.outcome import Outcome
+    from emails.steps import Carried
     from settings import Settings
 
 
@@ -24,5 +25,5 @@ class RecordCallback:
     def from_settings(cls, settings: Settings) -> Self:
         return cls(Tracking.from_settings(settings))
 
-    def __call__(self, body: str, ends_at: float, tokens: Tokens = ()) -> Finished:
-        return Finished(self._tracking.take(body))
+    def __call__(self, body: str, carried: Carried, ends_at: float) -> Outcome:
+        return steps.record_callback(self._tracking, body, carried)

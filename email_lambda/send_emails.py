@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from structlog.contextvars import bind_contextvars
-
-from emails.message import parse_message
+from emails import steps
+from emails.decide import Send
+from emails.outcome import DeadLetter
 from emails.providers import load_providers
-from emails.sender import Ready, Sender
+from emails.sender import Sender
 from emails.store import EmailStore
 from settings.model import S3_SECONDS
 
 if TYPE_CHECKING:
-    from emails.claim_tokens import Tokens
-    from emails.sender import Finished, Later
+    from emails.outcome import Outcome
+    from emails.steps import Carried
     from settings import Settings
 
 
@@ -33,11 +33,13 @@ class SendEmail:
         longest_fetch = S3_SECONDS if settings.attachment_prefixes else 0
         return cls(Sender(store, providers, settings), longest_fetch + longest_send)
 
-    def __call__(self, body: str, ends_at: float, tokens: Tokens = ()) -> Later | Finished:
-        email_id = parse_message(body)
-        bind_contextvars(email_id=email_id)
-        if tokens:
-            return self._sender.send(email_id, ends_at, tokens)
+    def __call__(self, body: str, carried: Carried, ends_at: float) -> Outcome:
+        email_id = steps.read(body)
+        if isinstance(email_id, DeadLetter):
+            return email_id
         # A read first: a row that is not to be sent now would cost a claim, and a write that takes the claim back.
-        verdict = self._sender.load(email_id)
-        return self._sender.send(email_id, ends_at) if isinstance(verdict, Ready) else verdict
+        if not carried.tokens:
+            outcome = steps.load(self._sender, email_id, carried)
+            if not isinstance(outcome, Send):
+                return outcome
+        return steps.send(self._sender, email_id, carried, ends_at)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from emails.printable import printable
-from emails.unforeseen import frames
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
@@ -58,6 +59,26 @@ def formatter(
             renderer,
         ],
     )
+
+
+# Of an exception that nobody foresaw only these may be said: its text may quote an email.
+
+
+def place(error: BaseException) -> str:
+    """Like `KeyError in send (providers/smtp.py:41)`."""
+    name = type(error).__name__
+    if not (raised := traceback.extract_tb(error.__traceback__)):
+        return name
+    file = Path(raised[-1].filename)
+    return f"{name} in {raised[-1].name} ({file.parent.name}/{file.name}:{raised[-1].lineno})"
+
+
+def frames(error: BaseException) -> str:
+    """A traceback without the exceptions' texts, the first cause first."""
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    lines = [frames(before), ""] if before else []
+    lines += ["Traceback (most recent call last):", *traceback.format_tb(error.__traceback__), type(error).__name__]
+    return "\n".join(line.rstrip("\n") for line in lines)
 
 
 def _printable(_: object, __: str, event: EventDict) -> EventDict:

@@ -54,7 +54,7 @@ DISCARD = _arrow(EmailStatus.PENDING, None, to=EmailStatus.FAILED)
 RECORD = _arrow(EmailStatus.SENDING, EmailStatus.UNKNOWN, EmailStatus.SENT, to=EmailStatus.SENT, by_holder=True)
 GIVE_BACK = _arrow(EmailStatus.SENDING, to=EmailStatus.PENDING, by_holder=True)
 FAIL = _arrow(EmailStatus.SENDING, to=EmailStatus.FAILED, by_holder=True)
-LOSE_TRACK = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, by_holder=True)
+MARK_UNKNOWN = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, by_holder=True)
 ABANDON = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, after_lease=True)
 
 # An operator's, who has found out what happened.
@@ -69,7 +69,7 @@ TRACK = {status: _arrow(*_BEFORE, *RANKED[:rank], to=status) for rank, status in
 ADD_RECEIPT = {status: _arrow(status, to=status, by_holder=True) for status in RANKED[1:]}
 
 TRANSITIONS = (
-    *(CLAIM, TAKE_OVER, DISCARD, RECORD, GIVE_BACK, FAIL, LOSE_TRACK, ABANDON, RESOLVE_SENT, RESEND),
+    *(CLAIM, TAKE_OVER, DISCARD, RECORD, GIVE_BACK, FAIL, MARK_UNKNOWN, ABANDON, RESOLVE_SENT, RESEND),
     *TRACK.values(),
     *ADD_RECEIPT.values(),
 )

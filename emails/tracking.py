@@ -5,11 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
-from structlog.contextvars import bind_contextvars
-
-from emails.callbacks import parse_callback
 from emails.events import DeliveryEvent, EventType
-from emails.message import InvalidMessage
 from emails.status import RANKED, TRACK, status_of
 from emails.store import Conflict, EmailStore, EventStore
 
@@ -18,10 +14,6 @@ if TYPE_CHECKING:
 
     from emails.providers.contract import RefusedRecipient
     from settings import Settings
-
-
-class EmailUnknown(Exception):
-    """The events are of an email that has no row."""
 
 
 class Tracking:
@@ -35,55 +27,35 @@ class Tracking:
     def from_settings(cls, settings: Settings) -> Self:
         return cls(EmailStore.from_settings(settings), EventStore.from_settings(settings))
 
-    def take(self, body: str) -> str:
-        """Record a body of the callbacks' queue, whatever it is; says for a log what it was, and what its row is then.
+    def record(self, events: Sequence[DeliveryEvent]) -> str | None:
+        """Keep the events, which are of one email. Says what its row is then, or None without one.
 
-        Raises:
-            InvalidMessage: it is no callback that we know, or about an email that has no row.
-        """
-        events = parse_callback(body)
-        if not events:
-            return "a provider tried whether its topic reaches us"
-        bind_contextvars(email_id=events[0].email_id)
-        try:
-            outcome = self.record(events)
-        except EmailUnknown:
-            raise InvalidMessage("EmailNotFound", "the email that the callback is about has no row") from None
-        return f"{', '.join(sorted({event.type for event in events}))}: {outcome}"
-
-    def record(self, events: Sequence[DeliveryEvent]) -> str:
-        """Keep the events, which are of one email; says what its row is then. Twice is as good as once.
-
-        Raises:
-            EmailUnknown: it has no row.
+        The same events again change nothing.
         """
         statuses = [event for event in events if event.status]
         worst = max(statuses, key=lambda event: RANKED.index(event.status), default=None)
-        outcome = self._move(worst) if worst else self._look(events[0].email_id)
+        row = self._move(worst) if worst else self._look(events[0].email_id)
         # After the row: what an email without a row leaves is a dead letter, and it may come again.
-        self.keep(events)
-        return outcome
+        if row is not None:
+            self.keep(events)
+        return row
 
     def keep(self, events: Sequence[DeliveryEvent]) -> None:
         """Put the events into the history, and leave the row."""
         self._events.add(events)
 
-    def _move(self, event: DeliveryEvent) -> str:
+    def _move(self, event: DeliveryEvent) -> str | None:
         assert event.status  # noqa: S101 (for the type checker: record has chosen it for that)
         reason = f"{event.type}: {event.description or event.reject_reason}" if event.reject_reason else ""
         try:
             self._store.track(event.email_id, TRACK[event.status], reason)
         except Conflict as conflict:
-            if conflict.row is None:
-                raise EmailUnknown from None
-            return f"already {status_of(conflict.row)}"
+            return None if conflict.row is None else f"already {status_of(conflict.row)}"
         return event.status.value
 
-    def _look(self, email_id: str) -> str:
+    def _look(self, email_id: str) -> str | None:
         row = self._store.get(email_id)
-        if row is None:
-            raise EmailUnknown
-        return f"still {status_of(row)}"
+        return None if row is None else f"still {status_of(row)}"
 
 
 def refusals(email_id: str, provider: str, message_id: str, refused: Iterable[RefusedRecipient]) -> list[DeliveryEvent]:

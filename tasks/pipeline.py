@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import Reject
 from celery.signals import task_revoked
 from celery.utils.log import get_task_logger
 from structlog.contextvars import bind_contextvars
 
-from celery_sqs import Reason
-from celery_sqs.poller import pause
-from emails import claim_tokens, waits
+from emails import claim_tokens, steps
+from emails.decide import EXPIRED, Send
 from emails.message import InvalidMessage, parse_message
-from emails.sender import EXPIRED, EmailNotFound, Finished, Later, Sender
-from emails.store import ClaimUnanswered, StoreRefused, StoreUnavailable
+from emails.outcome import DeadLetter, Done, RetryLater
+from emails.sender import Sender
+from emails.steps import Carried
+from emails.store import StoreRefused, StoreUnavailable
 from settings import get_settings
 from tasks.app import app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from celery.app.task import Task
-
-    from emails.sender import Ready
+    from emails.outcome import Outcome
+    from tasks.task import Task
 
 logger = get_task_logger(__name__)
 
-Outcome = TypeVar("Outcome", bound="Ready | Finished")
-
-PAUSE_SECONDS = 10
 # Of a task's message. Every copy keeps the header, even one that an older worker makes, which knows nothing of it.
 CLAIM_TOKENS_HEADER = "claim_tokens"
 
@@ -45,10 +39,9 @@ def get_sender() -> Sender:
 @app.task(name="tasks.bridge")
 def bridge(body: str) -> None:
     """A body of the raw queue, whatever it is: celery_sqs makes it this task's argument."""
-    try:
-        email_id = parse_message(body)
-    except InvalidMessage as error:
-        raise Reject(Reason(error.reason, error.detail)) from None
+    email_id = steps.read(body)
+    if isinstance(email_id, DeadLetter):
+        raise Reject(email_id.reason)
     process_email.run(email_id)
 
 
@@ -62,19 +55,30 @@ def process_email(email_id: str) -> None:
 @app.task(name="tasks.load_email", bind=True, max_retries=None)
 def load_email(self: Task, email_id: str, missing_since: float | None = None) -> str:
     """Read the row and judge it; send_email follows only where it may be sent."""
-    outcome = _attempt(self, email_id, missing_since, get_sender().load)
-    if isinstance(outcome, Finished):
+    outcome = steps.load(get_sender(), email_id, Carried(self.request.retries + 1, missing_since))
+    if isinstance(outcome, Send):
+        return email_id
+    if isinstance(outcome, Done):
         self.request.chain = None
-        return outcome.outcome
-    return email_id
+    return _end(self, email_id, outcome)
 
 
 @app.task(name="tasks.send_email", bind=True, max_retries=None)
 def send_email(self: Task, email_id: str, missing_since: float | None = None) -> str:
     """Claim the row, send what it says, record what became of it."""
     tokens = claim_tokens.from_text(self.request.get(CLAIM_TOKENS_HEADER))
-    outcome = _attempt(self, email_id, missing_since, partial(get_sender().send, tokens=tokens))
-    return outcome.outcome
+    carried = Carried(self.request.retries + 1, missing_since, tokens)
+    return _end(self, email_id, steps.send(get_sender(), email_id, carried))
+
+
+def _end(task: Task, email_id: str, outcome: Outcome) -> str:
+    """End the task; a retry's message carries since when the row is missing, and the tokens of claims."""
+    if not isinstance(outcome, RetryLater):
+        return task.end(outcome)
+    headers = dict(task.request.headers or {})
+    if outcome.tokens:
+        headers[CLAIM_TOKENS_HEADER] = claim_tokens.to_text(outcome.tokens)
+    return task.end(outcome, (email_id, outcome.missing_since), headers=headers)
 
 
 @task_revoked.connect
@@ -89,36 +93,3 @@ def explain_revoked(sender: Task, request: Any, expired: bool, **_: Any) -> None
         get_sender().cancel(email_id, reason)
     except (IndexError, InvalidMessage, StoreRefused, StoreUnavailable) as error:
         logger.error("the email of the revoked task %s stays as it is, for sweep to find: %s", request.id, error)
-
-
-def _attempt(task: Task, email_id: str, missing_since: float | None, step: Callable[[str], Outcome | Later]) -> Outcome:
-    """Take the step, or put it off by a delayed copy of the task's message."""
-    bind_contextvars(email_id=email_id)
-    now_missing_since = None
-    headers = dict(task.request.headers or {})
-    try:
-        outcome = step(email_id)
-    except EmailNotFound:
-        now = time.time()
-        now_missing_since = missing_since if waits.is_past(missing_since, now) else now
-        wait = waits.for_row(now - now_missing_since, get_settings().missing_row_wait)
-        if isinstance(wait, Reason):
-            raise Reject(wait) from None
-        outcome = wait
-    except StoreUnavailable as error:
-        outcome = wait_for_store(task, error)
-        if isinstance(error, ClaimUnanswered):
-            headers[CLAIM_TOKENS_HEADER] = claim_tokens.to_text(error.tokens)
-    if isinstance(outcome, Later):
-        logger.info("waits %.1f s: %s", outcome.seconds, outcome.reason)
-        countdown = min(outcome.seconds, waits.LONGEST_SECONDS)
-        raise task.retry((email_id, now_missing_since), countdown=countdown, headers=headers)
-    if isinstance(outcome, Finished):
-        logger.info(outcome.outcome)
-    return outcome
-
-
-def wait_for_store(task: Task, error: StoreUnavailable) -> Later:
-    """What a task does while DynamoDB is away."""
-    pause.begin(PAUSE_SECONDS)  # others need not come to see the same
-    return waits.for_store(task.request.retries + 1, str(error))

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from celery import current_task
-from celery.signals import task_failure, task_success, worker_process_shutdown
+from celery.signals import task_failure, worker_process_shutdown
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -25,14 +24,14 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from emails.providers.contract import PermanentError, TemporaryError
 from emails.status import EmailStatus
 from settings.telemetry import is_exported, resource
-from tasks.pipeline import get_sender, load_email, send_email
+from tasks.pipeline import get_sender
+from tasks.task import task_done
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from celery.app.task import Task
-
     from emails.email import Email
+    from emails.outcome import Done
     from emails.providers.contract import Provider, Receipt
 
 ENDED = frozenset({EmailStatus.SENT, EmailStatus.FAILED, EmailStatus.UNKNOWN})
@@ -60,8 +59,6 @@ class WatchedProvider:
         return self._provider.max_send_rate()
 
     def send(self, email: Email) -> Receipt:
-        if current_task:
-            current_task.request.email_provider = self.name
         with self._watch(email):
             return self._provider.send(email)
 
@@ -113,14 +110,10 @@ def start() -> None:
         "email.outcomes", description="Emails that a worker brought to their end"
     )
 
-    @task_success.connect(weak=False)
-    def count(sender: Task, result: str, **_: Any) -> None:
-        # The result of load_email is an outcome where nothing follows it, else an id.
-        if sender.name == send_email.name or (sender.name == load_email.name and sender.request.chain is None):
-            status = result.partition(":")[0]
-            if status in ENDED:
-                provider = getattr(sender.request, "email_provider", "none")
-                emails.add(1, {"email.status": status, "email.provider": provider})
+    @task_done.connect(weak=False)
+    def count(outcome: Done, **_: Any) -> None:
+        if outcome.status in ENDED:
+            emails.add(1, {"email.status": outcome.status, "email.provider": outcome.provider or "none"})
 
     @task_failure.connect(weak=False)
     def name_the_error(exception: BaseException, **_: Any) -> None:

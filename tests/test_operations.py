@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from commands import main
-from emails.sender import ABANDONED
+from emails.decide import ABANDONED
 from emails.status import ABANDON
 from settings import get_settings
 

@@ -15,7 +15,7 @@ from emails.status import (
     CLAIM,
     FAIL,
     GIVE_BACK,
-    LOSE_TRACK,
+    MARK_UNKNOWN,
     RECORD,
     RESEND,
     RESOLVE_SENT,
@@ -145,9 +145,9 @@ class EmailStore:
         """Sending → Failed."""
         self._move_claimed(claim, FAIL, {"FailureReason": reason[:MAX_REASON]})
 
-    def lose_track(self, claim: Claim, reason: str) -> None:
+    def mark_unknown(self, claim: Claim, reason: str) -> None:
         """Sending → Unknown: the provider may have accepted the email."""
-        self._move_claimed(claim, LOSE_TRACK, {"FailureReason": reason[:MAX_REASON]})
+        self._move_claimed(claim, MARK_UNKNOWN, {"FailureReason": reason[:MAX_REASON]})
 
     def track(self, email_id: str, transition: Transition, reason: str) -> None:
         """Take one of TRACK's transitions, on a provider's word; whoever was to send it does not any more.

@@ -4,6 +4,7 @@ from typing import Any, TypeVar, overload
 _Receiver = TypeVar("_Receiver", bound=Callable[..., Any])
 
 class Signal:
+    def __init__(self, *, name: str, providing_args: set[str]) -> None: ...
     @overload
     def connect(self, receiver: _Receiver) -> _Receiver: ...
     @overload

@@ -27,7 +27,7 @@ def callbacks(sqs: SQSClient, settings: Settings) -> Mapping:
 
 @pytest.fixture
 def function(settings: Settings, sqs: SQSClient) -> Batch:
-    return Batch(RecordCallback.from_settings(settings), sqs, missing_row_wait=60)
+    return Batch(RecordCallback.from_settings(settings), sqs)
 
 
 def test_a_callback_moves_the_row_and_is_in_the_history(

@@ -13,7 +13,7 @@ from botocore.endpoint import Endpoint
 from pydantic import HttpUrl
 
 from email_lambda.batch import Batch
-from email_lambda.message import TOKENS_ATTRIBUTE
+from email_lambda.record import TOKENS_ATTRIBUTE
 from email_lambda.send_emails import SendEmail
 from emails.claim_tokens import claim_id, new_token
 from emails.providers.stub import StubSettings
@@ -46,7 +46,7 @@ def _stub(set_environment: Callable[..., None], tmp_path: Path) -> None:
 @pytest.fixture
 def function(settings: Settings, sqs: SQSClient, _stub: None) -> Batch:
     told = settings.model_copy(update={"retry_delay": 1})
-    return Batch(SendEmail.from_settings(told), sqs, missing_row_wait=60)
+    return Batch(SendEmail.from_settings(told), sqs)
 
 
 def soon() -> str:
@@ -168,7 +168,7 @@ def test_emails_whose_claims_got_no_answer_are_sent_once_and_counted_once(  # no
     fate = Fate()
     with running(Proxy(settings.endpoint or "", fate)) as proxy:
         told = settings.model_copy(update={"endpoint_url": HttpUrl(proxy.url)})
-        function = Batch(SendEmail.from_settings(told), sqs, missing_row_wait=60)
+        function = Batch(SendEmail.from_settings(told), sqs)
         wait_until(lambda: mapping.invoke(function) == [] and mapping.delayed() == len(ids))
         assert found() == [("Sending", 1)] * len(ids)
         fate.claims_are_answered = True

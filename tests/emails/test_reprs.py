@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from emails.dead_letters import DeadLetter
+from emails.decide import Send
 from emails.email import Email
 from emails.providers.stub import StubProvider, StubSettings
-from emails.sender import Ready, Sender
+from emails.sender import Sender
 from emails.store import Claim, Conflict
 from settings import Settings
 
@@ -15,7 +16,7 @@ from settings import Settings
 def test_no_repr_of_what_holds_emails_shows_one(row: dict[str, Any]) -> None:
     secret = f"{row['Sender']} {row['Subject']}"
     holders = [
-        Ready(Email.from_row(row)),
+        Send(Email.from_row(row)),
         Claim(row["EmailId"], "claim-1", 0.0, row),
         Conflict(row),
         DeadLetter("queue", {"MessageId": "message-1", "Body": secret}),

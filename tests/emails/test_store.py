@@ -21,7 +21,7 @@ from pydantic import HttpUrl
 from emails.claim_tokens import claim_id, new_token
 from emails.providers.contract import Receipt
 from emails.resources import provision
-from emails.status import ABANDON, ADD_RECEIPT, DISCARD, FAIL, GIVE_BACK, LOSE_TRACK, RECORD, EmailStatus, Transition
+from emails.status import ABANDON, ADD_RECEIPT, DISCARD, FAIL, GIVE_BACK, MARK_UNKNOWN, RECORD, EmailStatus, Transition
 from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreRefused, StoreUnavailable
 from emails.store.items import to_item, to_row
 from emails.store.rows import MAX_REASON
@@ -59,9 +59,9 @@ OUTCOMES: dict[Transition, Callable[[EmailStore, Claim], None]] = {
     RECORD: lambda store, claim: store.record(claim, RECEIPT),
     GIVE_BACK: lambda store, claim: store.give_back(claim, next_attempt_at=time.time() + 5, reason="busy"),
     FAIL: lambda store, claim: store.fail(claim, "no such mailbox"),
-    LOSE_TRACK: lambda store, claim: store.lose_track(claim, "no answer"),
+    MARK_UNKNOWN: lambda store, claim: store.mark_unknown(claim, "no answer"),
 }
-each_outcome = pytest.mark.parametrize("outcome", OUTCOMES, ids=["record", "give_back", "fail", "lose_track"])
+each_outcome = pytest.mark.parametrize("outcome", OUTCOMES, ids=["record", "give_back", "fail", "mark_unknown"])
 
 EMPTY_BUT_NO_NULL = [[], {}, Binary(b"")]
 
@@ -218,7 +218,9 @@ def test_what_was_not_tried_is_not_counted(store: EmailStore, claim: Claim) -> N
     assert store.claim(claim.email_id, lease=LEASE).row["Attempts"] == 1
 
 
-@pytest.mark.parametrize(("outcome", "status"), [(FAIL, "Failed"), (LOSE_TRACK, "Unknown")], ids=["fail", "lose_track"])
+@pytest.mark.parametrize(
+    ("outcome", "status"), [(FAIL, "Failed"), (MARK_UNKNOWN, "Unknown")], ids=["fail", "mark_unknown"]
+)
 def test_the_reason_of_an_end_stands_in_the_row(
     store: EmailStore, claim: Claim, outcome: Transition, status: str
 ) -> None:
@@ -364,7 +366,7 @@ def test_what_is_sent_again_starts_anew_and_its_late_holder_records_nothing(
 ) -> None:
     store.put({**row, "Attempts": 7})
     late = store.claim(row["EmailId"], lease=LEASE)
-    store.lose_track(late, "no answer")
+    store.mark_unknown(late, "no answer")
     store.resend(row["EmailId"])
     assert {name: value for name, value in is_now(store, row["EmailId"]).items() if name != "UpdatedAt"} == row
     with pytest.raises(Conflict):

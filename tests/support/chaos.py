@@ -33,10 +33,10 @@ from rich.table import Table
 from commands import main as email_service
 from commands.emulator import running_emulator
 from emails.dead_letters import MAX_RECEIVES_REASON, DeadLetter, dead_letters
+from emails.decide import ABANDONED
 from emails.providers.smtp_settings import SmtpSettings
 from emails.queue import RawQueue
 from emails.resources import provision
-from emails.sender import ABANDONED
 from emails.status import EmailStatus
 from settings import Settings, get_settings
 from settings.aws import client

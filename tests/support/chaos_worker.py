@@ -25,8 +25,8 @@ from tasks import app
 if TYPE_CHECKING:
     from emails.claim_tokens import Tokens
     from emails.email import Email
+    from emails.outcome import Done, RetryLater
     from emails.providers.contract import Receipt
-    from emails.sender import Finished, Later
 
 __all__ = ["app"]
 
@@ -40,7 +40,7 @@ def note(*words: object) -> None:
 
 
 class JournaledSender(sender.Sender):
-    def send(self, email_id: str, ends_at: float = math.inf, tokens: Tokens = ()) -> Later | Finished:
+    def send(self, email_id: str, ends_at: float = math.inf, tokens: Tokens = ()) -> RetryLater | Done:
         note("holds", email_id)
         started, outcome = time.monotonic(), "raised"
         try:

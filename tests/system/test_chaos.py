@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from emails.dead_letters import DeadLetter
-from emails.sender import ABANDONED
+from emails.decide import ABANDONED
 from tests.support.chaos import (
     ACCEPTED_IS_SENT,
     DEAD_IS_EXPLAINED,
@@ -84,8 +84,8 @@ ABANDONED_EMAIL = story(EmailStatus="Unknown", FailureReason=ABANDONED)
 UNANSWERED = story(EmailStatus="Unknown", FailureReason="no answer")
 FAILED_EMAIL = replace(story(EmailStatus="Failed"), provider={"e": Counter()})
 CRASHED = Holds.read("7 holds e")
-FINISHED = Holds.read("7 holds e\n7 leaves e 0.1 Finished")
-OUTLASTED = Holds.read("7 holds e\n7 leaves e 3.1 Finished")
+FINISHED = Holds.read("7 holds e\n7 leaves e 0.1 Done")
+OUTLASTED = Holds.read("7 holds e\n7 leaves e 3.1 Done")
 STORE_AWAY = Holds.read("7 holds e\n7 reaches e\n7 leaves e 0.1 StoreUnavailable")
 NOT_REACHED = Holds.read("7 holds e\n7 leaves e 0.1 StoreUnavailable")
 CLAIM_UNANSWERED = Holds.read("7 holds e\n7 unanswered-claim e claim-1\n7 leaves e 3.1 ClaimUnanswered")

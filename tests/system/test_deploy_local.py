@@ -207,7 +207,7 @@ def test_a_role_allows_what_its_function_asks_for_and_no_more(deployed: str, row
         ]
         for function, queue, step, bodies in steps:
             recorder.seen.clear()
-            batch = Batch(step, client("sqs", settings), missing_row_wait=60)
+            batch = Batch(step, client("sqs", settings))
             assert batch({"Records": [received(body, queue) for body in bodies]}, context()) == {
                 "batchItemFailures": []
             }

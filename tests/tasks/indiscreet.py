@@ -11,9 +11,10 @@ from emails.providers.stub import StubProvider
 from tasks import app
 
 if TYPE_CHECKING:
+    from emails.decide import Send
     from emails.email import Email
+    from emails.outcome import Done, RetryLater
     from emails.providers.contract import Receipt
-    from emails.sender import Finished, Later, Ready
 
 __all__ = ["app"]
 
@@ -26,7 +27,7 @@ class Indiscreet(StubProvider):
 
 
 class Crashing(sender.Sender):
-    def load(self, email_id: str) -> Ready | Later | Finished:
+    def load(self, email_id: str) -> Send | RetryLater | Done:
         if email_id.endswith("-load-crash"):
             raise KeyError(self._get(email_id)) from ValueError(self._get(email_id))
         return super().load(email_id)

@@ -209,6 +209,7 @@ def test_nothing_private_comes_out_of_a_worker(
         "EMAIL_STAGE": settings.stage,
         "EMAIL_STUB_FAILURES": json.dumps({address: failure for failure, address in FAILURES.items()}),
         "EMAIL_MAX_ATTEMPTS": "2",
+        "EMAIL_SEND_VIA": "smtp",
         "EMAIL_RETRY_DELAY": "0.1",
         "EMAIL_LOG_FORMAT": "json",
         "EMAIL_ATTACHMENT_PREFIXES": FOLDER,

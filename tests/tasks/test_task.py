@@ -1,4 +1,4 @@
-"""What a task raises goes into logs, events and Flower."""
+"""How a task ends: as its outcome says. What it raises goes into logs, events and Flower."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
 
 from celery_sqs.exceptions import PublishRefused
+from celery_sqs.poller import pause
+from celery_sqs.sqs.dead_letters import Reason
+from emails.outcome import DeadLetter, Done, RetryLater
+from emails.status import EmailStatus
 from emails.store import StoreRefused, StoreUnavailable
-from emails.unforeseen import Unforeseen
-from tasks.task import Task
+from tasks.task import Task, Unforeseen, task_done
 
 SECRET = "ada" + "@example.com"  # in two parts, since a traceback shows the source
 
@@ -49,3 +52,48 @@ def test_what_was_foreseen_stays_without_its_cause(error: Exception) -> None:
 @pytest.mark.parametrize("error", [Reject("x"), Retry("x"), OperationalError("x"), SoftTimeLimitExceeded()], ids=repr)
 def test_what_celery_goes_by_passes(error: Exception) -> None:
     assert raised_by_a_task(error) is error
+
+
+class Retried(Task):
+    """Remembers how it is retried."""
+
+    name = "retried"
+
+    def __init__(self) -> None:
+        self.retries: list[dict[str, Any]] = []
+
+    def retry(self, args: Any = None, **options: Any) -> BaseException:
+        self.retries.append({"args": args, **options})
+        return Retry("x")
+
+
+def test_a_task_that_is_done_returns_the_outcome_s_line_and_tells_who_listens() -> None:
+    heard: list[Done] = []
+
+    def hear(outcome: Done, **_: Any) -> None:
+        heard.append(outcome)
+
+    done = Done(EmailStatus.SENT, "2 recipients refused", "smtp")
+    task_done.connect(hear)
+    assert Retried().end(done, ("email-1", None)) == "Sent: 2 recipients refused"
+    assert heard == [done]
+
+
+@pytest.mark.parametrize("affects_all", [True, False])
+def test_a_task_that_is_to_come_later_is_retried_and_pauses_the_worker_if_others_would_be_too(
+    affects_all: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = Retried()
+    caplog.set_level("INFO")
+    with pytest.raises(Retry):
+        task.end(RetryLater(4000, "busy", affects_all=affects_all), ("email-1", 7.5), headers={"claim_tokens": "x"})
+    assert task.retries == [{"args": ("email-1", 7.5), "countdown": 900, "headers": {"claim_tokens": "x"}}]
+    assert (pause.left() > 0) == affects_all
+    assert caplog.messages == ["waits 4000.0 s: busy"]
+
+
+def test_a_task_whose_message_is_a_dead_letter_is_rejected_with_the_reason() -> None:
+    reason = Reason("EmailNotFound", "no row came in 60 seconds")
+    with pytest.raises(Reject) as raised:
+        Retried().end(DeadLetter(reason))
+    assert raised.value.reason == reason

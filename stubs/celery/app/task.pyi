@@ -5,7 +5,6 @@ from celery import Signature
 class Context:
     argsrepr: str
     chain: Any
-    email_provider: str  # ours: tasks/telemetry.py notes there who sent
     headers: dict[str, Any] | None  # those that are not Celery's own
     id: str
     properties: dict[str, Any]

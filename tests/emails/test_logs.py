@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emails.unforeseen import frames, place
+from emails.logs import frames, place
 
 
 def fail_with(error: BaseException) -> None:
@@ -18,7 +18,7 @@ def fail(error: BaseException, cause: BaseException | None = None) -> BaseExcept
 
 
 def test_a_place_is_type_function_file_and_line() -> None:
-    assert place(fail(KeyError("secret"))).startswith("KeyError in fail (emails/test_unforeseen.py:")
+    assert place(fail(KeyError("secret"))).startswith("KeyError in fail (emails/test_logs.py:")
     assert place(KeyError("never raised")) == "KeyError"
 
 

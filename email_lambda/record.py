@@ -5,19 +5,18 @@ from __future__ import annotations
 import base64
 import json
 import re
-import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from celery_sqs.sqs.dead_letters import fitting, string_attribute
 from emails import claim_tokens
-from emails.waits import is_past
+from emails.steps import Carried
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from celery_sqs.sqs.dead_letters import Reason
-    from emails.claim_tokens import Tokens
+    from emails.outcome import RetryLater
 
 WAIT_ATTRIBUTE = "Wait"
 # Beside the wait, since older functions take a wait with anything more in it for none of ours. They keep the attribute,
@@ -48,13 +47,11 @@ class Wait:
         types = {"message_id": str, "attempt": int, "missing_since": int | float | None}
         if not all(isinstance(getattr(wait, name), kind) for name, kind in types.items()):
             return None
-        if not MESSAGE_ID.fullmatch(wait.message_id):  # it goes into the log
-            return None
-        return wait if wait.missing_since is None or is_past(wait.missing_since, time.time()) else None
+        return wait if MESSAGE_ID.fullmatch(wait.message_id) else None  # it goes into the log
 
 
-class Message:
-    """One record of an event.
+class Record:
+    """One message of an event.
 
     Source of its form: AWS Lambda Developer Guide, "Using Lambda with Amazon SQS".
     """
@@ -78,13 +75,18 @@ class Message:
     def is_fifo(self) -> bool:
         return self.queue.endswith(".fifo")
 
-    def copy(self, wait: Wait, tokens: Tokens) -> dict[str, Any] | None:
-        """The parameters of SendMessage for a copy that carries `wait`, or None where no room is left for it.
+    @property
+    def carried(self) -> Carried:
+        return Carried(self.wait.attempt, self.wait.missing_since, self.tokens)
+
+    def copy(self, later: RetryLater) -> dict[str, Any] | None:
+        """The parameters of SendMessage for a copy that carries the wait, or None where no room is left for it.
 
         It carries the tokens too, if there is room.
         """
+        wait = Wait(self.wait.message_id, self.wait.attempt + 1, later.missing_since)
         ours = {WAIT_ATTRIBUTE: string_attribute(json.dumps(asdict(wait)))}
-        if tokens:
+        if tokens := later.tokens or self.tokens:
             ours[TOKENS_ATTRIBUTE] = string_attribute(claim_tokens.to_text(tokens))
         parameters = self._copy(ours)
         return parameters if WAIT_ATTRIBUTE in parameters["MessageAttributes"] else None

@@ -1,0 +1,73 @@
+"""What a row calls for now: a send, a wait, an end without a send, or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from emails import attachments
+from emails.email import Email, InvalidRow
+from emails.outcome import Done, RetryLater
+from emails.status import ABANDON, DISCARD, EmailStatus, Transition, status_of
+
+if TYPE_CHECKING:
+    from emails.store import Row
+    from settings import Settings
+
+EXPIRED = "expired"
+ABANDONED = "a worker stopped between the claim and the record: the provider may have accepted it"
+LEASE_GRACE_SECONDS = 1  # clocks of two workers differ; a lease is over when it is over on both
+
+
+@dataclass(frozen=True)
+class Send:
+    """The email may be sent now."""
+
+    email: Email
+
+
+@dataclass(frozen=True)
+class End:
+    """The row is to take this transition, without a send."""
+
+    transition: Transition
+    reason: str
+    done: Done
+
+
+def decide(row: Row, now: float, settings: Settings) -> Send | End | RetryLater | Done:
+    """What is to be done about the email of this row."""
+    status = status_of(row)
+    if status == EmailStatus.SENDING:
+        expires_at = row.get("ClaimExpiresAt")
+        left = float(expires_at if isinstance(expires_at, Decimal) else 0) + LEASE_GRACE_SECONDS - now
+        if left > 0:
+            return RetryLater(left, "another worker holds its claim")
+        return End(ABANDON, ABANDONED, Done(EmailStatus.UNKNOWN, "the claim expired"))
+    if status not in (EmailStatus.PENDING, None):
+        return Done(detail=f"already {status}")
+    return decide_by_content(row, now, settings)
+
+
+def decide_by_content(row: Row, now: float, settings: Settings) -> Send | End | RetryLater:
+    """What is to be done about an email whose status does not stand in the way, such as one that we have claimed."""
+    try:
+        email = Email.from_row(row)
+    except InvalidRow as error:
+        return End(DISCARD, str(error), Done(EmailStatus.FAILED, "invalid row"))
+    if reason := _why_never(email, now, settings):
+        return End(DISCARD, reason, Done(EmailStatus.FAILED, reason))
+    send_after = email.send_after.timestamp() if email.send_after else 0
+    wait = max(email.next_attempt_at, send_after) - now
+    return RetryLater(wait, "it is not due yet") if wait > 0 else Send(email)
+
+
+def _why_never(email: Email, now: float, settings: Settings) -> str:
+    """Why the email must not be sent at all, or nothing."""
+    if email.expires_at and email.expires_at.timestamp() <= now:
+        return EXPIRED
+    providers = dict.fromkeys((settings.provider, *settings.send_via))
+    if email.send_via and email.send_via not in providers:
+        return f"SendVia: names none of the providers {', '.join(providers)}"
+    return attachments.refusal(email, settings.attachment_prefixes)

@@ -1,0 +1,111 @@
+"""The steps of the journey: a body or an id becomes an outcome. What each failure leads to is decided here alone.
+
+A step raises what nobody foresaw, and StoreRefused.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeGuard
+
+from structlog.contextvars import bind_contextvars
+
+from celery_sqs.sqs.dead_letters import Reason
+from emails.backoff import full_jitter
+from emails.callbacks import parse_callback
+from emails.message import InvalidMessage, parse_message
+from emails.outcome import LONGEST_DELAY_SECONDS, DeadLetter, Done, RetryLater
+from emails.sender import EmailNotFound
+from emails.store import ClaimUnanswered, StoreUnavailable
+
+if TYPE_CHECKING:
+    from emails.claim_tokens import Tokens
+    from emails.decide import Send
+    from emails.outcome import Outcome
+    from emails.sender import Sender
+    from emails.tracking import Tracking
+
+FIRST_WAIT_SECONDS = 1
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a message carries from earlier tries. Whoever may send to the queue can write anything there."""
+
+    attempt: int = 1  # how often the step was taken, this time included
+    missing_since: object = None  # when the row was first missed, in epoch seconds
+    tokens: Tokens = ()  # of claims that got no answer
+
+
+def read(body: str) -> str | DeadLetter:
+    """The email_id in a body of the raw queue, whatever the body is."""
+    try:
+        return parse_message(body)
+    except InvalidMessage as error:
+        return DeadLetter(Reason(error.reason, error.detail))
+
+
+def load(sender: Sender, email_id: str, carried: Carried) -> Send | Outcome:
+    """Look at the row: may the email be sent?"""
+    bind_contextvars(email_id=email_id)
+    try:
+        return sender.load(email_id)
+    except (EmailNotFound, StoreUnavailable) as error:
+        return _after(error, carried, sender.settings.missing_row_wait)
+
+
+def send(sender: Sender, email_id: str, carried: Carried, ends_at: float = math.inf) -> Outcome:
+    """Claim the email, send it, and record the result. The process may end at `ends_at` (epoch seconds)."""
+    bind_contextvars(email_id=email_id)
+    try:
+        return sender.send(email_id, ends_at, carried.tokens)
+    except (EmailNotFound, StoreUnavailable) as error:
+        return _after(error, carried, sender.settings.missing_row_wait)
+
+
+def record_callback(tracking: Tracking, body: str, carried: Carried) -> Outcome:
+    """Record a body of the callbacks' queue, whatever it is, in the email's history and, by rank, in its row."""
+    try:
+        events = parse_callback(body)
+    except InvalidMessage as error:
+        return DeadLetter(Reason(error.reason, error.detail))
+    if not events:
+        return Done(detail="a provider tried whether its topic reaches us")
+    bind_contextvars(email_id=events[0].email_id)
+    try:
+        row = tracking.record(events)
+    except StoreUnavailable as error:
+        return _wait_for_store(error, carried)
+    if row is None:
+        return DeadLetter(Reason("EmailNotFound", "the email that the callback is about has no row"))
+    return Done(detail=f"{', '.join(sorted({event.type for event in events}))}: {row}")
+
+
+def _after(error: EmailNotFound | StoreUnavailable, carried: Carried, longest: float) -> RetryLater | DeadLetter:
+    if isinstance(error, StoreUnavailable):
+        return _wait_for_store(error, carried)
+    return wait_for_row(carried.missing_since, time.time(), longest)
+
+
+def _wait_for_store(error: StoreUnavailable, carried: Carried) -> RetryLater:
+    """Wait for DynamoDB: for as long as it lasts, and without a count."""
+    seconds = full_jitter(carried.attempt, FIRST_WAIT_SECONDS, LONGEST_DELAY_SECONDS)
+    tokens = error.tokens if isinstance(error, ClaimUnanswered) else carried.tokens
+    return RetryLater(seconds, str(error), affects_all=True, tokens=tokens)
+
+
+def wait_for_row(missing_since: object, now: float, longest: float) -> RetryLater | DeadLetter:
+    """Wait for a row that the producer may write yet: twice as long each time, `longest` seconds in all."""
+    since = missing_since if _is_past(missing_since, now) else now
+    waited = now - since
+    if waited >= longest:
+        return DeadLetter(Reason("EmailNotFound", f"no row came in {longest:g} seconds"))
+    seconds = min(max(waited, FIRST_WAIT_SECONDS), longest - waited)
+    return RetryLater(seconds, "it has no row yet", missing_since=since)
+
+
+def _is_past(moment: object, now: float) -> TypeGuard[float]:
+    """Whether it can be a time since when a row is missing: since tomorrow, it would be waited for until then."""
+    return isinstance(moment, int | float) and not isinstance(moment, bool) and 0 < moment <= now

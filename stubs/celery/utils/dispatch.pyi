@@ -1,0 +1,1 @@
+from celery.signals import Signal as Signal
