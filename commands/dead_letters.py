@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,14 +13,21 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 
 from commands import say, say_json
 from emails.dead_letters import dead_letter_queues
+from emails.message import InvalidMessage, parse_message
+from emails.status import EmailStatus, status_of
 from emails.store import EmailStore
 from settings import get_settings
 from settings.aws import client
+from settings.model import dead_letter_queue
+from tasks import protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from emails.dead_letters import DeadLetter, DeadLetterQueue
+    from emails.dead_letters import DeadLetterQueue, ReceivedDeadLetter
+
+# A message for a row of any other status does nothing: a worker says "already <status>".
+TO_BE_SENT = frozenset({EmailStatus.PENDING, EmailStatus.SENDING, None})
 
 
 @click.group()
@@ -98,7 +106,7 @@ def redrive(message_id: str, reason: str) -> None:
         redriven = 0
         try:
             with queue, _progress(queue, "redriving") as advance:
-                for letter, why in queue.redrive(store, message_id, reason):
+                for letter, why in queue.redrive(partial(_why_useless, store), message_id, reason):
                     found += 1
                     stay += bool(why)
                     redriven += not why
@@ -158,13 +166,36 @@ def _one_choice(message_id: str, reason: str) -> None:
         raise click.UsageError("Say MESSAGE_ID or --reason, not both.")
 
 
-def _summary(letter: DeadLetter) -> dict[str, str]:
+def _summary(letter: ReceivedDeadLetter) -> dict[str, str]:
     return {
         "MessageId": letter.message_id,
         "Reason": letter.reason,
         "Detail": letter.detail,
-        "EmailId": letter.email_id,
+        "EmailId": _email_id(letter),
     }
+
+
+def _email_id(letter: ReceivedDeadLetter) -> str:
+    """The email that the message was to send, or nothing where the body does not say so."""
+    holds_task = letter.queue == dead_letter_queue(get_settings().tasks_queue)  # Celery wrote it, not a producer
+    try:
+        return (protocol.email_id_of if holds_task else parse_message)(letter.body)
+    except InvalidMessage:
+        return ""
+
+
+def _why_useless(store: EmailStore, letter: ReceivedDeadLetter) -> str:
+    """Why a worker would do nothing for this message, and what helps; or nothing."""
+    email_id = _email_id(letter)
+    row = store.get(email_id) if email_id else None
+    if row is None or (status := status_of(row)) in TO_BE_SENT:
+        return ""
+    discard = f"`email-service dead-letters discard {letter.message_id}`"
+    if status in (EmailStatus.FAILED, EmailStatus.UNKNOWN):
+        why = row.get("FailureReason") or "it does not say why"
+        help_ = f"`email-service resolve {email_id} --resend` does, then {discard}"
+        return f"{email_id} is {status} ({why}), so a redrive sends nothing: {help_}"
+    return f"{email_id} is {status}, so a redrive sends nothing: {discard}"
 
 
 def _counted(reasons: Iterable[str]) -> str:

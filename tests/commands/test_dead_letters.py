@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from celery_sqs.sqs.queue import Queue, queue_url
+from emails.store import EmailStore, StoreUnavailable
 from settings.model import dead_letter_queue
 from tests.emails.callbacks.notifications import confirmation
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
     from emails.queue import RawQueue
-    from emails.store import EmailStore
     from settings import Settings
 
     PutDeadLetter = Callable[..., str]
@@ -176,6 +176,60 @@ def test_redrive_names_what_stays_and_fails(
     assert result.exit_code == 1
     assert f"{letters['killer']} stays: test-2 is Failed (expired), so a redrive sends nothing: " in result.stderr
     assert result.stderr.endswith("Error: 1 of 3 stay: see above.\n")
+
+
+@pytest.mark.parametrize("status", ["Failed", "Unknown"])
+def test_a_message_whose_email_failed_stays_and_redrive_says_how_to_resend_it(
+    run: Run, letters: dict[str, str], store: EmailStore, row: dict[str, Any], status: str
+) -> None:
+    store.put({**row, "EmailId": "test-2", "EmailStatus": status, "FailureReason": "expired"})
+    letter = letters["killer"]
+    discard = f"`email-service dead-letters discard {letter}`"
+    assert run("dead-letters", "redrive", letter).stderr.splitlines()[0] == (
+        f"{letter} stays: test-2 is {status} (expired), so a redrive sends nothing: "
+        f"`email-service resolve test-2 --resend` does, then {discard}"
+    )
+
+
+@pytest.mark.parametrize("status", ["Sent", "Delivered", "Waiting"])
+def test_a_task_message_whose_email_is_past_sending_stays_too(
+    run: Run, letters: dict[str, str], store: EmailStore, row: dict[str, Any], status: str
+) -> None:
+    store.put({**row, "EmailId": "test-1", "EmailStatus": status})
+    discard = f"`email-service dead-letters discard {letters['task']}`"
+    assert run("dead-letters", "redrive", letters["task"]).stderr.splitlines()[0] == (
+        f"{letters['task']} stays: test-1 is {status}, so a redrive sends nothing: {discard}"
+    )
+
+
+@pytest.mark.parametrize("status", ["Pending", "Sending", None])
+def test_a_message_whose_email_may_yet_be_sent_is_redriven(
+    run: Run, letters: dict[str, str], store: EmailStore, row: dict[str, Any], status: str | None
+) -> None:
+    store.put({**row, "EmailId": "test-1", "EmailStatus": status})
+    assert run("dead-letters", "redrive").exit_code == 0
+
+
+def test_what_a_producer_writes_in_the_form_of_a_task_message_names_no_email(
+    run: Run, settings: Settings, put_dead_letter: PutDeadLetter
+) -> None:
+    body = json.dumps({"body": '[["test-1"], {}, {}]', "headers": {"task": "tasks.load_email"}})
+    assert "test-1" not in run("dead-letters", "show", put_dead_letter(settings.queue, body)).output
+
+
+def test_where_the_row_cannot_be_read_nothing_moves(
+    run: Run,
+    settings: Settings,
+    letters: dict[str, str],
+    visible: Callable[[str], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(EmailStore, "get", away)
+    assert run("dead-letters", "redrive", letters["killer"]).exit_code == 1
+    assert (visible(settings.queue), visible(dead_letter_queue(settings.queue))) == (0, 2)
 
 
 def test_an_interrupted_redrive_says_how_far_it_came_and_nothing_is_lost(

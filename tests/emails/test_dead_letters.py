@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 import os
 import signal
@@ -16,9 +14,8 @@ from celery_sqs.sqs.batches import MAX_MESSAGE_BYTES
 from celery_sqs.sqs.dead_letters import message_bytes
 from celery_sqs.sqs.queue import Queue, queue_url
 from emails import dead_letters as module
-from emails.dead_letters import DeadLetter, DeadLetterQueue, dead_letter_queues, dead_letters
+from emails.dead_letters import DeadLetterQueue, ReceivedDeadLetter, dead_letter_queues, dead_letters
 from emails.resources import ResourcesMissing, provision
-from emails.store import StoreUnavailable
 from settings.aws import client
 from settings.model import dead_letter_queue
 
@@ -27,21 +24,11 @@ if TYPE_CHECKING:
 
     from mypy_boto3_sqs import SQSClient
 
-    from emails.store import EmailStore
     from settings import Settings
 
     PutDeadLetter = Callable[..., str]
 
 NOT_JSON = {"Reason": "NotJson", "Detail": "the body is not JSON"}
-
-
-def task_message(task: str, *args: Any, **kwargs: Any) -> str:
-    body = json.dumps([args, kwargs, {}])
-    return json.dumps({"body": body, "headers": {"task": task, "id": "1"}, "properties": {}})
-
-
-def letter(body: str, *, holds_task: bool = False) -> DeadLetter:
-    return DeadLetter("q_dlq", {"MessageId": "1", "Body": body}, holds_task)
 
 
 @pytest.fixture(autouse=True)
@@ -52,10 +39,10 @@ def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 class Letters:
     """The dead letters of one queue of a stage."""
 
-    def __init__(self, settings: Settings, store: EmailStore, put_dead_letter: PutDeadLetter, source: str) -> None:
+    def __init__(self, settings: Settings, put_dead_letter: PutDeadLetter, source: str) -> None:
         self.source = source
         self._sqs = client("sqs", settings)
-        self._settings, self._store, self._put = settings, store, put_dead_letter
+        self._settings, self._put = settings, put_dead_letter
 
     def put(self, body: str, attributes: dict[str, str] | None = None, **parameters: str) -> str:
         return self._put(self.source, body, attributes, **parameters)
@@ -64,10 +51,10 @@ class Letters:
         queues = dead_letter_queues(self._sqs, self._settings)
         return next(queue for queue in queues if queue.source == self.source)
 
-    def redrive(self, **choice: str) -> dict[str, str]:
+    def redrive(self, why_useless: Callable[[ReceivedDeadLetter], str] = lambda _: "", **choice: str) -> dict[str, str]:
         """Why each id that was chosen stays."""
         with self.queue() as queue:
-            return {letter.message_id: why for letter, why in queue.redrive(self._store, **choice)}
+            return {letter.message_id: why for letter, why in queue.redrive(why_useless, **choice)}
 
     def dead(self) -> list[dict[str, Any]]:
         """Take all the dead letters that are visible now."""
@@ -79,21 +66,21 @@ class Letters:
 
 
 @pytest.fixture
-def raw(settings: Settings, store: EmailStore, put_dead_letter: PutDeadLetter) -> Letters:
-    return Letters(settings, store, put_dead_letter, settings.queue)
+def raw(settings: Settings, put_dead_letter: PutDeadLetter) -> Letters:
+    return Letters(settings, put_dead_letter, settings.queue)
 
 
 @pytest.fixture
-def tasks(settings: Settings, store: EmailStore, put_dead_letter: PutDeadLetter) -> Letters:
-    return Letters(settings, store, put_dead_letter, settings.tasks_queue)
+def tasks(settings: Settings, put_dead_letter: PutDeadLetter) -> Letters:
+    return Letters(settings, put_dead_letter, settings.tasks_queue)
 
 
 @pytest.fixture
-def fifo(emulator: str, settings: Settings, store: EmailStore, put_dead_letter: PutDeadLetter) -> Letters:
+def fifo(emulator: str, settings: Settings, put_dead_letter: PutDeadLetter) -> Letters:
     """Those of a raw queue that is FIFO."""
     stage = settings.model_copy(update={"queue_url": f"{emulator}/000000000000/{settings.queue}.fifo"})
     list(provision(stage))
-    return Letters(stage, store, put_dead_letter, stage.queue)
+    return Letters(stage, put_dead_letter, stage.queue)
 
 
 def take(sqs: SQSClient, name: str) -> list[dict[str, Any]]:
@@ -209,44 +196,9 @@ def test_what_cannot_be_given_back_is_said(
     assert "hidden for up to 300 seconds more" in caplog.text
 
 
-def test_the_email_id_is_known_where_the_body_is_understood() -> None:
-    assert letter('{"email_id": "test-1"}').email_id == "test-1"
-    assert letter("no JSON").email_id == ""
-    for message in (
-        task_message("tasks.process_email", "test-1"),
-        task_message("tasks.process_email", email_id="test-1"),
-        task_message("tasks.load_email", "test-1", 1.5),
-        task_message("tasks.send_email", "test-1"),
-        base64.b64encode(task_message("tasks.process_email", "test-1").encode()).decode(),
-    ):
-        assert letter(message, holds_task=True).email_id == "test-1"
-        assert letter(message).email_id == "", "a producer's body is data"
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "no JSON",
-        "7",
-        "[]",
-        "{}",
-        "[" * 100_000,
-        task_message("tasks.reap"),
-        task_message("tasks.bridge", "private"),
-        task_message("another", "private"),
-        task_message("tasks.process_email"),
-        task_message("tasks.process_email", 7),
-        json.dumps({"body": 7, "headers": []}),
-        json.dumps({"body": "{}", "headers": {"task": "tasks.process_email"}}),
-    ],
-)
-def test_no_other_task_message_names_an_email(body: str) -> None:
-    assert letter(body, holds_task=True).email_id == ""
-
-
 def test_a_repr_shows_no_content_and_a_terminal_no_control_characters() -> None:
     message = {"Body": "private", "MessageId": "1", "MessageAttributes": {"Reason": {"StringValue": "a\x1b[2J\nb"}}}
-    found = DeadLetter("q_dlq", message)
+    found = ReceivedDeadLetter("q_dlq", message)
     assert "private" not in repr(found)
     assert found.reason == r"a\x1b[2J b"
 
@@ -356,52 +308,12 @@ def test_a_fifo_queues_message_keeps_its_group_and_is_not_taken_for_a_duplicate(
     assert arrived() == expected
 
 
-@pytest.mark.parametrize("status", ["Failed", "Unknown"])
-def test_a_message_whose_email_failed_stays_and_says_how_to_resend_it(
-    raw: Letters, store: EmailStore, row: dict[str, Any], status: str
-) -> None:
-    store.put({**row, "EmailId": "test-1", "EmailStatus": status, "FailureReason": "expired"})
-    message_id = raw.put('{"email_id": "test-1"}')
-    why = raw.redrive()[message_id]
-    assert why.startswith(f"test-1 is {status} (expired), so a redrive sends nothing: ")
-    assert "`email-service resolve test-1 --resend`" in why
-    assert f"`email-service dead-letters discard {message_id}`" in why
-    assert raw.back() == []
-    assert len(raw.dead()) == 1
-
-
-@pytest.mark.parametrize("status", ["Sent", "Delivered", "Waiting"])
-def test_a_task_message_whose_email_is_past_sending_stays_too(
-    tasks: Letters, store: EmailStore, row: dict[str, Any], status: str
-) -> None:
-    store.put({**row, "EmailId": "test-1", "EmailStatus": status})
-    message_id = tasks.put(task_message("tasks.send_email", "test-1"))
-    discard = f"`email-service dead-letters discard {message_id}`"
-    assert tasks.redrive() == {message_id: f"test-1 is {status}, so a redrive sends nothing: {discard}"}
-
-
-@pytest.mark.parametrize("status", ["Pending", "Sending", None])
-def test_a_message_whose_email_may_yet_be_sent_is_redriven(
-    raw: Letters, store: EmailStore, row: dict[str, Any], status: str | None
-) -> None:
-    store.put({**row, "EmailStatus": status})
-    with_row = raw.put(json.dumps({"email_id": row["EmailId"]}))
-    without = raw.put('{"email_id": "no-row"}')
-    assert raw.redrive() == {with_row: "", without: ""}
-
-
-def test_where_the_row_cannot_be_read_nothing_moves(
-    raw: Letters, store: EmailStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def away(*_: object) -> None:
-        raise StoreUnavailable
-
-    monkeypatch.setattr(store, "get", away)
-    raw.put('{"email_id": "test-1"}')
-    with pytest.raises(StoreUnavailable):
-        raw.redrive()
-    assert raw.back() == []
-    assert len(raw.dead()) == 1
+def test_a_message_that_would_do_nothing_stays_with_the_reason_and_the_others_are_moved(raw: Letters) -> None:
+    useless = {raw.put("useless"): "nobody wants it"}
+    useful = {raw.put("useful"): ""}
+    assert raw.redrive(lambda letter: useless.get(letter.message_id, "")) == useless | useful
+    assert [message["Body"] for message in raw.dead()] == ["useless"]
+    assert [message["Body"] for message in raw.back()] == ["useful"]
 
 
 def test_a_message_that_workers_refuse_again_at_once_is_redriven_once(

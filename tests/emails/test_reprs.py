@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emails.dead_letters import DeadLetter
+from emails.dead_letters import ReceivedDeadLetter
 from emails.decide import Send
 from emails.email import Email
 from emails.providers.stub import StubProvider, StubSettings
@@ -19,7 +19,7 @@ def test_no_repr_of_what_holds_emails_shows_one(row: dict[str, Any]) -> None:
         Send(Email.from_row(row)),
         Claim(row["EmailId"], "claim-1", 0.0, row),
         Conflict(row),
-        DeadLetter("queue", {"MessageId": "message-1", "Body": secret}),
+        ReceivedDeadLetter("queue", {"MessageId": "message-1", "Body": secret}),
         StubProvider(failures={row["Sender"]: "permanent"}),
         Sender(None, {}, Settings()),  # type: ignore[arg-type]  # nothing is asked of it
         StubSettings(stub_failures={row["Sender"]: "permanent"}),

@@ -32,7 +32,7 @@ from rich.table import Table
 
 from commands import main as email_service
 from commands.emulator import running_emulator
-from emails.dead_letters import MAX_RECEIVES_REASON, DeadLetter, dead_letters
+from emails.dead_letters import MAX_RECEIVES_REASON, ReceivedDeadLetter, dead_letters
 from emails.decide import ABANDONED
 from emails.providers.smtp_settings import SmtpSettings
 from emails.queue import RawQueue
@@ -167,7 +167,7 @@ class Story:
     resent: Counter[str] = field(default_factory=Counter)  # by the operator
     marked_sent: set[str] = field(default_factory=set)  # by the operator
     left: dict[str, tuple[int, ...]] = field(default_factory=dict)  # in queues: visible, in flight, delayed
-    letters: list[DeadLetter] = field(default_factory=list)
+    letters: list[ReceivedDeadLetter] = field(default_factory=list)
     unusable: dict[str, str] = field(default_factory=dict)  # a text of each message that nobody can use, and why
     exit_codes: dict[int, int | None] = field(default_factory=dict)  # of workers that were asked to stop, by pid
     stalls: list[str] = field(default_factory=list)  # what the liveness probe would say
@@ -252,7 +252,7 @@ def _why_abandoned(row: Row, story: Story) -> str:
     return ""
 
 
-def _why_dead(letter: DeadLetter, story: Story) -> str:
+def _why_dead(letter: ReceivedDeadLetter, story: Story) -> str:
     """The text of the unusable message that the dead letter is, or another reason for it, or nothing."""
     for text, reason in story.unusable.items():
         if text in letter.body and letter.reason == reason:

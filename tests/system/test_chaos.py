@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from emails.dead_letters import DeadLetter
+from emails.dead_letters import ReceivedDeadLetter
 from emails.decide import ABANDONED
 from tests.support.chaos import (
     ACCEPTED_IS_SENT,
@@ -75,9 +75,9 @@ def story(**row: Any) -> Story:
     )
 
 
-def letter(reason: str, body: str = '"e"') -> DeadLetter:
+def letter(reason: str, body: str = '"e"') -> ReceivedDeadLetter:
     message = {"MessageId": "1", "Body": body, "MessageAttributes": {"Reason": {"StringValue": reason}}}
-    return DeadLetter("tasks_dlq", message)
+    return ReceivedDeadLetter("tasks_dlq", message)
 
 
 ABANDONED_EMAIL = story(EmailStatus="Unknown", FailureReason=ABANDONED)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from emails.dead_letters import DeadLetter, dead_letters
+from emails.dead_letters import ReceivedDeadLetter, dead_letters
 from emails.queue import RawQueue
 from emails.resources import provision
 from emails.store import EmailStore
@@ -110,8 +110,8 @@ class Pipeline:
     def status(self, row: dict[str, Any]) -> str:
         return (self.store.get(row["EmailId"]) or {})["EmailStatus"]
 
-    def find_dead_letter(self, matches: Callable[[DeadLetter], bool]) -> DeadLetter:
-        found: list[DeadLetter] = []
+    def find_dead_letter(self, matches: Callable[[ReceivedDeadLetter], bool]) -> ReceivedDeadLetter:
+        found: list[ReceivedDeadLetter] = []
 
         def look() -> bool:
             found.extend(letter for letter in dead_letters(self._sqs, self.settings) if matches(letter))

@@ -22,7 +22,7 @@ from settings.model import dead_letter_queue
 from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation
 
 if TYPE_CHECKING:
-    from emails.dead_letters import DeadLetter
+    from emails.dead_letters import ReceivedDeadLetter
     from tests.tasks.conftest import Pipeline
 
 Row = dict[str, Any]
@@ -147,7 +147,7 @@ BAD_BODIES = {
 }
 
 
-def has_nonce(letter: DeadLetter, nonce: str) -> bool:
+def has_nonce(letter: ReceivedDeadLetter, nonce: str) -> bool:
     return letter.attributes.get("nonce", {}).get("StringValue") == nonce
 
 
