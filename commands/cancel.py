@@ -19,7 +19,7 @@ def cancel(email_id: str) -> None:
     Its message may still be on the queue; a worker that gets it finds nothing to do. `resolve --resend` undoes it.
     """
     try:
-        EmailStore.from_settings(get_settings()).settle(email_id, DISCARD, "cancelled")
+        EmailStore.from_settings(get_settings()).end(email_id, DISCARD, "cancelled")
     except Conflict as conflict:
         raise click.ClickException(refused(email_id, conflict, "Pending")) from None
     say(f"{email_id} is Failed: cancelled.")

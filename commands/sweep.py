@@ -10,7 +10,7 @@ from rich.console import Console
 from commands import say
 from emails.queue import RawQueue
 from emails.store import EmailStore
-from emails.sweep import PositionRefused, Report, Sweep
+from emails.sweep import Report, Sweep, WrongPosition
 from settings import get_settings
 
 
@@ -44,7 +44,7 @@ def sweep(dry_run: bool, read_units: float, position: Path) -> None:
         work = Sweep(store, queue, settings.sweep_after, dry_run=dry_run)
         try:
             report = work.run(read_units, position, lambda so_far: status.update(f"sweeping: {_sentence(so_far)}"))
-        except PositionRefused as error:
+        except WrongPosition as error:
             raise click.ClickException(str(error)) from None
     say(("would have " if dry_run else "") + _sentence(report))
     if report.failed:
@@ -54,6 +54,6 @@ def sweep(dry_run: bool, read_units: float, position: Path) -> None:
 
 def _sentence(report: Report) -> str:
     return (
-        f"enqueued {report.enqueued}, settled {report.settled} as Unknown and {report.discarded} as Failed,"
+        f"enqueued {report.enqueued}, settled {report.abandoned} as Unknown and {report.discarded} as Failed,"
         f" seen {report.first_seen} for the first time; {report.read_units:g} read units"
     )

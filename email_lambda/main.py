@@ -6,9 +6,10 @@ import logging
 import sys
 
 from email_lambda.batch import Batch
-from email_lambda.record_callbacks import RecordCallback
-from email_lambda.send_emails import SendEmail
+from email_lambda.steps import RecordCallback, SendEmail
 from emails.logs import formatter, write_by
+from emails.sender import Sender
+from emails.tracking import Tracking
 from settings import get_settings
 from settings.aws import client
 
@@ -17,5 +18,5 @@ write_by(logging.StreamHandler(sys.stdout), logging.INFO, formatter(_settings.lo
 
 
 _sqs = client("sqs", _settings)
-send_emails = Batch(SendEmail.from_settings(_settings), _sqs)
-record_callbacks = Batch(RecordCallback.from_settings(_settings), _sqs)
+send_emails = Batch(SendEmail(Sender.from_settings(_settings)), _sqs)
+record_callbacks = Batch(RecordCallback(Tracking.from_settings(_settings)), _sqs)

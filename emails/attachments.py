@@ -33,7 +33,7 @@ ACCESS_DENIED = "S3 answered AccessDenied: the worker may not read the object, o
 TOO_SLOW = "the claim has too little time left to fetch it"
 
 
-def refusal(email: Email, prefixes: tuple[str, ...]) -> str:
+def why_forbidden(email: Email, prefixes: tuple[str, ...]) -> str:
     """Why the email's files may not be fetched, or nothing: each `s3_uri` has to begin with one of the prefixes."""
     for number, attachment in enumerate(email.attachments):
         if attachment.s3_uri and not attachment.s3_uri.startswith(prefixes):
@@ -66,7 +66,7 @@ def fetch(s3: S3Client, email: Email, until: float) -> Email:
             raise TemporaryError(f"{_name(number)}: {reason}") from None
         except (BotoCoreError, HTTPError) as error:  # botocore lets urllib3's own through where TLS breaks in a body
             raise TemporaryError(f"{_name(number)}: S3 did not answer ({type(error).__name__})") from None
-        except _Refused as error:
+        except _WrongObject as error:
             raise PermanentError(f"{_name(number)}: {error}") from None
         except TimeoutError:
             raise TemporaryError(f"{_name(number)}: {TOO_SLOW}") from None
@@ -75,7 +75,7 @@ def fetch(s3: S3Client, email: Email, until: float) -> Email:
     return email.model_copy(update={"attachments": attachments})
 
 
-class _Refused(Exception):
+class _WrongObject(Exception):
     """The object is not what the row says, or too large."""
 
 
@@ -89,9 +89,9 @@ def _get(s3: S3Client, uri: str, attachment: Attachment, room: int, until: float
     with closing(answer["Body"]) as body:
         size = answer["ContentLength"]
         if attachment.size is not None and size != attachment.size:
-            raise _Refused(f"size is {attachment.size:g}, but the object in S3 has {size} bytes")
+            raise _WrongObject(f"size is {attachment.size:g}, but the object in S3 has {size} bytes")
         if size > room:
-            raise _Refused(f"with it, the files have more than {MAX_BYTES} bytes")
+            raise _WrongObject(f"with it, the files have more than {MAX_BYTES} bytes")
         chunks = []
         while chunk := body.read(CHUNK_BYTES):  # at its end botocore checks the length, and S3's checksum
             _check(until)

@@ -70,4 +70,4 @@ def _why_never(email: Email, now: float, settings: Settings) -> str:
     providers = dict.fromkeys((settings.provider, *settings.send_via))
     if email.send_via and email.send_via not in providers:
         return f"SendVia: names none of the providers {', '.join(providers)}"
-    return attachments.refusal(email, settings.attachment_prefixes)
+    return attachments.why_forbidden(email, settings.attachment_prefixes)

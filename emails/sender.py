@@ -69,6 +69,12 @@ class Sender:
         """What few sends need: those of which a provider refuses some recipients."""
         return Tracking.from_settings(self.settings)
 
+    @property
+    def longest(self) -> float:
+        """The seconds that a send may take, with what it fetches."""
+        longest_fetch = S3_SECONDS if self._s3 else 0
+        return longest_fetch + max(provider.longest_send for provider in self._providers.values())
+
     def close(self) -> None:
         """Let no send wait for its turn any more: it comes later, by another worker."""
         if self._rate:
@@ -117,7 +123,7 @@ class Sender:
     def cancel(self, email_id: str, reason: str) -> bool:
         """Keep a Pending email from being sent; says whether it was one."""
         try:
-            self._store.settle(email_id, DISCARD, reason)
+            self._store.end(email_id, DISCARD, reason)
         except Conflict:
             return False
         return True
@@ -144,7 +150,7 @@ class Sender:
         if not isinstance(decision, End):
             return decision
         try:
-            self._store.settle(email_id, decision.transition, decision.reason)
+            self._store.end(email_id, decision.transition, decision.reason)
         except Conflict:
             return ROW_CHANGED
         return decision.done

@@ -33,14 +33,14 @@ class Report:
     """What a sweep did, or with a dry run would have done; `failed` says of an id why SQS or DynamoDB refused it."""
 
     enqueued: int = 0
-    settled: int = 0
+    abandoned: int = 0
     discarded: int = 0
     first_seen: int = 0
     read_units: float = 0
     failed: dict[str, str] = field(default_factory=dict)
 
 
-class PositionRefused(Exception):
+class WrongPosition(Exception):
     """The position is another table's, or none. The text says what to do."""
 
 
@@ -73,7 +73,7 @@ class Sweep:
         dry run leaves it alone.
 
         Raises:
-            PositionRefused
+            WrongPosition
         """
         report = Report()
         keys: dict[str, Row | None] = {} if self._dry_run else self._read(position)
@@ -85,7 +85,7 @@ class Sweep:
                 segments = sorted(open_segments)
                 pages = pool.map(lambda number: self._store.scan(number, SEGMENTS, keys.get(str(number))), segments)
                 for segment, (rows, key, units) in zip(segments, pages, strict=True):
-                    self._settle(rows, report)
+                    self._judge(rows, report)
                     report.read_units += units
                     keys[str(segment)] = key
                     if key is None:
@@ -107,14 +107,14 @@ class Sweep:
         except FileNotFoundError:
             return {}
         except ValidationError:
-            raise PositionRefused(f"{position} holds no position of a sweep. {advice}") from None
+            raise WrongPosition(f"{position} holds no position of a sweep. {advice}") from None
         if found.table != self._store.table:
-            raise PositionRefused(
+            raise WrongPosition(
                 f"{position} is the position of a sweep of table {found.table}, not of {self._store.table}. {advice}"
             )
         return {**found.keys}
 
-    def _settle(self, rows: list[Row], report: Report) -> None:
+    def _judge(self, rows: list[Row], report: Report) -> None:
         due = []
         for row in rows:
             if row["EmailStatus"] == EmailStatus.PENDING and self._is_due(row):
@@ -130,7 +130,7 @@ class Sweep:
             lost = [email_id for email_id in lost if email_id not in failed]
         report.enqueued += len(lost)
         claimed = (row for row in rows if row["EmailStatus"] == EmailStatus.SENDING)
-        report.settled += sum(self._abandon(row, report) for row in claimed)
+        report.abandoned += sum(self._abandon(row, report) for row in claimed)
 
     def _is_due(self, row: Row) -> bool:
         """Whether the row should long have been sent, as far as it says."""
@@ -144,10 +144,10 @@ class Sweep:
     def _abandon(self, row: Row, report: Report) -> bool:
         if _seconds(row.get("ClaimExpiresAt")) > time.time() - self._after:
             return False
-        return self._write(row, report, lambda: self._store.settle(row["EmailId"], ABANDON, FOUND))
+        return self._write(row, report, lambda: self._store.end(row["EmailId"], ABANDON, FOUND))
 
     def _discard(self, row: Row, reason: str, report: Report) -> bool:
-        return self._write(row, report, lambda: self._store.settle(row["EmailId"], DISCARD, reason))
+        return self._write(row, report, lambda: self._store.end(row["EmailId"], DISCARD, reason))
 
     def _write(self, row: Row, report: Report, write: Callable[[], None]) -> bool:
         """Write, and say whether the row was still there to be written."""

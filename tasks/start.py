@@ -44,7 +44,7 @@ def say_settings(**_: Any) -> None:
 
 
 @worker_init.connect
-def beat_seldom(sender: Any, **_: Any) -> None:
+def set_heartbeat_interval(sender: Any, **_: Any) -> None:
     """Say every 30 s that the worker is there, not every 2 s: each time is a request for everybody who watches."""
     sender.options["heartbeat_interval"] = sender.options.get("heartbeat_interval") or HEARTBEAT_SECONDS
 

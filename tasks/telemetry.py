@@ -64,7 +64,7 @@ class WatchedProvider:
 
     @contextmanager
     def _watch(self, email: Email) -> Iterator[None]:
-        # An exception's text and traceback may quote the email: its outcome alone is kept.
+        # An exception's text and traceback may quote the email: the kind of result alone is kept.
         with self._tracer.start_as_current_span(
             f"send {self.name}",
             kind=SpanKind.CLIENT,
@@ -72,20 +72,20 @@ class WatchedProvider:
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
-            outcome, began = "accepted", time.perf_counter()
+            result, began = "accepted", time.perf_counter()
             try:
                 yield
             except Exception as error:
-                outcome = _outcome_of(error)
-                span.set_status(Status(StatusCode.ERROR, outcome))
+                result = _result_of(error)
+                span.set_status(Status(StatusCode.ERROR, result))
                 raise
             finally:
-                span.set_attribute("email.outcome", outcome)
-                labels = {"email.provider": self.name, "email.outcome": outcome}
+                span.set_attribute("email.outcome", result)
+                labels = {"email.provider": self.name, "email.outcome": result}
                 self._duration.record(time.perf_counter() - began, labels)
 
 
-def _outcome_of(error: Exception) -> str:
+def _result_of(error: Exception) -> str:
     """As the Sender judges it: what a provider did not foresee tells nothing of what left."""
     if isinstance(error, TemporaryError):
         return "temporary"

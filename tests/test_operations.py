@@ -86,7 +86,7 @@ def dead_letters_appear(
 def a_row_is_unknown(store: EmailStore, row: dict[str, Any]) -> None:
     store.put({**row, "EmailId": "order-1044"})
     store.claim("order-1044", lease=-5)
-    store.settle("order-1044", ABANDON, ABANDONED)
+    store.end("order-1044", ABANDON, ABANDONED)
 
 
 @pytest.fixture

@@ -160,8 +160,8 @@ class EmailStore:
         else:
             self._move(email_id, transition, {}, remove=("FailureReason", "NextAttemptAt"))
 
-    def settle(self, email_id: str, transition: Transition, reason: str) -> None:
-        """Take a transition that needs no claim: DISCARD, ABANDON."""
+    def end(self, email_id: str, transition: Transition, reason: str) -> None:
+        """End without a send, by a transition that needs no claim: DISCARD, ABANDON."""
         self._move(email_id, transition, {"FailureReason": reason[:MAX_REASON]})
 
     def resolve_sent(self, email_id: str) -> None:

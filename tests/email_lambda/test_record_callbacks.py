@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from email_lambda.batch import Batch
-from email_lambda.record_callbacks import RecordCallback
+from email_lambda.steps import RecordCallback
 from emails.store import StoreUnavailable
+from emails.tracking import Tracking
 from tests.email_lambda.conftest import Mapping
 from tests.emails.callbacks.notifications import CONFIRMATIONS, RECIPIENT, by_sns, confirmation, event
 
@@ -27,7 +28,7 @@ def callbacks(sqs: SQSClient, settings: Settings) -> Mapping:
 
 @pytest.fixture
 def function(settings: Settings, sqs: SQSClient) -> Batch:
-    return Batch(RecordCallback.from_settings(settings), sqs)
+    return Batch(RecordCallback(Tracking.from_settings(settings)), sqs)
 
 
 def test_a_callback_moves_the_row_and_is_in_the_history(

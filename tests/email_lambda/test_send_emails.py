@@ -14,9 +14,10 @@ from pydantic import HttpUrl
 
 from email_lambda.batch import Batch
 from email_lambda.record import TOKENS_ATTRIBUTE
-from email_lambda.send_emails import SendEmail
+from email_lambda.steps import SendEmail
 from emails.claim_tokens import claim_id, new_token
 from emails.providers.stub import StubSettings
+from emails.sender import Sender
 from settings.model import S3_SECONDS
 from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation
 from tests.support.proxy import Proxy, Unanswered, running
@@ -46,7 +47,7 @@ def _stub(set_environment: Callable[..., None], tmp_path: Path) -> None:
 @pytest.fixture
 def function(settings: Settings, sqs: SQSClient, _stub: None) -> Batch:
     told = settings.model_copy(update={"retry_delay": 1})
-    return Batch(SendEmail.from_settings(told), sqs)
+    return Batch(SendEmail(Sender.from_settings(told)), sqs)
 
 
 def soon() -> str:
@@ -168,7 +169,7 @@ def test_emails_whose_claims_got_no_answer_are_sent_once_and_counted_once(  # no
     fate = Fate()
     with running(Proxy(settings.endpoint or "", fate)) as proxy:
         told = settings.model_copy(update={"endpoint_url": HttpUrl(proxy.url)})
-        function = Batch(SendEmail.from_settings(told), sqs)
+        function = Batch(SendEmail(Sender.from_settings(told)), sqs)
         wait_until(lambda: mapping.invoke(function) == [] and mapping.delayed() == len(ids))
         assert found() == [("Sending", 1)] * len(ids)
         fate.claims_are_answered = True
@@ -222,4 +223,5 @@ def test_ten_emails_cost_the_requests_by_which_the_docs_reckon(
 
 def test_a_function_that_fetches_files_leaves_itself_the_time_for_it(settings: Settings) -> None:
     told = settings.model_copy(update={"attachment_prefixes": ("s3://mail/",)})
-    assert SendEmail.from_settings(told).longest == SendEmail.from_settings(settings).longest + S3_SECONDS
+    longest = SendEmail(Sender.from_settings(settings)).longest
+    assert SendEmail(Sender.from_settings(told)).longest == longest + S3_SECONDS

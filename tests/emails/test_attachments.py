@@ -1,4 +1,4 @@
-"""Files in S3: which may be fetched, what is fetched, and what a refusal means for the email."""
+"""Files in S3: which may be fetched, what is fetched, and what one that may not be fetched means for the email."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import HttpUrl
 from urllib3.exceptions import SSLError
 
 from emails import attachments
-from emails.attachments import CHUNK_BYTES, TOO_SLOW, fetch, refusal
+from emails.attachments import CHUNK_BYTES, TOO_SLOW, fetch, why_forbidden
 from emails.email import Email
 from emails.providers.contract import PermanentError, TemporaryError
 from settings import Settings
@@ -215,7 +215,7 @@ ALLOWED = ("s3://attachments/mail/", "s3://whole-bucket/")
     "uri", [URI, "s3://attachments/mail/2026/a", "s3://attachments/mail//a", "s3://whole-bucket/a"]
 )
 def test_a_file_below_a_prefix_may_be_fetched(row: dict[str, Any], uri: str) -> None:
-    assert not refusal(email(row, HERE, {"s3_uri": uri}), ALLOWED)
+    assert not why_forbidden(email(row, HERE, {"s3_uri": uri}), ALLOWED)
 
 
 @pytest.mark.parametrize(
@@ -233,10 +233,10 @@ def test_a_file_below_a_prefix_may_be_fetched(row: dict[str, Any], uri: str) -> 
 )
 def test_a_file_elsewhere_is_refused_without_saying_where(row: dict[str, Any], uri: str) -> None:
     reason = "Attachments[1].s3_uri: begins with none of EMAIL_ATTACHMENT_PREFIXES"
-    assert refusal(email(row, HERE, {"s3_uri": uri}), ALLOWED) == reason
-    assert refusal(email(row, HERE, {"s3_uri": uri}), ()) == reason
+    assert why_forbidden(email(row, HERE, {"s3_uri": uri}), ALLOWED) == reason
+    assert why_forbidden(email(row, HERE, {"s3_uri": uri}), ()) == reason
 
 
 def test_without_prefixes_no_file_may_be_fetched(row: dict[str, Any]) -> None:
-    assert refusal(email(row, {"s3_uri": URI}), ())
-    assert not refusal(email(row, HERE), ())
+    assert why_forbidden(email(row, {"s3_uri": URI}), ())
+    assert not why_forbidden(email(row, HERE), ())

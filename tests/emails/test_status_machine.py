@@ -168,9 +168,9 @@ class StoppingStore(EmailStore):
         if fate != GOES_ON:
             raise StoreUnavailable(fate)
 
-    def settle(self, *arguments: Any) -> None:
+    def end(self, *arguments: Any) -> None:
         stop(SETTLING)
-        super().settle(*arguments)
+        super().end(*arguments)
 
 
 class Clock:

@@ -265,7 +265,7 @@ def test_nobody_but_the_holder_writes_the_outcome(store: EmailStore, claim: Clai
 def test_nobody_but_the_late_holder_moves_unknown_to_sent(store: EmailStore, row: dict[str, Any]) -> None:
     store.put(row)
     claim = store.claim(row["EmailId"], lease=-1)
-    store.settle(row["EmailId"], ABANDON, "abandoned")
+    store.end(row["EmailId"], ABANDON, "abandoned")
     with pytest.raises(Conflict):
         store.record(replace(claim, id="another's"), RECEIPT)
     assert is_now(store, row["EmailId"])["EmailStatus"] == "Unknown"
@@ -299,11 +299,11 @@ def test_a_claim_is_abandoned_when_its_lease_is_over(
     row |= {"EmailStatus": "Sending", "ClaimedBy": "claim-1", **changes}
     store.put(row)
     if abandoned:
-        store.settle(row["EmailId"], ABANDON, "abandoned")
+        store.end(row["EmailId"], ABANDON, "abandoned")
         assert is_now(store, row["EmailId"])["EmailStatus"] == "Unknown"
     else:
         with pytest.raises(Conflict):
-            store.settle(row["EmailId"], ABANDON, "abandoned")
+            store.end(row["EmailId"], ABANDON, "abandoned")
         assert is_now(store, row["EmailId"]) == row
 
 
@@ -327,19 +327,19 @@ def test_a_row_is_discarded_before_anybody_claims_it(
     row["EmailStatus"] = status
     store.put(row)
     if discarded:
-        store.settle(row["EmailId"], DISCARD, "expired")
+        store.end(row["EmailId"], DISCARD, "expired")
         failed = is_now(store, row["EmailId"])
         assert (failed["EmailStatus"], failed["FailureReason"]) == ("Failed", "expired")
     else:
         with pytest.raises(Conflict):
-            store.settle(row["EmailId"], DISCARD, "expired")
+            store.end(row["EmailId"], DISCARD, "expired")
         assert is_now(store, row["EmailId"]) == row
 
 
 def test_a_row_without_a_status_is_discarded_too(store: EmailStore, row: dict[str, Any]) -> None:
     del row["EmailStatus"]
     store.put(row)
-    store.settle(row["EmailId"], DISCARD, "EmailStatus: is missing")
+    store.end(row["EmailId"], DISCARD, "EmailStatus: is missing")
     assert is_now(store, row["EmailId"])["EmailStatus"] == "Failed"
 
 
@@ -528,7 +528,7 @@ def test_an_error_of_dynamodb_is_for_now_or_for_ever(settings: Settings, code: s
         ("get_item", lambda: store.get("1")),
         ("put_item", lambda: store.put({"EmailId": "1", "Subject": "secret"})),
         ("update_item", lambda: store.claim("1", lease=LEASE)),
-        ("update_item", lambda: store.settle("1", DISCARD, "expired")),
+        ("update_item", lambda: store.end("1", DISCARD, "expired")),
         *(("update_item", lambda write=write: write(store, Claim("1", "2", 0, {}))) for write in OUTCOMES.values()),
     ]
     with Stubber(dynamodb) as stubber:

@@ -132,7 +132,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def test_a_pending_row_left_behind_is_enqueued_once(table: Table) -> None:
     table.put("left-behind", UpdatedAt=OLD)
     report = table.sweep()
-    assert (report.enqueued, report.settled, report.first_seen, report.failed) == (1, 0, 0, {})
+    assert (report.enqueued, report.abandoned, report.first_seen, report.failed) == (1, 0, 0, {})
     assert report.read_units > 0
     assert table.enqueued() == ["left-behind"]
     found = table.rows()["left-behind"]
@@ -206,7 +206,7 @@ def test_a_claim_that_ended_long_ago_is_unknown_and_a_young_one_stays(table: Tab
     table.put("alive", EmailStatus="Sending", UpdatedAt=OLD, ClaimedBy="x", ClaimExpiresAt=now + 60)
     before = table.rows()
     report = table.sweep()
-    assert (report.enqueued, report.settled) == (0, 2)
+    assert (report.enqueued, report.abandoned) == (0, 2)
     after = table.rows()
     for name in ("dead", "no-lease"):
         assert after[name]["EmailStatus"] == "Unknown"
@@ -226,7 +226,7 @@ def test_final_and_foreign_statuses_are_left(table: Table) -> None:
     table.store.put({"EmailId": "no-status", "UpdatedAt": OLD})
     before = table.rows()
     report = table.sweep()
-    assert (report.enqueued, report.settled, report.first_seen) == (0, 0, 0)
+    assert (report.enqueued, report.abandoned, report.first_seen) == (0, 0, 0)
     assert table.rows() == before
     assert table.enqueued() == []
 
@@ -304,7 +304,7 @@ class ScriptedStore(EmailStore):
     def touch(self, email_id: str, seen: str | None) -> None:
         raise Conflict({})
 
-    def settle(self, *arguments: object) -> None:
+    def end(self, *arguments: object) -> None:
         raise Conflict({})
 
 
@@ -334,7 +334,7 @@ def test_whatever_a_producer_writes_as_a_time_is_judged(
     )
     work = Sweep(store, NoQueue(), AFTER)  # type: ignore[arg-type]  # a double
     report = work.run(PLENTY, tmp_path_factory.getbasetemp() / "position", nothing)
-    assert (report.enqueued, report.settled, report.first_seen) == (0, 0, 0), "the store took no write"
+    assert (report.enqueued, report.abandoned, report.first_seen) == (0, 0, 0), "the store took no write"
 
 
 # Two at once
@@ -362,7 +362,7 @@ def test_two_sweeps_at_once_do_nothing_twice(table: Table) -> None:
     with ThreadPoolExecutor(2) as threads:
         one, other = threads.map(run, ("one", "other"))
     assert one.enqueued + other.enqueued == 20
-    assert one.settled + other.settled == 20
+    assert one.abandoned + other.abandoned == 20
     assert one.first_seen + other.first_seen == 20
     assert table.enqueued() == sorted(f"left-{number}" for number in range(20))
     assert sum(row["EmailStatus"] == "Unknown" for row in table.rows().values()) == 20
@@ -398,7 +398,7 @@ def test_a_dry_run_reports_the_same_and_writes_nothing(table: Table, small_pages
     would = table.sweep(dry_run=True)
     assert (table.rows(), table.enqueued(), table.position.exists()) == (before, [], False)
     assert table.sweep() == would
-    assert (would.enqueued, would.first_seen, would.settled) == (7, 5, 3)
+    assert (would.enqueued, would.first_seen, would.abandoned) == (7, 5, 3)
     assert len(table.enqueued()) == 7
 
 
@@ -545,6 +545,6 @@ def test_a_row_too_big_to_write_to_is_reported_and_holds_up_no_other(table: Tabl
     table.put("left-behind", UpdatedAt=OLD)
     report = table.sweep()
     assert report.failed == {"full": "DynamoDB refuses: ValidationException"}
-    assert (report.enqueued, report.first_seen, report.settled) == (1, 0, 0)
+    assert (report.enqueued, report.first_seen, report.abandoned) == (1, 0, 0)
     assert table.enqueued() == ["left-behind"]
     assert not table.position.exists()

@@ -15,8 +15,7 @@ import boto3
 import pytest
 
 from email_lambda.batch import Batch
-from email_lambda.record_callbacks import RecordCallback
-from email_lambda.send_emails import SendEmail
+from email_lambda.steps import RecordCallback, SendEmail
 from emails.dead_letters import dead_letters
 from emails.events import RejectReason
 from emails.providers.contract import RefusedRecipient
@@ -25,6 +24,7 @@ from emails.queue import RawQueue
 from emails.resources import provision
 from emails.sender import Sender
 from emails.store import EmailStore
+from emails.tracking import Tracking
 from settings import Settings
 from settings.aws import client
 from tests.email_lambda.conftest import context, record
@@ -193,8 +193,8 @@ def test_a_role_allows_what_its_function_asks_for_and_no_more(deployed: str, row
     with running(Proxy(deployed, recorder)) as proxy:
         settings = Settings(endpoint_url=proxy.url, stage=STAGES[0])
         watched = EmailStore.from_settings(settings)
-        sending = SendEmail(Sender(watched, {"stub": Refusing()}, settings), 1)
-        recording = RecordCallback.from_settings(settings)
+        sending = SendEmail(Sender(watched, {"stub": Refusing()}, settings))
+        recording = RecordCallback(Tracking.from_settings(settings))
         bounced, unheard_of = event("Bounce", "iam"), {**event("Open", "iam"), "eventType": "Novelty"}
         steps: list[tuple[str, str, Step, list[str]]] = [
             ("send_emails", settings.queue, sending, ['{"email_id": "iam"}', '{"email_id": "none"}', "no JSON"]),
