@@ -99,7 +99,7 @@ class Sender:
         `tokens` are those of the message's earlier claims that got no answer.
 
         Raises:
-            ClaimUnanswered: with the tokens for the message's next sender.
+            ClaimUnanswered: with the tokens for the message's next try.
         """
         if self._rate and not self._rate.wait():
             return RetryLater(1, "the worker stopped before its turn came")

@@ -14,14 +14,23 @@ from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
+from celery.exceptions import Retry
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from emails.claim_tokens import new_token
+from emails.decide import Send
+from emails.email import Email
+from emails.outcome import Done, RetryLater
+from settings import Settings
 from settings.model import dead_letter_queue
+from tasks import pipeline as pipeline_module
 from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from emails.dead_letters import ReceivedDeadLetter
     from tests.tasks.conftest import Pipeline
 
@@ -254,3 +263,60 @@ def test_another_celery_program_may_start_process_email(pipeline: Pipeline, row:
     program.conf.task_create_missing_queues = True
     program.send_task("tasks.process_email", [row["EmailId"]], queue=pipeline.settings.tasks_queue)
     pipeline.wait_until(lambda: pipeline.status(row) == "Sent")
+
+
+class Ending:
+    """A sender whose every step ends alike."""
+
+    def __init__(self, outcome: object) -> None:
+        self.settings = Settings()
+        self.load = self.send = lambda *_: outcome
+
+
+@pytest.fixture
+def retries(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """How the two tasks are retried; each runs with a header of another program, and load_email before send_email."""
+    seen: list[dict[str, Any]] = []
+
+    def retry(args: object, **options: Any) -> BaseException:
+        seen.append({"args": args, **options})
+        return Retry("x")
+
+    tasks = (pipeline_module.load_email, pipeline_module.send_email)
+    for task in tasks:
+        monkeypatch.setattr(task, "retry", retry)
+        task.push_request(headers={"team": "shop"}, chain=["send_email"], retries=0)
+    yield seen
+    for task in tasks:
+        task.pop_request()
+
+
+@pytest.mark.parametrize("task", ["load_email", "send_email"])
+def test_a_retry_carries_since_when_the_row_is_missing_and_the_tokens_of_claims(
+    retries: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    tokens = (new_token(), new_token())
+    for outcome in (RetryLater(7, "it has no row yet", missing_since=5.5), RetryLater(1000, "away", tokens=tokens)):
+        monkeypatch.setattr(pipeline_module, "get_sender", lambda outcome=outcome: Ending(outcome))
+        with pytest.raises(Retry):
+            getattr(pipeline_module, task).run("email-1")
+    assert retries == [
+        {"args": ("email-1", 5.5), "countdown": 7, "headers": {"team": "shop"}},
+        {"args": ("email-1", None), "countdown": 900, "headers": {"team": "shop", "claim_tokens": " ".join(tokens)}},
+    ]
+    assert pipeline_module.load_email.request.chain == ["send_email"], "the copy goes on from where it is"
+
+
+def test_nothing_follows_a_load_that_is_done(retries: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "get_sender", lambda: Ending(Done(detail="already Sent")))
+    assert pipeline_module.load_email.run("email-1") == "already Sent"
+    assert pipeline_module.load_email.request.chain is None
+    assert retries == []
+
+
+def test_a_load_of_an_email_that_may_be_sent_gives_its_id_to_what_follows(
+    retries: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, row: Row
+) -> None:
+    monkeypatch.setattr(pipeline_module, "get_sender", lambda: Ending(Send(Email.from_row(row))))
+    assert pipeline_module.load_email.run("email-1") == "email-1"
+    assert pipeline_module.load_email.request.chain == ["send_email"]
