@@ -64,7 +64,7 @@ class Admission:
         if source.is_fifo and held.group in waiting:
             held.give_back(after=0)  # SQS hands it out after the one that waits
             return None
-        payload = self._to_payload(queue, source, held.message)
+        payload = self._to_payload(queue, source, held.received)
         if isinstance(payload, Reason):
             held.reject(payload)
             return None

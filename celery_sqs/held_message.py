@@ -55,9 +55,9 @@ class HeldMessage:
     Nothing is deleted before SQS has confirmed every message that was published because of it. Thread-safe.
     """
 
-    def __init__(self, holder: Holder, queue: Queue, message: ReceivedMessage, visibility_timeout: int) -> None:
+    def __init__(self, holder: Holder, queue: Queue, received: ReceivedMessage, visibility_timeout: int) -> None:
         self.queue = queue
-        self.message = message
+        self.received = received
         self.visibility_timeout = visibility_timeout
         self.received_at = self.extended_at = time.monotonic()
         self.lost = False  # its handle is stale: SQS has given the message to somebody else
@@ -70,19 +70,24 @@ class HeldMessage:
         self._settled = threading.Event()
 
     @property
+    def id(self) -> str:
+        message_id: str = self.received["MessageId"]
+        return message_id
+
+    @property
     def tag(self) -> str:
-        handle: str = self.message["ReceiptHandle"]
+        handle: str = self.received["ReceiptHandle"]
         return handle
 
     @property
     def group(self) -> str:
         """Its message group, or "" where it has none."""
-        group: str = self.message.get("Attributes", {}).get("MessageGroupId", "")
+        group: str = self.received.get("Attributes", {}).get("MessageGroupId", "")
         return group
 
     @property
     def receive_count(self) -> int:
-        return int(self.message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
+        return int(self.received.get("Attributes", {}).get("ApproximateReceiveCount", 1))
 
     @property
     def is_open(self) -> bool:
@@ -128,7 +133,7 @@ class HeldMessage:
 
     def delay(self, seconds: int) -> None:
         """Replace it by a copy that comes after so many seconds, which a FIFO queue refuses."""
-        copy = self.queue.copy_of(self.message, self.message.get("MessageAttributes", {}))
+        copy = self.queue.copy_of(self.received, self.received.get("MessageAttributes", {}))
         self.publish(self.queue, copy | {"DelaySeconds": seconds})
         self.ack()
 
@@ -186,28 +191,27 @@ class HeldMessage:
             self._delete()
 
     def _dead_letter(self, reason: Reason) -> None:
-        message_id = self.message["MessageId"]
         try:
             target = self.queue.dead_letters()
         except (BotoCoreError, ClientError) as error:
             # It stays, SQS delivers it again, and it is rejected again.
-            complain("cannot find the dead-letter queue of %s for message %s: %s", self.queue.name, message_id, error)
+            complain("cannot find the dead-letter queue of %s for message %s: %s", self.queue.name, self.id, error)
             self._remove()
             return
         if target is None:
             text = "dropped message %s of %s, which has no dead-letter queue: %s (%s)"
-            logger.warning(text, message_id, self.queue.name, reason.code, reason.detail)
+            logger.warning(text, self.id, self.queue.name, reason.code, reason.detail)
             self._delete()
             return
-        attributes = with_reason(self.message["Body"], self.message.get("MessageAttributes", {}), reason)
-        copy = target.copy_of(self.message, attributes)
+        attributes = with_reason(self.received["Body"], self.received.get("MessageAttributes", {}), reason)
+        copy = target.copy_of(self.received, attributes)
         # A batcher's own thread may be the one that comes here: it must not wait for itself.
         self._holder.sends.add(Entry(target, copy, self._dead_lettered, message_bytes(copy)), may_wait=False)
 
     def _dead_lettered(self, code: str) -> None:
         if code:
             text = "the dead-letter queue of %s refuses message %s: %s"
-            complain(text, self.queue.name, self.message["MessageId"], code)
+            complain(text, self.queue.name, self.id, code)
             self._remove()
         else:
             self._delete()
@@ -218,7 +222,7 @@ class HeldMessage:
 
     def _deleted(self, code: str) -> None:
         if code:
-            logger.info("message %s of %s was not ours to delete: %s", self.message["MessageId"], self.queue.name, code)
+            logger.info("message %s of %s was not ours to delete: %s", self.id, self.queue.name, code)
         self._remove()
 
     def _give_back(self, after: int) -> None:

@@ -126,8 +126,8 @@ class Receiver:
             raise
         except Exception as error:  # noqa: BLE001 (one message must not stop the consumer, whatever it holds)
             # Celery's consumer trusts what is in a message: one without a task id ends the worker (KeyError).
-            name, message_id = type(error).__name__, held.message["MessageId"]
-            logger.error("the consumer of %s raised %s for message %s", queue, name, message_id)
+            name = type(error).__name__
+            logger.error("the consumer of %s raised %s for message %s", queue, name, held.id)
             held.reject(Reason(name, f"the consumer raised {name} when it read the message"))
             channel.qos.ack(held.tag)
         if no_ack:

@@ -85,7 +85,7 @@ class VisibilityKeeper:
             return True
         message.lost = True
         text = "message %s of %s is held for 12 hours: SQS will hand it out again"
-        logger.error(text, message.message["MessageId"], message.queue.name)
+        logger.error(text, message.id, message.queue.name)
         return False
 
     @staticmethod
@@ -102,7 +102,7 @@ class VisibilityKeeper:
                 message.extended_at = now
             elif message.lost_by(code):
                 text = "message %s of %s is lost to this worker: %s"
-                logger.warning(text, message.message["MessageId"], queue.name, code)
+                logger.warning(text, message.id, queue.name, code)
 
 
 def make_visible(queue: Queue, handles: list[str], after: int = 0) -> None:

@@ -10,7 +10,7 @@ publish = HeldMessage.publish
 
 
 def publish_for_nobody(parent: HeldMessage, *arguments: Any, **options: Any) -> None:
-    nobody = HeldMessage(parent._holder, parent.queue, parent.message, parent.visibility_timeout)
+    nobody = HeldMessage(parent._holder, parent.queue, parent.received, parent.visibility_timeout)
     publish(nobody, *arguments, **options)
 
 
