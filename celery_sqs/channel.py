@@ -7,13 +7,13 @@ from functools import partial
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
+from amqp.protocol import queue_declare_ok_t
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from celery._state import current_app, get_current_worker_task
 from celery.events.event import EVENT_EXCHANGE_NAME
 from kombu.transport import SQS, virtual
 from kombu.transport.SQS.exceptions import DoesNotExistQueueException
-from kombu.transport.virtual.base import queue_declare_ok_t
 from kombu.utils.json import dumps
 from kombu.utils.uuid import uuid
 

@@ -44,7 +44,8 @@ def is_early(headers: dict[str, Any]) -> bool:
 
 def _seconds_left(headers: dict[str, Any]) -> float:
     try:
-        eta = maybe_make_aware(maybe_iso8601(headers.get("eta")))  # as Celery's worker reads it: naive is UTC
-        return float((eta - datetime.now(UTC)).total_seconds()) if eta else 0
+        eta = maybe_iso8601(headers.get("eta"))
+        # Celery's worker, too, takes a time without a zone for UTC.
+        return (maybe_make_aware(eta) - datetime.now(UTC)).total_seconds() if eta else 0
     except (AttributeError, OverflowError, TypeError, ValueError):  # Celery's worker says what is wrong with it
         return 0

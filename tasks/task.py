@@ -22,7 +22,7 @@ FORESEEN = (StoreRefused, StoreUnavailable, MessageTooLarge, PublishRefused)
 PAUSE_SECONDS = 10
 
 # A task of this process is done, with this outcome. A receiver's exception is logged and goes no further.
-task_done = Signal(name="task_done", providing_args={"outcome"})
+task_done = Signal(name="task_done", providing_args=["outcome"])
 
 
 class Unforeseen(Exception):

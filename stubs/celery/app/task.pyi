@@ -6,7 +6,6 @@ class Context:
     argsrepr: str
     chain: Any
     headers: dict[str, Any] | None  # those that are not Celery's own
-    id: str
     properties: dict[str, Any]
     retries: int
     root_id: str
@@ -16,7 +15,6 @@ class Task:
     Request: Any
     name: str
     request: Context
-    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
     def apply_async(self, args: tuple[Any, ...], *, chain: list[Signature]) -> Any: ...
     def run(self, *args: Any, **kwargs: Any) -> Any: ...
     def retry(

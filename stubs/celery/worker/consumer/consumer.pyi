@@ -6,4 +6,3 @@ class Consumer:
     on_ready: Any
     on_decode_error: Callable[..., None]
     on_unknown_message: Callable[..., None]
-    pool: Any

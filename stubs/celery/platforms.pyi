@@ -1,1 +1,0 @@
-EX_FAILURE: int

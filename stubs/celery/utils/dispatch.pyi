@@ -1,1 +1,0 @@
-from celery.signals import Signal as Signal
