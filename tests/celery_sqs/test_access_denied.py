@@ -11,24 +11,13 @@ import pytest
 from celery import signature
 
 from celery_sqs.exceptions import PublishDenied, PublishRefused
+from tests.celery_sqs.pools import each_pool, threads
 from tests.support.proxy import Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.celery_sqs.conftest import Queues
-
-POOLS = {
-    "threads": ("-P", "threads", "-c", "4"),
-    "gevent": ("-P", "gevent", "-c", "4"),
-    "prefork": ("-P", "prefork", "-c", "2"),
-}
-each_pool = pytest.mark.parametrize(
-    "pool",
-    [POOLS["threads"], *(pytest.param(POOLS[name], marks=pytest.mark.slow) for name in ("gevent", "prefork"))],
-    ids=POOLS,
-)
-threads = POOLS["threads"]
 
 
 class Policy:

@@ -8,21 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.celery_sqs.pools import SOLO, slow_pools, threads
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.celery_sqs.conftest import Queues
 
-POOLS = {
-    "threads": ("-P", "threads", "-c", "2"),
-    "gevent": ("-P", "gevent", "-c", "2"),
-    "prefork": ("-P", "prefork", "-c", "2"),
-    "solo": ("-P", "solo"),
-}
 each_pool = pytest.mark.parametrize(
-    "pool",
-    [POOLS["threads"], *(pytest.param(POOLS[name], marks=pytest.mark.slow) for name in ("gevent", "prefork", "solo"))],
-    ids=POOLS,
+    "pool", [pytest.param(threads, id="threads"), *slow_pools, pytest.param(SOLO, marks=pytest.mark.slow, id="solo")]
 )
 
 
@@ -90,7 +84,7 @@ def test_what_cannot_be_decoded_is_a_dead_letter(queues: Queues, wait_until: Cal
         "properties": {"delivery_info": {}},
     }
     queues.sqs.send_message(QueueUrl=queues.url("tasks"), MessageBody=json.dumps(message))
-    queues.start(*POOLS["threads"])
+    queues.start(*threads)
     letters: list[dict[str, Any]] = []
     wait_until(lambda: letters.extend(queues.dead_letters()) or letters)
     assert [letter["Reason"] for letter in letters] == ["NotAMessage"]

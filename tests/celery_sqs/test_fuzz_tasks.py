@@ -16,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from celery_sqs import delays
+from tests.celery_sqs.pools import POOLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
     from tests.celery_sqs.conftest import Queues
 
 pytestmark = pytest.mark.slow
-
-POOLS = {
-    "threads": ("-P", "threads", "-c", "4"),
-    "gevent": ("-P", "gevent", "-c", "4"),
-    "prefork": ("-P", "prefork", "-c", "2"),
-}
 
 EXAMPLES = 100
 SECONDS = 75  # a pool; what takes longer is left out

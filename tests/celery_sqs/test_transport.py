@@ -22,6 +22,7 @@ from celery_sqs import poller as poller_module
 from celery_sqs.clients import CLIENT_CONFIG
 from celery_sqs.exceptions import MessageTooLarge
 from celery_sqs.log import OnceAMinute
+from tests.celery_sqs.pools import POOLS, each_pool, threads
 from tests.support.proxy import Away, Proxy, running
 
 if TYPE_CHECKING:
@@ -30,18 +31,6 @@ if TYPE_CHECKING:
     from tests.celery_sqs.conftest import Queues
 
 WaitUntil = "Callable[..., None]"
-
-POOLS = {
-    "threads": ("-P", "threads", "-c", "4"),
-    "gevent": ("-P", "gevent", "-c", "4"),
-    "prefork": ("-P", "prefork", "-c", "2"),
-}
-each_pool = pytest.mark.parametrize(
-    "pool",
-    [POOLS["threads"], *(pytest.param(POOLS[name], marks=pytest.mark.slow) for name in ("gevent", "prefork"))],
-    ids=POOLS,
-)
-threads = POOLS["threads"]
 
 
 @each_pool

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from celery_sqs.watchdog import STALLED_SECONDS, StallDetector
-from tests.celery_sqs.test_transport import POOLS
+from tests.celery_sqs.pools import POOLS
 
 if TYPE_CHECKING:
     import subprocess
