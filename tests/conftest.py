@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from celery_sqs.control_queues import ControlQueues
-from celery_sqs.sqs.leased_queues import LEASE_TAG
 from commands.emulator import running_emulator
 from emails.providers import GROUP
 from emails.queue import RawQueue
-from emails.resources import provision
 from emails.store import EmailStore, EventStore
 from settings import EnvironmentSettings, Settings, get_settings
 from settings.aws import client
 from settings.model import dead_letter_queue
+from tests.support.sqs import leave_control_queue
+from tests.support.stage import new_stage, pending_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,10 +79,8 @@ def _no_wait_for_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def settings(emulator: str) -> Settings:
-    """Settings of a stage of its own, its queues and table made."""
-    settings = Settings(endpoint_url=emulator, stage=f"t{uuid.uuid4().hex[:10]}")
-    list(provision(settings))
-    return settings
+    """Settings of a stage of its own."""
+    return new_stage(emulator)
 
 
 @pytest.fixture
@@ -140,12 +137,7 @@ def put_dead_letter(sqs: SQSClient) -> Callable[..., str]:
 @pytest.fixture
 def left_by_a_crash(sqs: SQSClient, settings: Settings) -> str:
     """The name of a control queue whose owner let its lease end."""
-    crashed = ControlQueues(settings.control_queue_prefix, lambda: sqs, lambda: sqs, {}, {})
-    crashed.open("commands", "celery.pidbox", "")
-    queue = crashed.get("commands")
-    assert queue
-    sqs.tag_queue(QueueUrl=queue.url, Tags={LEASE_TAG: "1"})
-    return queue.name
+    return leave_control_queue(sqs, settings.control_queue_prefix)
 
 
 @pytest.fixture(scope="session")
@@ -163,12 +155,5 @@ def wait_until() -> Callable[..., None]:
 
 @pytest.fixture
 def row() -> dict[str, object]:
-    """A row that can be sent, as the predecessor's producers write it."""
-    return {
-        "EmailId": f"email-{uuid.uuid4().hex[:8]}",
-        "EmailStatus": "Pending",
-        "Subject": "Hello",
-        "Sender": "Shop <shop@example.com>",
-        "RecipientsTo": ["ada@example.com"],
-        "BodyText": "Hi",
-    }
+    """A row that can be sent."""
+    return pending_row(f"email-{uuid.uuid4().hex[:8]}")

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import urllib.request
-import uuid
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +18,13 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
-from pydantic import HttpUrl
 
 from emails.providers.contract import Receipt
 from emails.resources import check_resources, provision
 from emails.status import ABANDON
 from emails.store import Conflict, EmailStore
-from settings import Settings
 from settings.aws import client
+from tests.support.stage import environment_of, new_stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
     from emails.queue import RawQueue
+    from settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,8 +51,7 @@ def standin() -> Iterator[str]:
 @pytest.fixture
 def settings(standin: str) -> Settings:
     """Settings of a stage of its own on the stand-in, its queues and table made, the counts at 0."""
-    settings = Settings(endpoint_url=HttpUrl(standin), stage=f"t{uuid.uuid4().hex[:10]}")
-    list(provision(settings))
+    settings = new_stage(standin)
     look(standin, "/reset-counts")
     return settings
 
@@ -376,7 +374,7 @@ def test_each_contender_sends_every_email(
         unsent.difference_update([row["EmailId"] for row in rows if row["EmailStatus"] == "Sent"])
         return not unsent
 
-    environment = {**os.environ, "EMAIL_ENDPOINT_URL": str(settings.endpoint_url), "EMAIL_STAGE": settings.stage}
+    environment = os.environ | environment_of(settings)
     with ExitStack() as processes:
         for command in CONTENDERS[contender]:
             arguments = [sys.executable, "-m", *command.split()]

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import uuid
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import boto3
 import pytest
 from celery import Celery
 
+from tests.support.celery_programs import kill, start_celery
+from tests.support.sqs import emulator_client, message_counts
+
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from mypy_boto3_sqs import SQSClient
@@ -34,14 +33,7 @@ class Queues:
         self.journal = folder / "journal"
         self.journal.touch()
         self.workers: list[subprocess.Popen[bytes]] = []
-        self.program = [sys.executable, "-m", "celery"]
-        self.sqs: SQSClient = boto3.client(
-            "sqs",
-            endpoint_url=endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
+        self.sqs: SQSClient = emulator_client("sqs", endpoint)
         for name in ("tasks", "raw"):
             self.create_queue(name)
         self.app = Celery("producer", broker=self.broker_url())
@@ -70,34 +62,24 @@ class Queues:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a worker; its log is `<folder>/worker.log`."""
-        with (self.folder / "worker.log").open("ab") as log:
-            worker = subprocess.Popen(
-                [
-                    *self.program,
-                    "-A",
-                    "testapp",
-                    "worker",
-                    "-l",
-                    "INFO",
-                    "-Q",
-                    "tasks,raw",
-                    *arguments,
-                ],
-                env=os.environ
-                | {
-                    "BROKER_URL": self.broker_url(),
-                    "QUEUE_PREFIX": self.prefix,
-                    "JOURNAL": str(self.journal),
-                    "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}",
-                }
-                | environment,
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        worker = start_celery(
+            *("worker", "-l", "INFO", "-Q", "tasks,raw", *arguments),
+            app="testapp",
+            log_file=self.folder / "worker.log",
+            environment=self.environment() | environment,
+            cwd=self.folder,
+        )
         self.workers.append(worker)
         return worker
+
+    def environment(self) -> dict[str, str]:
+        """What a program of the test app needs."""
+        return {
+            "BROKER_URL": self.broker_url(),
+            "QUEUE_PREFIX": self.prefix,
+            "JOURNAL": str(self.journal),
+            "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}",
+        }
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         for worker in self.workers:
@@ -115,11 +97,7 @@ class Queues:
 
     def counts(self, name: str = "tasks") -> tuple[int, int, int]:
         """How many messages of a queue are visible, in flight, delayed."""
-        kinds = ("", "NotVisible", "Delayed")
-        names = [f"ApproximateNumberOfMessages{kind}" for kind in kinds]
-        answer = self.sqs.get_queue_attributes(QueueUrl=self.url(name), AttributeNames=names)  # type: ignore[arg-type]  # its names are a Literal
-        visible, in_flight, delayed = (int(answer["Attributes"][kind]) for kind in names)  # type: ignore[index]  # the same
-        return visible, in_flight, delayed
+        return message_counts(self.sqs, self.url(name))
 
     def dead_letters(self, name: str = "tasks") -> list[dict[str, Any]]:
         """The dead letters of a queue, each with its attributes as plain text; takes them away."""
@@ -136,14 +114,15 @@ class Queues:
                 found.append({"Body": message["Body"], **message.get("Attributes", {}), **attributes})
         return found
 
+    def close(self) -> None:
+        for worker in self.workers:
+            kill(worker)
+        self.app.close()
+        self.sqs.close()
+
 
 @pytest.fixture
 def queues(emulator: str, tmp_path: Path) -> Iterator[Queues]:
     queues = Queues(emulator, tmp_path)
     yield queues
-    for worker in queues.workers:
-        with suppress(ProcessLookupError):
-            os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait()
-    queues.app.close()
-    queues.sqs.close()
+    queues.close()

@@ -6,7 +6,6 @@ import json
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
-import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -19,6 +18,7 @@ from celery_sqs.control_queues import ControlQueues
 from celery_sqs.events import BILLED_BYTES, EventPublisher, merged
 from tests.celery_sqs.doubles import ScriptedQueue
 from tests.support.proxy import Away, Proxy, running
+from tests.support.sqs import emulator_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -228,14 +228,7 @@ def watching(queues: Queues) -> Iterator[Callable[[str], ControlQueues]]:
     made: list[ControlQueues] = []
 
     def start(endpoint: str) -> ControlQueues:
-        client = boto3.client(
-            "sqs",
-            endpoint_url=endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            config=Config(**SHORT_TIMEOUTS),
-        )
+        client = emulator_client("sqs", endpoint, config=Config(**SHORT_TIMEOUTS))
         made.append(ControlQueues(f"{queues.prefix}control-", lambda: client, lambda: client, {}, {}))
         made[-1].open("events", "celeryev", "#")
         return made[-1]

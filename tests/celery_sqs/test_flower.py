@@ -7,10 +7,9 @@ import json
 import threading
 import time
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import flower.api
 import flower.app
 import flower.command
@@ -23,6 +22,7 @@ from flower.options import options
 from celery_sqs.flower import Broker
 from celery_sqs.patches.flower import Flower, Receiver
 from tests.conftest import free_port
+from tests.support.sqs import report_age
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,27 +85,9 @@ def test_predefined_queues_are_asked_at_their_urls(queues: Queues) -> None:
 
 
 def test_the_age_of_the_oldest_message_is_cloudwatchs_newest(queues: Queues) -> None:
-    cloudwatch = boto3.client(
-        "cloudwatch",
-        endpoint_url=queues.endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
     now = datetime.now(UTC)
-    cloudwatch.put_metric_data(
-        Namespace="AWS/SQS",
-        MetricData=[
-            {
-                "MetricName": "ApproximateAgeOfOldestMessage",
-                "Dimensions": [{"Name": "QueueName", "Value": f"{queues.prefix}tasks"}],
-                "Timestamp": datetime.fromtimestamp(now.timestamp() - seconds_ago, UTC),
-                "Value": age,
-            }
-            for seconds_ago, age in ((300, 10), (120, 190))
-        ],
-    )
-    cloudwatch.close()
+    for seconds_ago, age in ((300, 10), (120, 190)):
+        report_age(queues.endpoint, f"{queues.prefix}tasks", age, at=now - timedelta(seconds=seconds_ago))
     answer = ask(queues, "raw", "tasks")
     assert (answer["raw"]["age_of_oldest_message"], answer["tasks"]["age_of_oldest_message"]) == (None, 190)
 

@@ -8,8 +8,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import urllib.request
 from base64 import b64encode
 from contextlib import ExitStack, suppress
@@ -19,19 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.error import URLError
 
-import boto3
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from celery_sqs.patches.remote_control import CANNOT_RESIZE
-from emails.resources import provision
 from emails.store import EmailStore
-from settings import Settings
 from settings.aws import client
 from settings.model import dead_letter_queue
 from tests.conftest import free_port
+from tests.support.celery_programs import kill, start_celery
+from tests.support.sqs import report_age
+from tests.support.stage import environment_of, new_stage
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
 
     from mypy_boto3_sqs import SQSClient
@@ -58,11 +57,10 @@ class Service:
     """One stage, with the workers and Flowers that a test starts; they end with it."""
 
     def __init__(self, emulator: str, stage: str, folder: Path, wait_until: WaitUntil, **environment: str) -> None:
-        self.settings = Settings(endpoint_url=emulator, stage=stage)
-        list(provision(self.settings))
+        self.settings = new_stage(emulator, stage)
         self.sqs: SQSClient = client("sqs", self.settings)
         self.store = EmailStore.from_settings(self.settings)
-        self._environment = {"EMAIL_ENDPOINT_URL": emulator, "EMAIL_STAGE": stage, **environment}
+        self._environment = environment_of(self.settings, **environment)
         self._folder = folder
         self.wait_until = wait_until
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -104,27 +102,6 @@ class Service:
     def control_queues(self) -> list[str]:
         return self.sqs.list_queues(QueueNamePrefix=self.settings.control_queue_prefix).get("QueueUrls", [])
 
-    def report_age(self, queue: str, seconds: float) -> None:
-        """Tell CloudWatch how old the queue's oldest message is, as SQS does but the emulator does not."""
-        cloudwatch = boto3.client(
-            "cloudwatch",
-            endpoint_url=self.settings.endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
-        cloudwatch.put_metric_data(
-            Namespace="AWS/SQS",
-            MetricData=[
-                {
-                    "MetricName": "ApproximateAgeOfOldestMessage",
-                    "Dimensions": [{"Name": "QueueName", "Value": queue}],
-                    "Value": seconds,
-                }
-            ],
-        )
-        cloudwatch.close()
-
     def log(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text()
 
@@ -136,18 +113,12 @@ class Service:
         for process in stopping:
             try:
                 assert process.wait(60) == 0
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
+            finally:
+                kill(process)
 
     def _start(self, name: str, *arguments: str) -> None:
-        with (self._folder / f"{name}.log").open("wb") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "tasks", *arguments],
-                env=os.environ | self._environment,
-                stdout=log,
-                stderr=log,
-            )
+        log_file = self._folder / f"{name}.log"
+        self.processes[name] = start_celery(*arguments, log_file=log_file, environment=self._environment)
 
 
 def answers(url: str) -> bool:
@@ -536,7 +507,7 @@ def test_the_broker_tab_shows_each_queue(start_service: StartService, open_page:
         service.send(settings.queue, "{}", delay=900)
     for _ in range(2):
         service.send(dead_letter_queue(settings.queue), "{}")
-    service.report_age(settings.queue, 190)
+    report_age(service.settings.endpoint or "", settings.queue, 190)
     service.wait_until_ready()
     for scheme in BOTH:
         page = open_page(f"{url}/broker", scheme, height=400)

@@ -51,16 +51,10 @@ def test_a_worker_runs_tasks_once_and_obeys_sigterm(
 @pytest.mark.parametrize("pool", ["threads", "solo", "prefork"])
 @each_ack
 def test_an_embedded_worker_runs_tasks_once_and_stops(queues: Queues, pool: str, task: str) -> None:
-    environment = {
-        "BROKER_URL": queues.broker_url(),
-        "QUEUE_PREFIX": queues.prefix,
-        "JOURNAL": str(queues.journal),
-        "PYTHONPATH": f"{HERE}:{HERE.parents[1]}",
-    }
     command = [sys.executable, str(HERE / "embedded.py"), pool, task, task, task]
     program = subprocess.run(
         command,
-        env=os.environ | environment,
+        env=os.environ | queues.environment(),
         cwd=queues.folder,
         timeout=120,
         capture_output=True,
@@ -94,7 +88,6 @@ def test_a_task_with_a_request_class_of_its_own_runs_once_through_a_warm_shutdow
 def test_a_restart_by_sighup_runs_nothing_twice_and_leaves_no_control_queue(
     queues: Queues, wait_until: Callable[..., None]
 ) -> None:
-    queues.program = [str(Path(sys.executable).with_name("celery"))]  # Celery executes sys.argv again
     worker = queues.start("-P", "threads", "-c", "4")
     wait_until(lambda: "ready." in queues.log())
     for number in range(60):

@@ -10,7 +10,6 @@ import sys
 import time
 import uuid
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +21,7 @@ from tests.support.proxy import Away, Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -74,11 +74,7 @@ def three(emulator: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     cluster = Cluster(queues)
     cluster.start("one", "two", "three")
     yield cluster
-    for worker in queues.workers:
-        os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait()
-    queues.app.close()
-    queues.sqs.close()
+    queues.close()
 
 
 THREE = {"one@test", "two@test", "three@test"}
@@ -318,16 +314,9 @@ def test_what_a_killed_worker_leaves_is_reaped_after_its_lease(cluster: Cluster)
 
 def celery(cluster: Cluster, *arguments: str, folder: Path) -> subprocess.Popen[str]:
     """A command of Celery's, as a person types it."""
-    queues = cluster.queues
-    environment = {
-        "BROKER_URL": queues.broker_url(),
-        "QUEUE_PREFIX": queues.prefix,
-        "JOURNAL": str(queues.journal),
-        "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}",
-    }
     return subprocess.Popen(
         [sys.executable, "-m", "celery", "-A", "testapp", *arguments],
-        env=os.environ | environment,
+        env=os.environ | cluster.queues.environment(),
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

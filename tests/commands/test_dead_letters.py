@@ -11,6 +11,7 @@ from celery_sqs.sqs.queue import Queue, queue_url
 from emails.store import EmailStore, StoreUnavailable
 from settings.model import dead_letter_queue
 from tests.emails.callbacks.notifications import confirmation
+from tests.support.sqs import message_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,9 +49,7 @@ def visible(sqs: SQSClient) -> Callable[[str], int]:
     """How many messages of a queue anybody may receive now."""
 
     def count(name: str) -> int:
-        url = queue_url(sqs, name) or ""
-        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-        return int(attributes["ApproximateNumberOfMessages"])  # type: ignore[typeddict-item]  # it is there
+        return message_counts(sqs, queue_url(sqs, name) or "")[0]
 
     return count
 

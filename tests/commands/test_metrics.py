@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from settings.aws import client
 from settings.model import dead_letter_queue
 from tests.support.collector import running_collector
+from tests.support.sqs import report_age
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,18 +30,7 @@ def test_each_queue_and_its_dead_letters_are_counted_until_it_is_stopped(
     raw_queue.enqueue(["a", "b"], sent=lambda count: count)
     dead = dead_letter_queue(settings.queue)
     sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=dead)["QueueUrl"], MessageBody="x", DelaySeconds=900)
-    cloudwatch = client("cloudwatch", settings)
-    cloudwatch.put_metric_data(  # as SQS does, and the emulator does not
-        Namespace="AWS/SQS",
-        MetricData=[
-            {
-                "MetricName": "ApproximateAgeOfOldestMessage",
-                "Dimensions": [{"Name": "QueueName", "Value": settings.queue}],
-                "Timestamp": datetime.now(UTC),
-                "Value": 190,
-            }
-        ],
-    )
+    report_age(settings.endpoint or "", settings.queue, 190)
     with running_collector() as collector:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("email-service"), "metrics"],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from settings.model import dead_letter_queue
+from tests.support.sqs import message_counts
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -92,8 +93,8 @@ class Mapping:
 
     def delayed(self) -> int:
         """How many messages wait there."""
-        name: Any = "ApproximateNumberOfMessagesDelayed"
-        return int(self._sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=[name])["Attributes"][name])
+        _, _, delayed = message_counts(self._sqs, self.url)
+        return delayed
 
 
 @pytest.fixture

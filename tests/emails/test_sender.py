@@ -17,14 +17,13 @@ from emails.claim_tokens import new_token
 from emails.decide import LEASE_GRACE_SECONDS, End, Send
 from emails.outcome import Done, RetryLater
 from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
-from emails.resources import provision
 from emails.sender import EmailNotFound, Sender
 from emails.status import EmailStatus
 from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreRefused, StoreUnavailable
-from settings import Settings
 from settings.aws import client
 from settings.model import S3_SECONDS
 from tests.emails.conftest import land
+from tests.support.stage import new_stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from emails.claim_tokens import Tokens
     from emails.email import Email
     from emails.store import Row
+    from settings import Settings
 
     Step = Callable[[str], Send | RetryLater | Done]
 
@@ -113,9 +113,7 @@ class FailingStore(EmailStore):
 @pytest.fixture(scope="module")
 def settings(emulator: str) -> Settings:
     """One table for all: each row has an id of its own."""
-    settings = Settings(endpoint_url=HttpUrl(emulator), stage="sender")
-    list(provision(settings))
-    return settings
+    return new_stage(emulator, "sender")
 
 
 @pytest.fixture(scope="module")

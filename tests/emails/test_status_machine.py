@@ -22,19 +22,17 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from pydantic import HttpUrl
 
 from emails import status as statuses
 from emails.claim_tokens import claim_id
 from emails.events import DeliveryEvent, EventType
 from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
-from emails.resources import provision
 from emails.sender import Sender
 from emails.status import TRANSITIONS
 from emails.store import ClaimUnanswered, Conflict, EmailStore, StoreUnavailable
 from emails.sweep import Sweep
 from emails.tracking import Tracking
-from settings import Settings
+from tests.support.stage import new_stage, pending_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
     from emails.email import Email
     from emails.status import Transition
     from emails.store import Claim, Row
+    from settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # hypothesis shrinks a failure for 300 s
 
@@ -275,14 +274,7 @@ class Statuses(RuleBasedStateMachine):
         self._late: list[tuple[Callable[[], object], Tokens]] = []
         self._held: set[str] = set()  # the claims whose answer a worker got
         self._calls = self._accepted = self._resent = self._resolved = self._called_back = 0
-        row = {
-            "EmailId": self._id,
-            "EmailStatus": "Pending",
-            "Subject": "Hello",
-            "Sender": "shop@example.com",
-            "RecipientsTo": ["ada@example.com"],
-            "BodyText": "Hi",
-        }
+        row = pending_row(self._id)
         odd = [{}, {}, {}, {"Sender": "nobody"}, {"UpdatedAt": None}, {"SendAfter": 15}, {"ExpiresAt": 30}]
         for name, value in data.draw(st.sampled_from(odd), label="attributes").items():
             row[name] = self._iso(value) if isinstance(value, int) else value
@@ -474,16 +466,14 @@ def test_the_arrows_are_those_of_the_table() -> None:
 
 
 def test_no_order_of_events_loses_an_email_or_sends_it_twice(emulator: str) -> None:
-    settings = Settings(
-        endpoint_url=HttpUrl(emulator),
-        stage="statuses",
+    settings = new_stage(
+        emulator,
         provider_timeout=PROVIDER_TIMEOUT,
         claim_lease=LEASE,
         max_attempts=MAX_ATTEMPTS,
         retry_delay=1,
         retry_delay_max=10,
     )
-    list(provision(settings))
     Statuses.settings = settings
     Statuses.store = EmailStore.from_settings(settings)
     Statuses.tracking = Tracking.from_settings(settings)

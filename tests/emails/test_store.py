@@ -20,13 +20,13 @@ from pydantic import HttpUrl
 
 from emails.claim_tokens import claim_id, new_token
 from emails.providers.contract import Receipt
-from emails.resources import provision
 from emails.status import ABANDON, ADD_RECEIPT, DISCARD, FAIL, GIVE_BACK, MARK_UNKNOWN, RECORD, EmailStatus, Transition
 from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreRefused, StoreUnavailable
 from emails.store.items import to_item, to_row
 from emails.store.rows import MAX_REASON
 from settings import Settings
 from settings.aws import client
+from tests.support.stage import new_stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,9 +69,7 @@ EMPTY_BUT_NO_NULL = [[], {}, Binary(b"")]
 @pytest.fixture(scope="module")
 def settings(emulator: str) -> Settings:
     """One table for all: each row has an id of its own."""
-    settings = Settings(endpoint_url=HttpUrl(emulator), stage="store")
-    list(provision(settings))
-    return settings
+    return new_stage(emulator, "store")
 
 
 @pytest.fixture(scope="module")
@@ -389,8 +387,7 @@ def test_of_several_that_touch_a_row_one_does(store: EmailStore, row: dict[str, 
 
 
 def test_a_scan_brings_what_is_pending_or_sending_and_nothing_private(settings: Settings, row: dict[str, Any]) -> None:
-    apart = settings.model_copy(update={"stage": "scan"})
-    list(provision(apart))
+    apart = new_stage(settings.endpoint or "", "scan")
     store = EmailStore.from_settings(apart)
     for status in EmailStatus:
         store.put({**row, "EmailId": status.value, "EmailStatus": status.value, "SendAfter": "2026-01-31T12:00:00Z"})
@@ -523,7 +520,7 @@ def test_what_another_wrote_is_not_taken_for_the_own_lost_success(store: EmailSt
 )
 def test_an_error_of_dynamodb_is_for_now_or_for_ever(settings: Settings, code: str, error: type[Exception]) -> None:
     dynamodb = client("dynamodb", settings)
-    store = EmailStore(dynamodb, settings.table)
+    store = EmailStore.from_settings(settings)
     steps: list[tuple[str, Callable[[], object]]] = [
         ("get_item", lambda: store.get("1")),
         ("put_item", lambda: store.put({"EmailId": "1", "Subject": "secret"})),

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-import uuid
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -36,13 +35,15 @@ from emails.dead_letters import MAX_RECEIVES_REASON, ReceivedDeadLetter, dead_le
 from emails.decide import ABANDONED
 from emails.providers.smtp_settings import SmtpSettings
 from emails.queue import RawQueue
-from emails.resources import provision
 from emails.status import EmailStatus
 from settings import Settings, get_settings
 from settings.aws import client
 from settings.environment import variable
 from tests.conftest import free_port
+from tests.support.celery_programs import PROGRAMS, kill, start_celery
 from tests.support.provider_double import ACCEPTED, FAILED, LATE, LOST, REFUSED
+from tests.support.sqs import message_counts
+from tests.support.stage import environment_of, new_stage, pending_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -315,9 +316,7 @@ class Team:
 
     def end(self) -> None:
         for worker in (*self._workers, *self._stopping, *self._killed):
-            with suppress(ProcessLookupError):
-                os.killpg(worker.pid, signal.SIGKILL)
-            worker.wait()
+            kill(worker)
 
     def _at_work(self) -> list[subprocess.Popen[bytes]]:
         """Those that have begun an email."""
@@ -328,17 +327,14 @@ class Team:
         root = self._roots[self._started % len(self._roots)]
         self._started += 1
         liveness = self._folder / f"liveness-{self._started}"
-        python = root / ".venv/bin/python" if len(self._roots) > 1 else sys.executable
-        command = [python, "-m", "celery", "-A", worker_app(root), "worker", "-l", "INFO", "-P", self._pool]
-        with (self._folder / "worker.log").open("ab") as log:  # for a person; the judge does not look
-            return subprocess.Popen(
-                command,
-                env=self._environment | {"PYTHONPATH": str(root), variable("liveness_file"): str(liveness)},
-                cwd=self._folder,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        return start_celery(
+            *("worker", "-l", "INFO", "-P", self._pool),
+            app=worker_app(root),
+            log_file=self._folder / "worker.log",  # for a person; the judge does not look
+            environment=self._environment | {"PYTHONPATH": str(root), variable("liveness_file"): str(liveness)},
+            cwd=self._folder,
+            programs=root / ".venv" / "bin" if len(self._roots) > 1 else PROGRAMS,
+        )
 
     def stalls(self) -> list[str]:
         """What the running workers say of themselves."""
@@ -370,8 +366,7 @@ class Chaos:
         self.accepted_under_faults = 0
         self.seconds: dict[str, int] = {}
         self.duplicates = 0
-        self.settings = Settings(endpoint_url=HttpUrl(endpoint), stage=f"chaos-{uuid.uuid4().hex[:8]}", **SETTINGS)
-        list(provision(self.settings))
+        self.settings = new_stage(endpoint, **SETTINGS)
         self._sqs = client("sqs", self.settings)
         self._dynamodb = client("dynamodb", self.settings)
         self._queue = RawQueue(self.settings)
@@ -422,7 +417,7 @@ class Chaos:
     @contextmanager
     def _callers(self, aws: str) -> Iterator[None]:
         """Call the workers throughout, by callers who do not wait for the answers."""
-        names = {variable("endpoint_url"): aws, variable("stage"): self.settings.stage}
+        names = environment_of(self.settings, EMAIL_ENDPOINT_URL=aws)
         command = [sys.executable, "-m", "tests.support.callers", "--calls", str(CALLS), "--seed", str(self._seed)]
         calls_file = self._folder / "calls"
         if len(self._roots) > 1:  # a caller who has gone stalls workers of older versions
@@ -466,15 +461,7 @@ class Chaos:
 
     def _enqueue(self, email_ids: list[str]) -> None:
         for email_id in email_ids:
-            row = {
-                "EmailId": email_id,
-                "EmailStatus": "Pending",
-                "Subject": "Hello",
-                "Sender": "shop@example.com",
-                "RecipientsTo": ["ada@example.com"],
-                "BodyText": "Hi",
-            }
-            self._late_rows.append(row)
+            self._late_rows.append(pending_row(email_id))
             if self._dice.random() >= LATE_ROWS:
                 self._put(self._late_rows.pop())
         again = [email_id for email_id in email_ids if self._dice.random() < self._duplicates]
@@ -503,7 +490,7 @@ class Chaos:
         unknown = [i for i, row in self._rows().items() if row["EmailStatus"] == EmailStatus.UNKNOWN]
         chosen = self._dice.sample(sorted(unknown), min(len(unknown) // (3 if some else 1), MOST_RESOLVED))
         get_settings.cache_clear()
-        environment = {variable("endpoint_url"): self.settings.endpoint, variable("stage"): self.settings.stage}
+        environment = environment_of(self.settings)
         for email_id in chosen:
             verdict = self._dice.choice(["--resend", "--sent"])
             if CliRunner().invoke(email_service, ["resolve", email_id, verdict], env=environment).exit_code:
@@ -525,13 +512,8 @@ class Chaos:
         return {row["EmailId"]: row for row in rows}
 
     def _left(self) -> dict[str, tuple[int, ...]]:
-        names = [f"ApproximateNumberOfMessages{kind}" for kind in ("", "NotVisible", "Delayed")]
-        left = {}
-        for queue in self.settings.queues:
-            url = self._sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-            attributes: Any = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-            left[queue] = tuple(int(attributes[name]) for name in names)
-        return left
+        urls = {queue: self._sqs.get_queue_url(QueueName=queue)["QueueUrl"] for queue in self.settings.queues}
+        return {queue: message_counts(self._sqs, url) for queue, url in urls.items()}
 
     def _accepted(self) -> int:
         return (self._folder / "emails").read_text().count(f"{ACCEPTED} ")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from emails.queue import RawQueue
-from settings.aws import client
-from tests.system.test_bulk import count, write
+from tests.support.celery_programs import running_celery
+from tests.support.stage import count_sent, environment_of, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,37 +33,26 @@ def test_callers_who_come_and_go_stall_no_worker(
     pool: str, settings: Settings, tmp_path: Path, row: dict[str, Any], wait_until: Callable[..., None]
 ) -> None:
     outbox = tmp_path / "outbox"
-    outbox.mkdir()
     ids = [f"email-{number}" for number in range(EMAILS)]
-    write(client("dynamodb", settings), settings.table, row, ids)
-    environment = os.environ | {
-        "EMAIL_ENDPOINT_URL": settings.endpoint or "",
-        "EMAIL_STAGE": settings.stage,
-        "EMAIL_STUB_OUTBOX": str(outbox),
-        "EMAIL_LIVENESS_FILE": str(tmp_path / "liveness"),
-        "PYTHONPATH": str(ROOT),
-    }
+    write_rows(settings, row, ids)
+    environment = environment_of(
+        settings, EMAIL_STUB_OUTBOX=str(outbox), EMAIL_LIVENESS_FILE=str(tmp_path / "liveness"), PYTHONPATH=str(ROOT)
+    )
     log, calls = tmp_path / "worker.log", tmp_path / "calls"
-    with log.open("wb") as file:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-l", "INFO", "-P", pool, "-c", "4"],
-            env=environment,
-            stdout=file,
-            stderr=file,
-        )
-    try:
+    arguments = ["worker", "-l", "INFO", "-P", pool, "-c", "4"]
+    with running_celery(*arguments, log_file=log, environment=environment) as worker:
         wait_until(lambda: "ready." in log.read_text())
         command = [sys.executable, "-m", "tests.support.callers", "--calls", str(CALLS)]
         with calls.open("wb") as file:
-            callers = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=file)
+            callers = subprocess.Popen(command, env=os.environ | environment, cwd=ROOT, stdout=file)
         queue = RawQueue(settings)
         for first in range(0, EMAILS, AT_ONCE):
             queue.enqueue(ids[first : first + AT_ONCE], sent=lambda taken: taken)
             called = CALLS * first // EMAILS
-            wait_until(lambda done=first: count(outbox) >= done, seconds=120)
+            wait_until(lambda done=first: count_sent(outbox) >= done, seconds=120)
             wait_until(lambda least=called: calls.read_text().count("\n") >= least, seconds=120)
         assert callers.wait(120) == 0
-        wait_until(lambda: count(outbox) == EMAILS, seconds=120)
+        wait_until(lambda: count_sent(outbox) == EMAILS, seconds=120)
         answers = set(calls.read_text().split())
         assert answers == {"answered", "unanswered"}, "some callers wait long enough, others do not"
         probe = [sys.executable, "-m", "celery_sqs.liveness", str(tmp_path / "liveness")]
@@ -71,6 +60,3 @@ def test_callers_who_come_and_go_stall_no_worker(
         assert "stalled:" not in log.read_text()
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
-    finally:
-        worker.kill()
-        worker.wait()

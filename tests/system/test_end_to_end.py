@@ -9,7 +9,6 @@ from email import message_from_bytes
 from email.policy import default
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import boto3
 import pytest
 from pydantic import HttpUrl
 
@@ -17,9 +16,10 @@ from emails.store import EventStore
 from settings import Settings
 from settings.aws import client
 from tests.emails.callbacks.notifications import encoded, event, feedback
+from tests.support.pipeline import Pipeline, running_worker
 from tests.support.smtp_server import SmtpServer
 from tests.support.smtp_server import running as running_smtp
-from tests.tasks.conftest import Pipeline, running_worker
+from tests.support.sqs import emulator_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,8 +53,7 @@ def stage(
         }
         with running_worker(emulator, tmp_path, environment) as worker:
             settings = worker.settings
-            local = {"region_name": "us-east-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
-            sns = boto3.client("sns", endpoint_url=emulator, **local)
+            sns = emulator_client("sns", emulator)
             topic = sns.create_topic(Name=f"callbacks-{uuid.uuid4().hex[:8]}")["TopicArn"]
             sqs = client("sqs", settings)
             url = sqs.get_queue_url(QueueName=settings.callbacks_queue)["QueueUrl"]

@@ -18,21 +18,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from celery_sqs.control_queues import ControlQueues
-from celery_sqs.sqs.leased_queues import LEASE_TAG
 from commands import main
 from commands.broker import main as email_broker
-from emails.resources import provision
 from settings import Settings, get_settings
 from settings.aws import client
 from tests.conftest import free_port
 from tests.emails.callbacks.notifications import event
+from tests.support.celery_programs import kill, start_celery
 from tests.support.proxy import Proxy, running
+from tests.support.sqs import leave_control_queue, message_counts
+from tests.support.stage import new_stage, pending_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mypy_boto3_sqs import SQSClient
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +88,7 @@ def recorder() -> Recorder:
 @pytest.fixture
 def stage(emulator: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """A stage whose requests are recorded."""
-    list(provision(Settings(endpoint_url=emulator, stage=STAGE)))
+    new_stage(emulator, STAGE)
     with running(Proxy(emulator, recorder)) as proxy:
         monkeypatch.setattr(os, "environ", os.environ.copy())
         os.environ.update(EMAIL_ENDPOINT_URL=proxy.url, EMAIL_STAGE=STAGE, EMAIL_VISIBILITY_TIMEOUT="30")
@@ -136,33 +135,17 @@ NOTHING: dict[str, set[Any]] = {"missing": set(), "unseen": set()}
 
 
 @pytest.fixture
-def celery(stage: Settings) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+def celery(stage: Settings, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start one of Celery's programs on the stage."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        program = [sys.executable, "-m", "celery", "-A", "tasks", *arguments]
-        started.append(subprocess.Popen(program, env=os.environ | environment))
+        started.append(start_celery(*arguments, log_file=tmp_path / "celery.log", environment=environment))
         return started[-1]
 
     yield start
     for process in started:
-        process.kill()
-        process.wait()
-
-
-def row(email_id: str, **attributes: Any) -> str:
-    return json.dumps(
-        attributes
-        | {
-            "EmailId": email_id,
-            "EmailStatus": "Pending",
-            "Subject": "Hello",
-            "Sender": "shop@example.com",
-            "RecipientsTo": ["ada@example.com"],
-            "BodyText": "Hi",
-        }
-    )
+        kill(process)
 
 
 def run(*arguments: str, **options: Any) -> None:
@@ -185,10 +168,10 @@ def test_a_worker(
     s3.create_bucket(Bucket="example-bucket")
     s3.put_object(Bucket="example-bucket", Key="mail/a.pdf", Body=b"hello")
     file = {"name": "a.pdf", "content_type": "application/pdf", "s3_uri": "s3://example-bucket/mail/a.pdf"}
-    run("put", input=row("iam-1", Attachments=[file]))
+    run("put", input=json.dumps(pending_row("iam-1") | {"Attachments": [file]}))
     for body in ('{"email_id": "iam-1"}', "no JSON", '{"email_id": "no-row"}'):
         sqs.send_message(QueueUrl=raw, MessageBody=body)
-    run("put", input=row("iam-called-back"))
+    run("put", input=json.dumps(pending_row("iam-called-back")))
     callbacks = sqs.get_queue_url(QueueName=direct.callbacks_queue)["QueueUrl"]
     for body in (json.dumps(event("Delivery", "iam-called-back")), "no JSON"):
         sqs.send_message(QueueUrl=callbacks, MessageBody=body)
@@ -208,26 +191,16 @@ def test_a_worker(
     wait_until(lambda: kept in recorder.seen)
     asked = celery("inspect", "ping", "--timeout", "5")
     assert asked.wait(120) == 0
-    left = crashed(sqs, direct)
+    left = leave_control_queue(sqs, direct.control_queue_prefix)
     reaped = ("sqs:DeleteQueue", f"arn:aws:sqs:us-east-1:123456789012:{left}")
     with beat():
         wait_until(lambda: reaped in recorder.seen)
     for number in range(100):  # more than it finishes, so that it gives some back
         sqs.send_message(QueueUrl=raw, MessageBody=json.dumps({"email_id": f"no-row-{number}"}))
-    wait_until(lambda: int(count(sqs, raw)) < 100)
+    wait_until(lambda: message_counts(sqs, raw)[0] < 100)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
     assert held_against("worker", recorder.seen) == NOTHING
-
-
-def crashed(sqs: SQSClient, settings: Settings) -> str:
-    """A control queue whose process has crashed and whose lease is over."""
-    control = ControlQueues(settings.control_queue_prefix, lambda: sqs, lambda: sqs, {}, {})
-    control.open("commands", "celery.pidbox", "")
-    queue = control.get("commands")
-    assert queue
-    sqs.tag_queue(QueueUrl=queue.url, Tags={LEASE_TAG: "1"})
-    return queue.name
 
 
 BEAT = """
@@ -248,11 +221,6 @@ def beat() -> Iterator[None]:
         finally:
             process.kill()
             process.wait()
-
-
-def count(sqs: SQSClient, url: str) -> str:
-    name: Any = "ApproximateNumberOfMessages"
-    return sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name]
 
 
 def test_flower(
@@ -289,19 +257,19 @@ def test_flower(
 
 
 def test_a_producer_and_an_operator(stage: Settings, recorder: Recorder, tmp_path: Path) -> None:
-    run("put", input=row("iam-2"))
+    run("put", input=json.dumps(pending_row("iam-2")))
     run("enqueue", "iam-2")
     assert held_against("producer", recorder.seen) == NOTHING
     recorder.seen.clear()
     sqs = client("sqs", stage)
-    crashed(sqs, stage)
+    leave_control_queue(sqs, stage.control_queue_prefix)
     recorder.seen.clear()
     sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=f"{stage.queue}_dlq")["QueueUrl"])
     for table in (stage.table, stage.events_table):
         client("dynamodb", stage).delete_table(TableName=table)
     recorder.seen.clear()
     run("provision")
-    run("put", input=row("iam-3"))
+    run("put", input=json.dumps(pending_row("iam-3")))
     run("enqueue", "iam-3")
     run("status", "iam-3")
     run("cancel", "iam-3")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from emails.queue import RawQueue
-from emails.store import EmailStore
+from tests.support.celery_programs import running_celery
 from tests.support.proxy import Proxy, running
+from tests.support.stage import count_sent, environment_of, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,39 +32,27 @@ def test_three_workers_keep_to_the_rate(
     capsys: pytest.CaptureFixture[str],
     wait_until: Callable[..., None],
 ) -> None:
-    store = EmailStore.from_settings(settings)
     outbox = tmp_path / "outbox"
-    outbox.mkdir()
-    for number in range(EMAILS):
-        store.put(row | {"EmailId": f"email-{number}"})
-    ids = (f"email-{number}" for number in range(EMAILS))
+    ids = [f"email-{number}" for number in range(EMAILS)]
+    write_rows(settings, row, ids)
     RawQueue(settings).enqueue(ids, sent=lambda count: count)
     requests: Counter[str] = Counter()
 
-    def count(service: str, action: str, _: bytes) -> str:
+    def count_requests(service: str, action: str, _: bytes) -> str:
         requests[service.partition("_")[0]] += 1
         requests[action] += 1
         return ""
 
-    with running(Proxy(settings.endpoint or "", count)) as proxy:
-        environment = {
-            "EMAIL_ENDPOINT_URL": proxy.url,
-            "EMAIL_STAGE": settings.stage,
-            "EMAIL_STUB_OUTBOX": str(outbox),
-            "EMAIL_SEND_RATE": str(RATE),
-        }
-        command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--loglevel", "WARNING", "--hostname"]
-        workers = [
-            subprocess.Popen([*command, f"worker-{number}@localhost"], env=os.environ | environment)
-            for number in range(WORKERS)
-        ]
-        try:
-            wait_until(lambda: sum(1 for _ in outbox.iterdir()) == EMAILS, seconds=120)
-        finally:
-            for worker in workers:
-                worker.terminate()
-            for worker in workers:
-                worker.wait(60)
+    with running(Proxy(settings.endpoint or "", count_requests)) as proxy:
+        environment = environment_of(
+            settings, EMAIL_ENDPOINT_URL=proxy.url, EMAIL_STUB_OUTBOX=str(outbox), EMAIL_SEND_RATE=str(RATE)
+        )
+        with ExitStack() as workers:
+            for number in range(WORKERS):
+                arguments = ["worker", "--loglevel", "WARNING", "--hostname", f"worker-{number}@localhost"]
+                log_file = tmp_path / f"worker-{number}.log"
+                workers.enter_context(running_celery(*arguments, log_file=log_file, environment=environment))
+            wait_until(lambda: count_sent(outbox) == EMAILS, seconds=120)
     sent_at = sorted(file.stat().st_mtime for file in outbox.iterdir())
     seconds = sent_at[-1] - sent_at[0]
     with capsys.disabled():

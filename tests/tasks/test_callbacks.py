@@ -13,7 +13,7 @@ from tests.emails.callbacks.notifications import CONFIRMATIONS, RECIPIENT, by_sn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.tasks.conftest import Pipeline
+    from tests.support.pipeline import Pipeline
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from emails.dead_letters import dead_letter_queues
 from settings.aws import client
+from tests.support.pipeline import Pipeline, running_worker
 from tests.support.proxy import Proxy, running
-from tests.tasks.conftest import Pipeline, running_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

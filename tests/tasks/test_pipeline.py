@@ -10,10 +10,8 @@ import uuid
 from email import message_from_bytes, policy
 from itertools import product
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
-from celery import Celery
 from celery.exceptions import Retry
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -27,12 +25,13 @@ from settings import Settings
 from settings.model import dead_letter_queue
 from tasks import pipeline as pipeline_module
 from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation
+from tests.support.pipeline import another_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from emails.dead_letters import ReceivedDeadLetter
-    from tests.tasks.conftest import Pipeline
+    from tests.support.pipeline import Pipeline
 
 Row = dict[str, Any]
 
@@ -258,8 +257,7 @@ def test_whatever_a_message_says_of_since_when_its_row_is_missing_it_is_waited_f
 
 def test_another_celery_program_may_start_process_email(pipeline: Pipeline, row: Row) -> None:
     pipeline.store.put(row)
-    program = Celery("another", broker=f"sqs://test:test@{urlsplit(pipeline.settings.endpoint or '').netloc}")
-    program.conf.broker_transport_options = {"region": "us-east-1", "is_secure": False}
+    program = another_program(pipeline.settings, transport="sqs")
     program.conf.task_create_missing_queues = True
     program.send_task("tasks.process_email", [row["EmailId"]], queue=pipeline.settings.tasks_queue)
     pipeline.wait_until(lambda: pipeline.status(row) == "Sent")

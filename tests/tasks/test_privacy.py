@@ -14,21 +14,22 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from celery import Celery
-from pydantic import HttpUrl
 
 from emails.dead_letters import dead_letters
 from emails.queue import RawQueue
-from emails.resources import provision
 from emails.store import EmailStore
-from settings import Settings
 from settings.aws import client
 from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation
+from tests.support.celery_programs import running_celery
+from tests.support.pipeline import another_program
 from tests.support.smtp_server import SmtpServer, running
+from tests.support.stage import environment_of, new_stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from settings import Settings
 
     Row = dict[str, Any]
     Events = list[dict[str, Any]]
@@ -157,13 +158,7 @@ def story(row: Row | None) -> Row:
 @contextmanager
 def watching(settings: Settings) -> Iterator[Events]:
     """Every event, as Flower hears it."""
-    program = Celery("watcher", broker=f"sqs://test:test@{urlsplit(settings.endpoint or '').netloc}")
-    program.conf.broker_transport = "celery_sqs.transport:Transport"
-    program.conf.broker_transport_options = {
-        "region": "us-east-1",
-        "is_secure": False,
-        "control_queue_prefix": settings.control_queue_prefix,
-    }
+    program = another_program(settings, control_queue_prefix=settings.control_queue_prefix)
     events: Events = []
     with program, program.connection() as connection:
         receiver = program.events.Receiver(connection, handlers={"*": events.append})
@@ -175,18 +170,6 @@ def watching(settings: Settings) -> Iterator[Events]:
         finally:
             receiver.should_stop = True
             watcher.join(30)
-
-
-@contextmanager
-def working(environment: dict[str, str], log_file: Path) -> Iterator[None]:
-    command = [sys.executable, "-m", "celery", "-A", "tests.tasks.indiscreet", "worker", "--loglevel", "DEBUG"]
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log)
-    try:
-        yield
-    finally:
-        process.kill()  # it has said everything
-        process.wait()
 
 
 @pytest.fixture
@@ -201,12 +184,9 @@ def smtp() -> Iterator[SmtpServer]:
 def test_nothing_private_comes_out_of_a_worker(
     emulator: str, smtp: SmtpServer, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    settings = Settings(endpoint_url=HttpUrl(emulator), stage=f"p{uuid.uuid4().hex[:10]}")
-    list(provision(settings))
+    settings = new_stage(emulator)
     sqs, store = client("sqs", settings), EmailStore.from_settings(settings)
-    environment = {
-        "EMAIL_ENDPOINT_URL": emulator,
-        "EMAIL_STAGE": settings.stage,
+    environment = environment_of(settings) | {
         "EMAIL_STUB_FAILURES": json.dumps({address: failure for failure, address in FAILURES.items()}),
         "EMAIL_MAX_ATTEMPTS": "2",
         "EMAIL_SEND_VIA": "smtp",
@@ -230,7 +210,10 @@ def test_nothing_private_comes_out_of_a_worker(
         store.put(PRIVATE | {"EmailId": f"email-{case}"} | changes)
     raw = RawQueue(settings)
     tasks_queue = sqs.get_queue_url(QueueName=settings.tasks_queue)["QueueUrl"]
-    with watching(settings) as events, working(environment, log_file):
+    worker = running_celery(
+        "worker", "--loglevel", "DEBUG", app="tests.tasks.indiscreet", log_file=log_file, environment=environment
+    )
+    with watching(settings) as events, worker:
         raw.enqueue([f"email-{case}" for case in CASES], sent=lambda count: count)
         for body in BODIES.values():
             sqs.send_message(QueueUrl=raw.url, MessageBody=body)

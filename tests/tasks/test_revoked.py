@@ -7,18 +7,17 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
-from celery import Celery
 
 from emails.store import StoreUnavailable
 from tasks import pipeline as pipeline_module
+from tests.support.pipeline import another_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.tasks.conftest import Pipeline
+    from tests.support.pipeline import Pipeline
 
     Row = dict[str, Any]
     Expire = Callable[..., str]
@@ -27,9 +26,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def expire(pipeline: Pipeline) -> Iterator[Expire]:
     """Send a task of this name, as another program does, whose time is over; gives its id."""
-    program = Celery("another", broker=f"sqs://test:test@{urlsplit(pipeline.settings.endpoint or '').netloc}")
-    program.conf.broker_transport = "celery_sqs.transport:Transport"
-    program.conf.broker_transport_options = {"region": "us-east-1", "is_secure": False}
+    program = another_program(pipeline.settings)
     long_ago = datetime.now(UTC) - timedelta(hours=1)
 
     def send(task: str, *arguments: object) -> str:

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import uuid
 from collections import Counter
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
-from celery import Celery
-from pydantic import HttpUrl
 
 from emails import claim_tokens
 from emails.dead_letters import dead_letters
 from emails.queue import RawQueue
-from emails.resources import provision
 from emails.store import EmailStore
-from settings import Settings
 from settings.aws import client
 from tests.emails.callbacks.notifications import RECIPIENT, by_sns, event
+from tests.support.celery_programs import running_celery
+from tests.support.pipeline import another_program
 from tests.support.proxy import Away, Proxy, Unanswered, running
+from tests.support.sqs import message_counts
+from tests.support.stage import environment_of, new_stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from mypy_boto3_sqs import SQSClient
+
+    from settings import Settings
 
     Row = dict[str, Any]
 
@@ -74,18 +69,6 @@ class Fate:
         return ""
 
 
-@contextmanager
-def running_worker(log_file: Path, environment: dict[str, str]) -> Iterator[None]:
-    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--loglevel", "INFO"]
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log)
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-
-
 @pytest.fixture
 def fate() -> Fate:
     return Fate()
@@ -102,25 +85,18 @@ def away(worked: Settings, fate: Fate) -> Iterator[Settings]:
 @pytest.fixture
 def worked(emulator: str, fate: Fate, tmp_path: Path, wait_until: Callable[..., None]) -> Iterator[Settings]:
     """A worker that has started; gives the settings that go around the proxy."""
-    settings = Settings(endpoint_url=HttpUrl(emulator), stage=f"a{uuid.uuid4().hex[:10]}")
-    list(provision(settings))
+    settings = new_stage(emulator)
     log_file = tmp_path / "worker.log"
-    outbox = str(tmp_path / "outbox")
     with running(Proxy(emulator, fate)) as proxy:
-        environment = {"EMAIL_ENDPOINT_URL": proxy.url, "EMAIL_STAGE": settings.stage, "EMAIL_STUB_OUTBOX": outbox}
-        with running_worker(log_file, environment):
+        environment = environment_of(settings, EMAIL_ENDPOINT_URL=proxy.url, EMAIL_STUB_OUTBOX=str(tmp_path / "outbox"))
+        with running_celery("worker", "--loglevel", "INFO", log_file=log_file, environment=environment):
             wait_until(lambda: " ready." in log_file.read_text())
             yield settings
 
 
 def count_messages(sqs: SQSClient, settings: Settings) -> int:
-    total = 0
-    kinds = ("", "NotVisible", "Delayed")
-    for queue in settings.queues:
-        url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-        total += sum(int(attributes[f"ApproximateNumberOfMessages{kind}"]) for kind in kinds)
-    return total
+    urls = [sqs.get_queue_url(QueueName=queue)["QueueUrl"] for queue in settings.queues]
+    return sum(sum(message_counts(sqs, url)) for url in urls)
 
 
 def test_emails_wait_in_sqs_while_dynamodb_is_away_and_are_sent_when_it_is_back(
@@ -165,9 +141,7 @@ def test_an_email_waits_however_often_it_has_waited(
 ) -> None:
     sqs = client("sqs", away)
     tasks = ["tasks.load_email", "tasks.send_email"]
-    with Celery("another", broker=f"sqs://test:test@{urlsplit(away.endpoint or '').netloc}") as program:
-        program.conf.broker_transport = "celery_sqs.transport:Transport"
-        program.conf.broker_transport_options = {"region": "us-east-1", "is_secure": False}
+    with another_program(away) as program:
         for task in tasks:
             program.send_task(task, ["email-1"], queue=away.tasks_queue, retries=50)
 
@@ -225,9 +199,7 @@ def test_a_copy_with_tokens_of_claims_has_the_arguments_that_older_workers_know(
 def test_a_task_that_knows_nothing_of_the_tokens_keeps_them(
     worked: Settings, fate: Fate, wait_until: Callable[..., None]
 ) -> None:
-    with Celery("another", broker=f"sqs://test:test@{urlsplit(worked.endpoint or '').netloc}") as program:
-        program.conf.broker_transport = "celery_sqs.transport:Transport"
-        program.conf.broker_transport_options = {"region": "us-east-1", "is_secure": False}
+    with another_program(worked) as program:
         headers = {"claim_tokens": claim_tokens.new_token()}
         program.send_task("tasks.load_email", ["no-such-row"], queue=worked.tasks_queue, headers=headers)
     wait_until(lambda: len(fate.copies) > 1)

@@ -6,14 +6,12 @@ import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
-from celery import Celery
 
 from tasks.start import observe_process
 from tests.support.collector import Collector, attributes, running_collector
-from tests.tasks.conftest import Pipeline, running_worker
+from tests.support.pipeline import Pipeline, another_program, running_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,8 +110,7 @@ def test_nothing_of_an_email_but_its_id_leaves(observed: Pipeline, collector: Co
             },
         )
     # A task that raises: the error's text names the argument that it does not know.
-    program = Celery("another", broker=f"sqs://test:test@{urlsplit(observed.settings.endpoint or '').netloc}")
-    program.conf.broker_transport_options = {"region": "us-east-1", "is_secure": False}
+    program = another_program(observed.settings, transport="sqs")
     program.conf.task_create_missing_queues = True
     program.send_task("tasks.send_email", [row["EmailId"]], {MARK: 1}, queue=observed.settings.tasks_queue)
     observed.wait_until(lambda: observed.status(row) == "Sent" and observed.status(invalid) == "Failed")

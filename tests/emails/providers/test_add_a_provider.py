@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.tasks.conftest import Pipeline, running_worker
+from tests.support.pipeline import Pipeline, running_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,57 @@
+"""A stage of the service on an emulator: its settings, queues, tables and rows."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from emails.resources import provision
+from settings import Settings
+from settings.aws import client
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def new_stage(endpoint: str, name: str = "", **values: Any) -> Settings:
+    """Settings of a stage whose queues and tables exist. Its name is unique if none is given."""
+    settings = Settings(endpoint_url=endpoint, stage=name or f"t{uuid.uuid4().hex[:10]}", **values)
+    list(provision(settings))
+    return settings
+
+
+def environment_of(settings: Settings, **others: str) -> dict[str, str]:
+    """What a program needs to find the stage."""
+    return settings.environment() | others
+
+
+def pending_row(email_id: str) -> dict[str, Any]:
+    """A row that can be sent, as producers of `email_broker` write it."""
+    return {
+        "EmailId": email_id,
+        "EmailStatus": "Pending",
+        "Subject": "Hello",
+        "Sender": "Shop <shop@example.com>",
+        "RecipientsTo": ["ada@example.com"],
+        "BodyText": "Hi",
+    }
+
+
+def write_rows(settings: Settings, row: dict[str, Any], email_ids: list[str]) -> None:
+    """Write the row once for each id, 25 at a time: BatchWriteItem's limit."""
+    attributes: dict[str, Any] = {
+        name: {"L": [{"S": each} for each in value]} if isinstance(value, list) else {"S": value}
+        for name, value in row.items()
+    }
+    dynamodb = client("dynamodb", settings)
+    for start in range(0, len(email_ids), 25):
+        requests: list[Any] = [
+            {"PutRequest": {"Item": attributes | {"EmailId": {"S": email_id}}}}
+            for email_id in email_ids[start : start + 25]
+        ]
+        assert dynamodb.batch_write_item(RequestItems={settings.table: requests})["UnprocessedItems"] == {}
+
+
+def count_sent(outbox: Path) -> int:
+    """How many emails the stub provider has sent."""
+    return sum(1 for _ in outbox.glob("*"))
