@@ -14,7 +14,6 @@ from click.testing import CliRunner
 from commands import main
 from emails.decide import ABANDONED
 from emails.status import ABANDON
-from settings import get_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -153,12 +152,9 @@ def queues_that_nobody_owns(left_by_a_crash: str) -> None:
 
 @pytest.mark.parametrize("heading", sections())
 def test_the_page_says_what_the_commands_print(
-    heading: str, request: pytest.FixtureRequest, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    heading: str, request: pytest.FixtureRequest, environment: None, settings: Settings
 ) -> None:
     """The situation is made by the fixture of the section's name."""
-    monkeypatch.setenv("EMAIL_ENDPOINT_URL", settings.endpoint or "")
-    monkeypatch.setenv("EMAIL_STAGE", settings.stage)
-    get_settings.cache_clear()
     request.getfixturevalue(re.sub(r"\W+", "_", heading.lower()))
     known: dict[str, str] = {}
     for written, printed in commands(sections()[heading].replace("production", settings.stage)):

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from emails.store import EmailStore
-    from settings import Settings
     from tests.email_lambda.conftest import Mapping
 
 pytestmark = pytest.mark.slow
@@ -41,9 +40,7 @@ def runtime(zip_file: Path) -> Iterator[Runtime]:
 
 
 @pytest.fixture
-def in_lambda(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMAIL_ENDPOINT_URL", settings.endpoint or "")
-    monkeypatch.setenv("EMAIL_STAGE", settings.stage)
+def in_lambda(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMAIL_LOG_FORMAT", "json")
 
 
