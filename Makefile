@@ -39,7 +39,7 @@ bench: .venv/installed ## Compare with stock Celery, dramatiq and bare boto3: ma
 chaos: .venv/installed ## Send emails while everything breaks, and judge: make chaos SEED=7 EMAILS=2000 POOL=gevent
 	@$(RUN) python -m tests.support.chaos $(if $(SEED),--seed $(SEED)) $(if $(POOL),--pool $(POOL)) --emails $(EMAILS)
 
-chaos-mixed: .venv/installed ## Chaos with workers of another version beside these: make chaos-mixed VERSION=HEAD~9 SEED=7
+chaos-mixed: .venv/installed ## Chaos while workers of another version are replaced by these, and back: make chaos-mixed VERSION=HEAD~9 SEED=7
 	@git worktree add --force --detach --quiet .other-version $(VERSION)
 	@$(MAKE) --no-print-directory -C .other-version .venv/installed
 	@$(RUN) python -m tests.support.chaos --beside .other-version $(if $(SEED),--seed $(SEED)) --emails $(EMAILS); \

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from emails.dead_letters import ReceivedDeadLetter
 from emails.decide import ABANDONED
-from tests.support.chaos import (
+from tests.support.chaos import report
+from tests.support.chaos_judge import (
     ACCEPTED_IS_SENT,
     DEAD_IS_EXPLAINED,
     ENDED,
@@ -25,12 +26,11 @@ from tests.support.chaos import (
     STOPPED,
     UNKNOWN_IS_EXPLAINED,
     UNUSABLE_IS_DEAD,
-    Chaos,
     Holds,
     Story,
     judge,
-    report,
 )
+from tests.support.chaos_run import Chaos
 from tests.support.provider_double import ACCEPTED, FAILED, LOST, REFUSED
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ ABANDONED_EMAIL = story(EmailStatus="Unknown", FailureReason=ABANDONED)
 UNANSWERED = story(EmailStatus="Unknown", FailureReason="no answer")
 FAILED_EMAIL = replace(story(EmailStatus="Failed"), provider={"e": Counter()})
 CRASHED = Holds.read("7 holds e")
-FINISHED = Holds.read("7 holds e\n7 leaves e 0.1 Done")
-OUTLASTED = Holds.read("7 holds e\n7 leaves e 3.1 Done")
+FINISHED = Holds.read("7 holds e\n7 leaves e 0.1 Finished")
+OUTLASTED = Holds.read("7 holds e\n7 leaves e 3.1 Finished")
 STORE_AWAY = Holds.read("7 holds e\n7 reaches e\n7 leaves e 0.1 StoreUnavailable")
 NOT_REACHED = Holds.read("7 holds e\n7 leaves e 0.1 StoreUnavailable")
 CLAIM_UNANSWERED = Holds.read("7 holds e\n7 unanswered-claim e claim-1\n7 leaves e 3.1 ClaimUnanswered")

@@ -1,0 +1,289 @@
+"""A chaos run: emails go through workers that are killed and restarted, over connections that fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from boto3.dynamodb.types import TypeDeserializer
+from click.testing import CliRunner
+from pydantic import HttpUrl
+
+from commands import main as email_service
+from emails.dead_letters import dead_letters
+from emails.providers.smtp_settings import SmtpSettings
+from emails.queue import RawQueue
+from emails.status import EmailStatus
+from settings import get_settings
+from settings.aws import client
+from tests.support.chaos_judge import CLAIM_LEASE, MAX_ATTEMPTS, Holds, Story
+from tests.support.chaos_team import ROOT, START_SECONDS, WORKERS, Team, wait
+from tests.support.provider_double import ACCEPTED
+from tests.support.sqs import message_counts
+from tests.support.stage import environment_of, new_stage, pending_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from emails.store import Row
+
+CONCURRENCY = 8
+EMAILS_A_KILL = 40
+MOST_KILLS = 30
+LONGEST_PAUSE_SECONDS = 8  # between two kills: workers that start take some of them
+LONGEST_REST_SECONDS = 60  # after the last kill, for work under faults alone
+MOST_EMAILS = 0.8  # accepted: about a tenth never is
+CALLS = 200  # of remote control, by callers who do not wait
+DRAIN_SECONDS = 240
+MOST_RESOLVED = 20  # by the operator at a time
+
+SETTINGS: dict[str, Any] = {
+    "provider": "smtp",
+    "provider_timeout": 1,
+    "claim_lease": CLAIM_LEASE,
+    "max_attempts": MAX_ATTEMPTS,
+    "retry_delay": 0.2,
+    "retry_delay_max": 2,
+    "missing_row_wait": 15,
+    "visibility_timeout": 10,
+    "concurrency": CONCURRENCY,
+}
+
+AWS_RATES = {
+    "lost_request": 0.02,
+    "lost_response": 0.03,
+    "reset": 0.02,
+    "internal_error": 0.02,
+    "unavailable": 0.02,
+    "throttled": 0.02,
+    "hang": 0.02,
+    "entry_refused": 0.03,
+    "entry_unconfirmed": 0.03,
+    "duplicate": 0.03,
+    "unanswered_claim": 0.05,
+}
+DUPLICATES = 0.1  # of raw messages
+LATE_ROWS = 0.05  # written after their message
+
+
+class Chaos:
+    """One run. Everything but the workers goes past the faults."""
+
+    def __init__(  # noqa: PLR0913 (what a run is made of)
+        self,
+        endpoint: str,
+        folder: Path,
+        seed: int,
+        *,
+        pool: str = "threads",
+        beside: Path | None = None,
+        duplicates: float = DUPLICATES,
+        **rates: float,
+    ) -> None:
+        self.story = Story()
+        self._pool = pool
+        self._beside = beside
+        self.faults: Counter[str] = Counter()
+        self.accepted_under_faults = 0
+        self.seconds: dict[str, int] = {}
+        self.duplicates = 0
+        self.settings = new_stage(endpoint, **SETTINGS)
+        self._sqs = client("sqs", self.settings)
+        self._dynamodb = client("dynamodb", self.settings)
+        self._queue = RawQueue(self.settings)
+        self._folder = self.folder = folder
+        self._seed = seed
+        self._dice = random.Random(seed)
+        self._duplicates = duplicates
+        self._rates = AWS_RATES | rates
+        self._late_rows: list[Row] = []
+
+    def run(self, emails: int, **environment: str) -> Story:
+        """Send the emails while everything breaks, then let the workers end it in peace."""
+        folder, seed = self._folder, str(self._seed)
+        with (
+            serving("provider_double", "--seed", seed, "--file", str(folder / "emails")) as port,
+            serving_badly(self.settings.endpoint or "", seed, self._rates, folder / "aws") as bad_aws,
+            self._team(bad_aws, port, environment) as team,
+            self._callers(bad_aws),
+        ):
+            ask(bad_aws, "on")
+            with self._timed("under faults"):
+                self._send_and_kill(emails, team)
+            with self._timed("to drain"):
+                self.faults = ask(bad_aws, "off")
+                self._drain(team)
+                self.story.seen = self._rows()
+            with self._timed("after the operator"):
+                self._operate(some=False)
+                self._drain(team)
+                self.story.stalls = team.stalls()
+                self.story.exit_codes = team.stop()
+            self.story.killed = team.killed
+            self.started, self.signals, self.gave_up = team.started, team.signals, team.gave_up
+        self._read()
+        return self.story
+
+    @contextmanager
+    def _team(self, aws: str, smtp_port: str, environment: dict[str, str]) -> Iterator[Team]:
+        settings = self.settings.model_copy(update={"endpoint_url": HttpUrl(aws)})
+        server = SmtpSettings(smtp_host="127.0.0.1", smtp_port=int(smtp_port), smtp_security="none")
+        environment = settings.environment() | server.environment() | environment
+        team = Team(environment, self._folder, self._pool, self._beside)
+        team.fill()
+        try:
+            yield team
+        finally:
+            team.end()
+
+    @contextmanager
+    def _callers(self, aws: str) -> Iterator[None]:
+        """Call the workers throughout, by callers who do not wait for the answers."""
+        names = environment_of(self.settings, EMAIL_ENDPOINT_URL=aws)
+        command = [sys.executable, "-m", "tests.support.callers", "--calls", str(CALLS), "--seed", str(self._seed)]
+        calls_file = self._folder / "calls"
+        if self._beside:  # a caller who has gone stalls workers of older versions
+            calls_file.touch()
+            yield
+            return
+        with calls_file.open("wb") as calls:
+            process = subprocess.Popen(command, env=os.environ | names, cwd=ROOT, stdout=calls, stderr=calls)
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[phase] = round(time.monotonic() - started)
+
+    def _send_and_kill(self, emails: int, team: Team) -> None:
+        kills = min(max(2 * WORKERS if self._beside else 1, emails // EMAILS_A_KILL), MOST_KILLS)
+        signals = [signal.SIGTERM, signal.SIGKILL, signal.SIGKILL] * (kills // 3 + 1)
+        self._dice.shuffle(signals)
+        ids = [f"email-{number:06}" for number in range(emails)]
+        for number in range(kills):
+            some = ids[number::kills]
+            self._enqueue(some)
+            if number <= kills // 2:
+                self._enqueue_unusable(some[0])
+            if number == 0:
+                wait(self._accepted, START_SECONDS)
+            wanted = self._accepted() + 1 + self._dice.randrange(len(some))
+            wait(lambda wanted=wanted: team.fill() or self._accepted() >= wanted, LONGEST_PAUSE_SECONDS)
+            team.roll((number + 1) / (kills + 1))
+            team.kill(signals[number], self._dice)
+            self._put_late_rows()
+            if number == kills // 2:
+                self._operate(some=True)
+        wait(lambda: team.fill() or self._accepted() >= MOST_EMAILS * emails, LONGEST_REST_SECONDS)
+        self.accepted_under_faults = self._accepted()
+
+    def _enqueue(self, email_ids: list[str]) -> None:
+        for email_id in email_ids:
+            self._late_rows.append(pending_row(email_id))
+            if self._dice.random() >= LATE_ROWS:
+                self._put(self._late_rows.pop())
+        again = [email_id for email_id in email_ids if self._dice.random() < self._duplicates]
+        self.duplicates += len(again)
+        ids = email_ids + again
+        self._dice.shuffle(ids)
+        assert not self._queue.enqueue(ids, sent=lambda count: count)
+
+    def _enqueue_unusable(self, suffix: str) -> None:
+        nobody, not_json = f"nobody-{suffix}", f"not JSON: {suffix}"
+        self.story.unusable |= {nobody: "EmailNotFound", not_json: "NotJson"}
+        assert not self._queue.enqueue([nobody], sent=lambda count: count)
+        self._sqs.send_message(QueueUrl=self._queue.url, MessageBody=not_json)
+
+    def _put(self, row: Row) -> None:
+        attributes = {name: {"S": value} for name, value in row.items() if isinstance(value, str)}
+        recipients = {"RecipientsTo": {"SS": row["RecipientsTo"]}}
+        self._dynamodb.put_item(TableName=self.settings.table, Item=attributes | recipients)
+
+    def _put_late_rows(self) -> None:
+        while self._late_rows:
+            self._put(self._late_rows.pop())
+
+    def _operate(self, *, some: bool) -> None:
+        """What an operator does about Unknown emails, without a look at the provider's file."""
+        unknown = [i for i, row in self._rows().items() if row["EmailStatus"] == EmailStatus.UNKNOWN]
+        chosen = self._dice.sample(sorted(unknown), min(len(unknown) // (3 if some else 1), MOST_RESOLVED))
+        get_settings.cache_clear()
+        environment = environment_of(self.settings)
+        for email_id in chosen:
+            verdict = self._dice.choice(["--resend", "--sent"])
+            if CliRunner().invoke(email_service, ["resolve", email_id, verdict], env=environment).exit_code:
+                continue  # a late holder was faster
+            if verdict == "--resend":
+                self.story.resent[email_id] += 1
+            else:
+                self.story.marked_sent.add(email_id)
+        get_settings.cache_clear()
+
+    def _drain(self, team: Team) -> None:
+        """Wait for the end of all work; where it does not come, what follows from that is for the judge to say."""
+        wait(lambda: team.fill() or not any(map(any, self._left().values())), DRAIN_SECONDS)
+
+    def _rows(self) -> dict[str, Row]:
+        deserialize = TypeDeserializer().deserialize
+        pages = self._dynamodb.get_paginator("scan").paginate(TableName=self.settings.table, ConsistentRead=True)
+        rows = [{name: deserialize(value) for name, value in item.items()} for page in pages for item in page["Items"]]
+        return {row["EmailId"]: row for row in rows}
+
+    def _left(self) -> dict[str, tuple[int, ...]]:
+        urls = {queue: self._sqs.get_queue_url(QueueName=queue)["QueueUrl"] for queue in self.settings.queues}
+        return {queue: message_counts(self._sqs, url) for queue, url in urls.items()}
+
+    def _accepted(self) -> int:
+        return (self._folder / "emails").read_text().count(f"{ACCEPTED} ")
+
+    def _read(self) -> None:
+        story = self.story
+        story.rows, story.left = self._rows(), self._left()
+        story.letters = list(dead_letters(self._sqs, self.settings))
+        for line in (self._folder / "emails").read_text().splitlines():
+            fate, of = line.split()
+            story.provider.setdefault(of, Counter())[fate] += 1
+        story.holds = Holds.read((self._folder / "journal").read_text())
+        for line in (self._folder / "aws").read_text().splitlines():
+            fault = json.loads(line)
+            if fault["target"].endswith(".UpdateItem"):
+                story.store_faults[json.loads(fault["body"])["Key"]["EmailId"]["S"]] += 1
+
+
+@contextmanager
+def serving(module: str, *options: str) -> Iterator[str]:
+    """A server of this folder, in a process of its own; gives its URL or port."""
+    command = [sys.executable, "-m", f"tests.support.{module}", *options]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+@contextmanager
+def serving_badly(upstream: str, seed: str, rates: dict[str, float], journal: Path) -> Iterator[str]:
+    options = ["--upstream", upstream, "--seed", seed, "--rates", json.dumps(rates), "--journal", str(journal)]
+    with serving("fault_proxy", *options) as url:
+        yield url
+
+
+def ask(proxy: str, question: str) -> Counter[str]:
+    with urllib.request.urlopen(f"{proxy}/_fault/{question}", timeout=30) as response:
+        return Counter(json.load(response))
