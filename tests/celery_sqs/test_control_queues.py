@@ -20,7 +20,7 @@ from celery_sqs.control_queues import ControlQueue, ControlQueues
 from celery_sqs.sqs import leased_queues
 from celery_sqs.sqs.leased_queues import LEASE_TAG, MAX_NAME_LENGTH, reap
 from celery_sqs.transport import Transport
-from tests.support.proxy import Away, Proxy, running
+from tests.support.proxy import Dropped, Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -401,7 +401,7 @@ def test_a_command_that_is_sent_again_because_an_answer_was_lost_is_the_same(
         if unlucky.name.encode() in body and action == "SendMessage" and not lost:
             lost.append(body)
             queues.sqs.send_message(**json.loads(body))
-            raise Away
+            raise Dropped
         return ""
 
     with running(Proxy(queues.endpoint, lose_an_answer)) as proxy:

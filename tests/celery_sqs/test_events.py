@@ -17,7 +17,7 @@ from celery_sqs.clients import SHORT_TIMEOUTS
 from celery_sqs.control_queues import ControlQueues
 from celery_sqs.events import BILLED_BYTES, EventPublisher, merged
 from tests.celery_sqs.doubles import ScriptedQueue
-from tests.support.proxy import Away, Proxy, running
+from tests.support.proxy import Dropped, Proxy, running
 from tests.support.sqs import emulator_client
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def test_a_watchers_queue_that_fails_on_sqs_costs_the_others_nothing(
             return ""
         refused.append(code)
         if code == "away":
-            raise Away
+            raise Dropped
         return code
 
     with running(Proxy(queues.endpoint, refuse)) as proxy:

@@ -211,7 +211,7 @@ def tell(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> 
 @pytest.mark.parametrize("pool", POOLS)
 def test_no_task_is_lost_whatever_breaks(pool: str, trial: Trial, tell: Callable[..., None]) -> None:
     kills = [TERM, QUIT, KILL, KILL, *([CHILD, CHILD] if pool == "prefork" else [TERM, KILL])]
-    faults = trial.run_under_faults(SEED, RATES, kills, *POOLS[pool], "--include", "impatient")
+    faults = trial.run_under_faults(SEED, RATES, kills, *POOLS[pool], "--include", "short_read_timeout")
     tell(SEED, duplicates=trial.duplicates(), **faults)
     assert (trial.lost(), trial.left()) == ([], {}), f"SEED={SEED} pytest {__file__} -k 'lost and {pool}' replays it"
 
@@ -237,7 +237,7 @@ def test_the_judge_sees_what_is_lost_where_no_parent_waits_for_its_children(
             [KILL] * 4,
             *POOLS["threads"],
             "--include",
-            "impatient,unguarded",
+            "short_read_timeout,unguarded",
         )
         tell(seed, lost=len(trial.lost()), left=trial.left())
         if trial.lost():

@@ -17,7 +17,7 @@ import pytest
 from celery_sqs.control_queues import ControlQueues
 from celery_sqs.sqs.leased_queues import LEASE_TAG, reap
 from tests.celery_sqs.conftest import Queues
-from tests.support.proxy import Away, Proxy, running
+from tests.support.proxy import Dropped, Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -274,7 +274,7 @@ def test_replies_that_sqs_does_not_take_cost_the_worker_nothing(
             return ""
         tried.append(action)
         if answer == "nothing":
-            raise Away
+            raise Dropped
         return answer
 
     with running(Proxy(cluster.queues.endpoint, refuse)) as proxy:

@@ -23,7 +23,7 @@ from celery_sqs.clients import CLIENT_CONFIG
 from celery_sqs.exceptions import MessageTooLarge
 from celery_sqs.log import OnceAMinute
 from tests.celery_sqs.pools import POOLS, each_pool, threads
-from tests.support.proxy import Away, Proxy, running
+from tests.support.proxy import Dropped, Proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -269,7 +269,7 @@ def test_more_threads_share_a_client_than_boto3_has_connections_for_by_default(q
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poller_module, "LAST_BACKOFF_SECONDS", 0.01)
     monkeypatch.setattr(poller_module, "complain", OnceAMinute(poller_module.logger))
 
@@ -296,7 +296,7 @@ def consuming(queues: Queues, endpoint: str, received: list[str]) -> Iterator[ko
             yield connection
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("retries_at_once")
 def test_a_poll_that_is_never_answered_ends_with_the_read_time_out_and_polling_goes_on(queues: Queues) -> None:
     """As where a NAT or a load balancer has forgotten the connection: it is open, and nobody is there."""
     polls: list[str] = []
@@ -318,7 +318,7 @@ def test_a_poll_that_is_never_answered_ends_with_the_read_time_out_and_polling_g
         over.set()
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("retries_at_once")
 def test_expired_credentials_are_waited_out_and_said_once_a_minute(
     queues: Queues, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -507,7 +507,7 @@ def test_a_publish_is_tried_again_after_each_lost_connection(queues: Queues) -> 
         if action == "GetQueueUrl":
             asked.append(action)
             if len(asked) in (1, 3):
-                raise Away
+                raise Dropped
         return ""
 
     with running(Proxy(queues.endpoint, lose_the_first_and_the_third)) as proxy:

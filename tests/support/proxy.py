@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-class Away(Exception):
-    """The connection is to be closed without an answer."""
+class Dropped(Exception):
+    """The request is not to be forwarded, and the connection closed."""
 
 
 class Unanswered(Exception):
@@ -23,7 +23,7 @@ class Unanswered(Exception):
 
 
 class Proxy(ThreadingHTTPServer):
-    """`meddle(service, action, body)` raises Away or Unanswered, or returns AWS's error code, or "" to forward it all.
+    """`meddle(service, action, body)` raises Dropped or Unanswered, or returns AWS's error code, or "" to forward it.
 
     S3 is asked by GET, and has no other action than the path.
     """
@@ -58,7 +58,7 @@ class _Forward(BaseHTTPRequestHandler):
         code = ""
         try:
             code = self.server.meddle(service, action, body)
-        except Away:
+        except Dropped:
             self.close_connection = True
             return
         except Unanswered:

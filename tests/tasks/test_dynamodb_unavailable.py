@@ -1,4 +1,4 @@
-"""DynamoDB is away while SQS is there: emails wait in SQS, and nothing is counted or given up."""
+"""While DynamoDB is unavailable and SQS is not, emails wait in SQS, and nothing is counted or given up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from settings.aws import client
 from tests.emails.callbacks.notifications import RECIPIENT, by_sns, event
 from tests.support.celery_programs import running_celery
 from tests.support.pipeline import another_program
-from tests.support.proxy import Away, Proxy, Unanswered, running
+from tests.support.proxy import Dropped, Proxy, Unanswered, running
 from tests.support.sqs import message_counts
 from tests.support.stage import environment_of, new_stage
 
@@ -34,13 +34,13 @@ pytestmark = pytest.mark.slow
 
 
 class Fate:
-    """Closes every connection on which DynamoDB is asked for something while it is away.
+    """Closes every connection to DynamoDB while `drops_dynamodb` is set.
 
-    While it does not answer claims, it closes the connections of those when DynamoDB has taken them.
+    While claims are not answered, it closes their connections after DynamoDB has taken them.
     """
 
     def __init__(self) -> None:
-        self.dynamodb_is_away = False
+        self.drops_dynamodb = False
         self.claims_are_answered = True
         self.claims: Counter[str] = Counter()
         """How often each claim was sent that got no answer."""
@@ -53,9 +53,9 @@ class Fate:
         """What their headers, and so events, show of their arguments."""
 
     def __call__(self, service: str, action: str, body: bytes) -> str:
-        if service.startswith("DynamoDB") and self.dynamodb_is_away:
+        if service.startswith("DynamoDB") and self.drops_dynamodb:
             self.refused += 1
-            raise Away
+            raise Dropped
         if action == "UpdateItem" and not self.claims_are_answered:
             claim = json.loads(body)["ExpressionAttributeValues"].get(":new_ClaimedBy")
             if claim:
@@ -75,11 +75,11 @@ def fate() -> Fate:
 
 
 @pytest.fixture
-def away(worked: Settings, fate: Fate) -> Iterator[Settings]:
+def cut_off(worked: Settings, fate: Fate) -> Iterator[Settings]:
     """A worker that has started, and lost DynamoDB then; gives the settings that go around the proxy."""
-    fate.dynamodb_is_away = True
+    fate.drops_dynamodb = True
     yield worked
-    fate.dynamodb_is_away = False
+    fate.drops_dynamodb = False
 
 
 @pytest.fixture
@@ -99,58 +99,58 @@ def count_messages(sqs: SQSClient, settings: Settings) -> int:
     return sum(sum(message_counts(sqs, url)) for url in urls)
 
 
-def test_emails_wait_in_sqs_while_dynamodb_is_away_and_are_sent_when_it_is_back(
-    away: Settings, fate: Fate, row: Row, tmp_path: Path, wait_until: Callable[..., None]
+def test_emails_wait_in_sqs_while_dynamodb_is_unavailable_and_are_sent_when_it_is_back(
+    cut_off: Settings, fate: Fate, row: Row, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    sqs, store = client("sqs", away), EmailStore.from_settings(away)
+    sqs, store = client("sqs", cut_off), EmailStore.from_settings(cut_off)
     rows = [row | {"EmailId": f"email-{number}"} for number in range(5)]
     for each in rows:
         store.put(each)
-    RawQueue(away).enqueue([each["EmailId"] for each in rows], sent=lambda count: count)
+    RawQueue(cut_off).enqueue([each["EmailId"] for each in rows], sent=lambda count: count)
 
     def found() -> list[Row]:
         return [store.get(each["EmailId"]) or {} for each in rows]
 
     wait_until(lambda: fate.refused and any(fate.delays), what="a delayed copy")
-    assert count_messages(sqs, away) >= len(rows), "each email has a message"
+    assert count_messages(sqs, cut_off) >= len(rows), "each email has a message"
     assert found() == rows, "nothing was claimed, and no attempt counted"
-    fate.dynamodb_is_away = False
+    fate.drops_dynamodb = False
     wait_until(lambda: {each["EmailStatus"] for each in found()} == {"Sent"})
     assert [each["Attempts"] for each in found()] == [1] * len(rows)
     assert len(list((tmp_path / "outbox").iterdir())) == len(rows)
-    wait_until(lambda: count_messages(sqs, away) == 0)
-    assert list(dead_letters(sqs, away)) == []
+    wait_until(lambda: count_messages(sqs, cut_off) == 0)
+    assert list(dead_letters(sqs, cut_off)) == []
 
 
 def test_a_callback_waits_too_and_shows_nobody_s_address_meanwhile(
-    away: Settings, fate: Fate, row: Row, tmp_path: Path, wait_until: Callable[..., None]
+    cut_off: Settings, fate: Fate, row: Row, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    sqs, store = client("sqs", away), EmailStore.from_settings(away)
+    sqs, store = client("sqs", cut_off), EmailStore.from_settings(cut_off)
     store.put(row | {"EmailStatus": "Sent"})
-    url = sqs.get_queue_url(QueueName=away.callbacks_queue)["QueueUrl"]
+    url = sqs.get_queue_url(QueueName=cut_off.callbacks_queue)["QueueUrl"]
     sqs.send_message(QueueUrl=url, MessageBody=by_sns(event("Delivery", row["EmailId"])))
     wait_until(lambda: any(fate.delays), what="a delayed copy")
     assert all(shown.startswith("(<body of ") for shown in fate.reprs)
-    fate.dynamodb_is_away = False
+    fate.drops_dynamodb = False
     wait_until(lambda: (store.get(row["EmailId"]) or {})["EmailStatus"] == "Delivered")
     assert RECIPIENT not in (tmp_path / "worker.log").read_text()
 
 
 def test_an_email_waits_however_often_it_has_waited(
-    away: Settings, fate: Fate, wait_until: Callable[..., None]
+    cut_off: Settings, fate: Fate, wait_until: Callable[..., None]
 ) -> None:
-    sqs = client("sqs", away)
+    sqs = client("sqs", cut_off)
     tasks = ["tasks.load_email", "tasks.send_email"]
-    with another_program(away) as program:
+    with another_program(cut_off) as program:
         for task in tasks:
-            program.send_task(task, ["email-1"], queue=away.tasks_queue, retries=50)
+            program.send_task(task, ["email-1"], queue=cut_off.tasks_queue, retries=50)
 
     def delayed() -> int:
         return sum(delay > 0 for delay in fate.delays)
 
-    wait_until(lambda: delayed() + len(list(dead_letters(sqs, away))) == len(tasks))
-    assert list(dead_letters(sqs, away)) == []
-    wait_until(lambda: count_messages(sqs, away) == len(tasks), what="the copies alone are left")
+    wait_until(lambda: delayed() + len(list(dead_letters(sqs, cut_off))) == len(tasks))
+    assert list(dead_letters(sqs, cut_off)) == []
+    wait_until(lambda: count_messages(sqs, cut_off) == len(tasks), what="the copies alone are left")
 
 
 def test_emails_whose_claims_got_no_answer_are_sent_once_and_counted_once(
