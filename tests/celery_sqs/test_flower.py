@@ -67,7 +67,7 @@ def test_a_queue_that_is_not_there_hides_no_other_and_is_not_made(queues: Queues
     assert not queues.sqs.list_queues(QueueNamePrefix=f"{queues.prefix}missing").get("QueueUrls")
 
 
-def test_an_sqs_that_is_away_is_said_of_each_queue(queues: Queues) -> None:
+def test_an_sqs_that_is_unavailable_is_said_of_each_queue(queues: Queues) -> None:
     away = f"http://127.0.0.1:{free_port()}"
     queues.app.conf.broker_url = queues.broker_url(away)
     answer = ask(queues, "raw", "tasks")

@@ -7,27 +7,26 @@ interleave remains chance.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
-import subprocess
 import sys
-import urllib.request
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.fault_proxy_process import ask, running_fault_proxy
+
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator, Sequence
 
     from tests.celery_sqs.conftest import Queues
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-ROOT = Path(__file__).parents[2]
 SEED = int(os.environ.get("SEED") or random.randrange(10**6))
 
 POOLS = {
@@ -55,24 +54,6 @@ RATES = {
 
 TERM, QUIT, KILL = signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL
 CHILD = "a child process"
-
-
-@contextmanager
-def running_proxy(upstream: str, seed: int, rates: dict[str, float]) -> Iterator[str]:
-    options = ["--upstream", upstream, "--seed", str(seed), "--rates", json.dumps(rates)]
-    command = [sys.executable, "-m", "tests.support.fault_proxy", *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
-        assert process.stdout
-        try:
-            yield process.stdout.readline().decode().strip()
-        finally:
-            process.kill()
-
-
-def ask(proxy: str, question: str) -> dict[str, int]:
-    with urllib.request.urlopen(f"{proxy}/_fault/{question}", timeout=30) as response:
-        counts: dict[str, int] = json.load(response)
-        return counts
 
 
 class Team:
@@ -153,12 +134,12 @@ class Trial:
         self, seed: int, rates: dict[str, float], kills: Sequence[signal.Signals | str], *arguments: str
     ) -> dict[str, int]:
         """The same, and then let the workers do without faults what is left. Returns the faults' counts."""
-        with running_proxy(self._queues.endpoint, seed, rates) as proxy:
+        with running_fault_proxy(self._queues.endpoint, seed, rates) as proxy:
             ask(proxy, "on")
             environment = {"BROKER_URL": self._queues.broker_url(proxy), "VISIBILITY_TIMEOUT": "6"}
             team = Team(self._queues, *arguments, **environment)
             self.run(team, random.Random(seed), kills)
-            faults = ask(proxy, "off")
+            faults = dict(ask(proxy, "off"))
             self.drain(team)
         return faults | {"crashes": team.crashes}
 

@@ -137,7 +137,7 @@ def test_a_request_that_fails_is_made_again(
     assert arrived() == sorted(IDS[:10])
 
 
-def test_where_sqs_stays_away_every_id_is_named(sqs: SQSClient, queue_on: QueueOn) -> None:
+def test_where_sqs_stays_unavailable_every_id_is_named(sqs: SQSClient, queue_on: QueueOn) -> None:
     away = FailingSqs(sqs, {}, [EndpointConnectionError(endpoint_url="http://localhost")] * 99)
     failed = queue_on(away).enqueue(IDS[:3], lambda _: None)
     assert failed == dict.fromkeys(IDS[:3], "EndpointConnectionError")

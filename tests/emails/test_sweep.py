@@ -453,7 +453,9 @@ def test_an_interrupted_sweep_goes_on_from_where_it_was(table: Table, small_page
 
 
 @pytest.mark.parametrize("pages", [0, 1, 3, 5, 9])
-def test_a_sweep_whose_table_goes_away_is_finished_by_the_next(table: Table, small_pages: None, pages: int) -> None:
+def test_a_sweep_whose_table_becomes_unavailable_is_finished_by_the_next(
+    table: Table, small_pages: None, pages: int
+) -> None:
     ids = sorted(table.put(f"left-{number}", UpdatedAt=OLD) for number in range(12))
     with pytest.raises(StoreUnavailable):
         table.sweep(FailingStore(table.store, pages))

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from settings import get_settings
 from settings.aws import client
 from tests.support.chaos_judge import CLAIM_LEASE, MAX_ATTEMPTS, Holds, Story
 from tests.support.chaos_team import ROOT, START_SECONDS, WORKERS, Team, wait
+from tests.support.fault_proxy_process import ask, running_fault_proxy, running_server
 from tests.support.provider_double import ACCEPTED
 from tests.support.sqs import message_counts
 from tests.support.stage import environment_of, new_stage, pending_row
@@ -112,8 +112,10 @@ class Chaos:
         """Send the emails while everything breaks, then let the workers end it in peace."""
         folder, seed = self._folder, str(self._seed)
         with (
-            serving("provider_double", "--seed", seed, "--file", str(folder / "emails")) as port,
-            serving_badly(self.settings.endpoint or "", seed, self._rates, folder / "aws") as bad_aws,
+            running_server("provider_double", "--seed", seed, "--file", str(folder / "emails")) as port,
+            running_fault_proxy(
+                self.settings.endpoint or "", self._seed, self._rates, journal=folder / "aws"
+            ) as bad_aws,
             self._team(bad_aws, port, environment) as team,
             self._callers(bad_aws),
         ):
@@ -263,27 +265,3 @@ class Chaos:
             fault = json.loads(line)
             if fault["target"].endswith(".UpdateItem"):
                 story.store_faults[json.loads(fault["body"])["Key"]["EmailId"]["S"]] += 1
-
-
-@contextmanager
-def serving(module: str, *options: str) -> Iterator[str]:
-    """A server of this folder, in a process of its own; gives its URL or port."""
-    command = [sys.executable, "-m", f"tests.support.{module}", *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
-
-
-@contextmanager
-def serving_badly(upstream: str, seed: str, rates: dict[str, float], journal: Path) -> Iterator[str]:
-    options = ["--upstream", upstream, "--seed", seed, "--rates", json.dumps(rates), "--journal", str(journal)]
-    with serving("fault_proxy", *options) as url:
-        yield url
-
-
-def ask(proxy: str, question: str) -> Counter[str]:
-    with urllib.request.urlopen(f"{proxy}/_fault/{question}", timeout=30) as response:
-        return Counter(json.load(response))
