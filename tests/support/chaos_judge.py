@@ -41,7 +41,7 @@ NEVER_STALLED = "no worker is stalled, whoever calls it and does not wait"
 # Why an email is Unknown.
 CRASH = "its worker was killed"
 NO_ANSWER = "the provider's answer was lost"
-STORE_AWAY = "DynamoDB's answers to its record were lost"
+RECORD_UNANSWERED = "DynamoDB's answers to its record were lost"
 TOO_SLOW = "the answers took longer than the lease"
 MACHINE_SLOW = "the machine was too slow for the time-outs"
 
@@ -173,7 +173,7 @@ def _why_abandoned(row: Row, story: Story) -> str:
     if any(count and pid in story.killed for (pid, held), count in holds.open.items() if held == email_id):
         return CRASH
     if email_id in holds.raised & holds.reached and story.store_faults[email_id]:
-        return STORE_AWAY
+        return RECORD_UNANSWERED
     if email_id in holds.outlasted:
         return TOO_SLOW if story.store_faults[email_id] else MACHINE_SLOW
     return ""

@@ -86,7 +86,7 @@ FAILED_EMAIL = replace(story(EmailStatus="Failed"), provider={"e": Counter()})
 CRASHED = Holds.read("7 holds e")
 FINISHED = Holds.read("7 holds e\n7 leaves e 0.1 Finished")
 OUTLASTED = Holds.read("7 holds e\n7 leaves e 3.1 Finished")
-STORE_AWAY = Holds.read("7 holds e\n7 reaches e\n7 leaves e 0.1 StoreUnavailable")
+RECORD_UNANSWERED = Holds.read("7 holds e\n7 reaches e\n7 leaves e 0.1 StoreUnavailable")
 NOT_REACHED = Holds.read("7 holds e\n7 leaves e 0.1 StoreUnavailable")
 CLAIM_UNANSWERED = Holds.read("7 holds e\n7 unanswered-claim e claim-1\n7 leaves e 3.1 ClaimUnanswered")
 UNANSWERED_EMAIL = story(EmailStatus="Unknown", FailureReason=ABANDONED, ClaimedBy="claim-1")
@@ -101,7 +101,7 @@ UNANSWERED_EMAIL = story(EmailStatus="Unknown", FailureReason=ABANDONED, Claimed
         pytest.param(replace(FAILED_EMAIL, provider={"e": Counter({REFUSED: 1})}), id="refused"),
         pytest.param(replace(FAILED_EMAIL, rows=story(EmailStatus="Failed", Attempts=5).rows), id="tried to the last"),
         pytest.param(replace(ABANDONED_EMAIL, holds=CRASHED, killed={7}), id="killed"),
-        pytest.param(replace(ABANDONED_EMAIL, holds=STORE_AWAY, store_faults=Counter("e")), id="DynamoDB away"),
+        pytest.param(replace(ABANDONED_EMAIL, holds=RECORD_UNANSWERED, store_faults=Counter("e")), id="DynamoDB away"),
         pytest.param(replace(ABANDONED_EMAIL, holds=OUTLASTED), id="longer than a lease"),
         pytest.param(
             replace(UNANSWERED_EMAIL, holds=CLAIM_UNANSWERED, killed={7}), id="killed before its copy was confirmed"
@@ -140,7 +140,7 @@ def test_the_judge_accepts_what_is_explained(innocent: Story) -> None:
         pytest.param(
             replace(ABANDONED_EMAIL, holds=FINISHED, killed={7}), UNKNOWN_IS_EXPLAINED, id="killed afterwards"
         ),
-        pytest.param(replace(ABANDONED_EMAIL, holds=STORE_AWAY), UNKNOWN_IS_EXPLAINED, id="DynamoDB was there"),
+        pytest.param(replace(ABANDONED_EMAIL, holds=RECORD_UNANSWERED), UNKNOWN_IS_EXPLAINED, id="DynamoDB was there"),
         pytest.param(
             replace(ABANDONED_EMAIL, holds=NOT_REACHED, store_faults=Counter("e")),
             UNKNOWN_IS_EXPLAINED,
