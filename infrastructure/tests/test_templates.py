@@ -151,7 +151,7 @@ def test_keys_rotate(resources: Resources, stage: str) -> None:
 # Lambda.
 
 
-def test_the_outputs_have_the_names_that_email_broker_s_users_know(template: Callable[[str], dict[str, Any]]) -> None:
+def test_the_outputs_have_the_predecessors_names(template: Callable[[str], dict[str, Any]]) -> None:
     assert template("ScalableEmailStaging")["Outputs"].keys() == {
         "HandlerArn",
         "HandlerVersion",

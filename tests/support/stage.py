@@ -26,7 +26,7 @@ def environment_of(settings: Settings, **others: str) -> dict[str, str]:
 
 
 def pending_row(email_id: str) -> dict[str, Any]:
-    """A row that can be sent, as producers of `email_broker` write it."""
+    """A row that can be sent, as the predecessor's producers write it."""
     return {
         "EmailId": email_id,
         "EmailStatus": "Pending",
