@@ -44,8 +44,7 @@ def is_early(headers: dict[str, Any]) -> bool:
 
 def _seconds_left(headers: dict[str, Any]) -> float:
     try:
-        eta = maybe_iso8601(headers.get("eta"))
-        # Celery's worker, too, takes a time without a zone for UTC.
+        eta = maybe_iso8601(headers.get("eta"))  # one without a zone is in UTC, as for Celery's worker
         return (maybe_make_aware(eta) - datetime.now(UTC)).total_seconds() if eta else 0
     except (AttributeError, OverflowError, TypeError, ValueError):  # Celery's worker says what is wrong with it
         return 0

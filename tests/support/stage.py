@@ -21,8 +21,8 @@ def new_stage(endpoint: str, name: str = "", **values: Any) -> Settings:
 
 
 def environment_of(settings: Settings, **others: str) -> dict[str, str]:
-    """What a program needs to find the stage."""
-    return settings.environment() | others
+    """What a program needs to find the stage, and other variables."""
+    return {"EMAIL_ENDPOINT_URL": settings.endpoint or "", "EMAIL_STAGE": settings.stage} | others
 
 
 def pending_row(email_id: str) -> dict[str, Any]:
