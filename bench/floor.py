@@ -7,9 +7,10 @@ across threads, nothing that keeps a message invisible. Settings come from the e
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from emails.message import parse_message
-from emails.queue import RawQueue
+from emails.raw_queue import find_raw_queue
 from emails.sender import Sender
 from settings import get_settings
 from settings.aws import client
@@ -18,13 +19,14 @@ WAIT_SECONDS = 5  # below the client's read time-out
 
 settings = get_settings()
 sqs = client("sqs", settings)
-queue = RawQueue(settings)
+queue = find_raw_queue(settings)
+request: Any = {"QueueUrl": queue.url, "MaxNumberOfMessages": 10, "WaitTimeSeconds": WAIT_SECONDS}
 sender = Sender.from_settings(settings)
 
 
 def work() -> None:
     while True:
-        messages = queue.receive(10, wait=WAIT_SECONDS)
+        messages = sqs.receive_message(**request).get("Messages", [])
         for message in messages:
             email_id = parse_message(message["Body"])
             sender.load(email_id)

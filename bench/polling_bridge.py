@@ -5,10 +5,10 @@ What people write who have no transport that reads raw bodies. The stock Celery 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emails.message import parse_message
-from emails.queue import RawQueue
+from emails.raw_queue import find_raw_queue
 from settings import get_settings
 from settings.aws import client
 
@@ -22,8 +22,9 @@ def poll(start: Callable[[str], object]) -> None:
     """Start the job of every message of the raw queue, for ever."""
     settings = get_settings()
     sqs = client("sqs", settings)
-    queue = RawQueue(settings)
+    queue = find_raw_queue(settings)
+    request: Any = {"QueueUrl": queue.url, "MaxNumberOfMessages": 10, "WaitTimeSeconds": WAIT_SECONDS}
     while True:
-        for message in queue.receive(10, wait=WAIT_SECONDS):
+        for message in sqs.receive_message(**request).get("Messages", []):
             start(parse_message(message["Body"]))
             sqs.delete_message(QueueUrl=queue.url, ReceiptHandle=message["ReceiptHandle"])

@@ -20,7 +20,7 @@ from pydantic import HttpUrl
 
 from bench.contenders import COMMANDS, CONCURRENCY, STAGE
 from bench.sessions import Cost, cost, members
-from emails.queue import RawQueue
+from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.resources import provision
 from emails.store import EmailStore
 from settings import Settings
@@ -93,7 +93,7 @@ class Contender:
         self._body = ("<p>All is well.</p>\n" * row_bytes)[: row_bytes - BYTES_BESIDE_BODY]
         self._log = log
         self._sqs, self._dynamodb = client("sqs", settings), client("dynamodb", settings)
-        self._raw_queue = RawQueue(settings)
+        self._raw_queue = find_raw_queue(settings)
         self._store = EmailStore.from_settings(settings)
         self._written = 0
         self._queues: list[str] = []
@@ -102,7 +102,7 @@ class Contender:
     def warm_up(self, supervisors: list[subprocess.Popen[Any]]) -> None:
         self._supervisors = supervisors
         self._wait(lambda: self.standin.count("sqs", "ReceiveMessage"), START_SECONDS, "the first receive")
-        self._raw_queue.enqueue(self._write_rows(WARM_UP_EMAILS), lambda _: None)
+        enqueue_ids(self._raw_queue, self._write_rows(WARM_UP_EMAILS))
         done = 2 * WARM_UP_EMAILS  # a claim and a record each
         self._wait(lambda: self.standin.count("dynamodb", "UpdateItem") >= done, START_SECONDS, "the warm-up is sent")
         urls = self._sqs.list_queues(QueueNamePrefix=self._settings.queue)["QueueUrls"]
@@ -117,7 +117,7 @@ class Contender:
         """
         ids = self._write_rows(emails)
         self.stand_still()
-        self._raw_queue.enqueue(ids, lambda _: None)
+        enqueue_ids(self._raw_queue, ids)
         self.standin.look("/reset-counts")
         before, start = self._cost(), time.monotonic()
         self._signal(signal.SIGCONT)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from celery_sqs.sqs.batches import until_confirmed
 from commands import say
 from emails.decide import End, Send
 from emails.message import InvalidMessage, parse_message
 from emails.mime import to_mime
 from emails.outcome import RetryLater
 from emails.printable import printable
-from emails.queue import RawQueue
+from emails.raw_queue import find_raw_queue
 from emails.resources import ResourcesMissing
 from emails.sender import EmailNotFound, Sender
 from emails.store import StoreUnavailable
@@ -42,14 +43,16 @@ def main(region: str | None, queue_url: str | None, table_name: str | None, dry_
 
 def _dry_run(settings: Settings) -> None:
     say(str(settings))
-    queue = RawQueue(settings)
+    queue = find_raw_queue(settings)
     sender = Sender.from_settings(settings)
-    messages = queue.receive(10, wait=1)
+    messages = queue.receive(10, 1, settings.visibility_timeout)
     try:
         for message in messages:
             say(f"{message['MessageId']}: {_verdict(sender, message['Body'])}")
     finally:
-        queue.release(messages)
+        if messages:  # one that SQS does not give back now comes back by itself
+            held = [{"ReceiptHandle": message["ReceiptHandle"], "VisibilityTimeout": 0} for message in messages]
+            until_confirmed(queue.change_visibility_batch, held)
     count = len(messages)
     say(
         f"{count} message{'' if count == 1 else 's'} looked at and given back; nothing was sent, no row changed."

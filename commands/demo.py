@@ -28,7 +28,7 @@ from emails.dead_letters import dead_letters
 from emails.printable import printable
 from emails.providers.smtp_settings import HOST_PATTERN, SmtpSettings
 from emails.providers.stub import StubSettings
-from emails.queue import RawQueue
+from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.resources import provision
 from emails.store import EmailStore
 from settings import Settings
@@ -142,8 +142,8 @@ def _run(settings: Settings, console: Console) -> bool:
     for case in CASES:
         if case.row:
             store.put(case.row)
-    queue = RawQueue(settings)
-    queue.enqueue((case.email_id for case in CASES), sent=lambda count: count)
+    queue = find_raw_queue(settings)
+    enqueue_ids(queue, (case.email_id for case in CASES))
     sqs = client("sqs", settings)
     sqs.send_message(QueueUrl=queue.url, MessageBody=MALFORMED_BODY)
     deadline = time.monotonic() + SECONDS

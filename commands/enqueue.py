@@ -12,7 +12,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 
 from commands import say
 from emails.message import InvalidMessage, check_email_id
-from emails.queue import RawQueue
+from emails.raw_queue import enqueue_ids, find_raw_queue
 from settings import get_settings
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def enqueue(email_ids: tuple[str, ...], *, bulk: bool, from_file: IO[str] | None
     if not email_ids and from_file is None:
         from_file = sys.stdin
     settings = get_settings()
-    queue = RawQueue(settings, bulk=bulk)
+    queue = find_raw_queue(settings, bulk=bulk)
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("enqueuing"), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -43,7 +43,7 @@ def enqueue(email_ids: tuple[str, ...], *, bulk: bool, from_file: IO[str] | None
             counts.append(count)
             progress.advance(bar, count)
 
-        failed = queue.enqueue(_checked(chain(email_ids, _lines(from_file))), sent)
+        failed = enqueue_ids(queue, _checked(chain(email_ids, _lines(from_file))), sent)
     total = sum(counts)
     say(f"{total} on {queue.name}." + (f" Follow it: email-service status {email_ids[0]}" if email_ids else ""))
     if failed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from commands import say
-from emails.queue import RawQueue
+from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.status import status_of
 from emails.store import Conflict, EmailStore
 from settings import get_settings
@@ -25,7 +25,7 @@ def resolve(email_id: str, *, sent: bool, resend: bool) -> None:
         raise click.UsageError("Say --sent or --resend.")
     settings = get_settings()
     store = EmailStore.from_settings(settings)
-    queue = RawQueue(settings)
+    queue = find_raw_queue(settings)
     try:
         if sent:
             store.resolve_sent(email_id)
@@ -34,7 +34,7 @@ def resolve(email_id: str, *, sent: bool, resend: bool) -> None:
         store.resend(email_id)
     except Conflict as conflict:
         raise click.ClickException(refused(email_id, conflict, "Unknown or Failed")) from None
-    if queue.enqueue([email_id], sent=lambda count: count):
+    if enqueue_ids(queue, [email_id]):
         raise click.ClickException(f"{email_id} is Pending, but SQS did not take it: email-service enqueue {email_id}")
     say(f"{email_id} is Pending and enqueued. Follow it: email-service status {email_id}")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
 from rich.console import Console
 
 from commands import say
-from emails.queue import RawQueue
+from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.store import EmailStore
 from emails.sweep import Report, Sweep, WrongPosition
 from settings import get_settings
@@ -39,9 +40,9 @@ def sweep(dry_run: bool, read_units: float, position: Path) -> None:
     """
     settings = get_settings()
     store = EmailStore.from_settings(settings)
-    queue = RawQueue(settings)
+    queue = find_raw_queue(settings)
     with Console(stderr=True).status("sweeping") as status:
-        work = Sweep(store, queue, settings.sweep_after, dry_run=dry_run)
+        work = Sweep(store, partial(enqueue_ids, queue), settings.sweep_after, dry_run=dry_run)
         try:
             report = work.run(read_units, position, lambda so_far: status.update(f"sweeping: {_sentence(so_far)}"))
         except WrongPosition as error:

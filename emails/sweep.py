@@ -21,7 +21,6 @@ from emails.store import Conflict, StoreRefused
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from emails.queue import RawQueue
     from emails.store import EmailStore, Row
 
 SEGMENTS = 4
@@ -60,9 +59,11 @@ class Sweep:
     twice.
     """
 
-    def __init__(self, store: EmailStore, queue: RawQueue, after: float, *, dry_run: bool = False) -> None:
+    def __init__(
+        self, store: EmailStore, enqueue: Callable[[list[str]], dict[str, str]], after: float, *, dry_run: bool = False
+    ) -> None:
         self._store = store
-        self._queue = queue
+        self._enqueue = enqueue
         self._after = after
         self._dry_run = dry_run
 
@@ -125,7 +126,7 @@ class Sweep:
         lost = [row["EmailId"] for row in due if row.get("UpdatedAt") and self._touch(row, report)]
         report.first_seen += sum(self._touch(row, report) for row in due if not row.get("UpdatedAt"))
         if not self._dry_run:
-            failed = self._queue.enqueue(lost, sent=lambda count: count)
+            failed = self._enqueue(lost)
             report.failed |= failed
             lost = [email_id for email_id in lost if email_id not in failed]
         report.enqueued += len(lost)

@@ -14,7 +14,7 @@ import pytest
 
 from commands.emulator import running_emulator
 from emails.providers import GROUP
-from emails.queue import RawQueue
+from emails.raw_queue import find_raw_queue
 from emails.store import EmailStore, EventStore
 from settings import EnvironmentSettings, Settings, get_settings
 from settings.aws import client
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from mypy_boto3_sqs import SQSClient
+
+    from celery_sqs.sqs.queue import Queue
 
 logging.getLogger("botocore").setLevel(logging.INFO)
 
@@ -118,8 +120,8 @@ def events(settings: Settings) -> EventStore:
 
 
 @pytest.fixture
-def raw_queue(settings: Settings) -> RawQueue:
-    return RawQueue(settings)
+def raw_queue(settings: Settings) -> Queue:
+    return find_raw_queue(settings)
 
 
 @pytest.fixture

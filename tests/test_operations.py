@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from commands import main
 from emails.decide import ABANDONED
+from emails.raw_queue import enqueue_ids
 from emails.status import ABANDON
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_sqs import SQSClient
 
-    from emails.queue import RawQueue
+    from celery_sqs.sqs.queue import Queue
     from emails.store import EmailStore
     from settings import Settings
 
@@ -112,9 +113,9 @@ def the_quota_is_used_up(store: EmailStore, row: dict[str, Any]) -> None:
 
 @pytest.fixture
 def the_backlog_grows(
-    settings: Settings, sqs: SQSClient, raw_queue: RawQueue, put_dead_letter: Callable[..., str]
+    settings: Settings, sqs: SQSClient, raw_queue: Queue, put_dead_letter: Callable[..., str]
 ) -> None:
-    raw_queue.enqueue(["order-1", "order-2", "order-3"], lambda _: None)
+    enqueue_ids(raw_queue, ["order-1", "order-2", "order-3"])
     tasks = sqs.get_queue_url(QueueName=settings.tasks_queue)["QueueUrl"]
     for _ in range(2):
         sqs.send_message(QueueUrl=tasks, MessageBody="{}", DelaySeconds=900)

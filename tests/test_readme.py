@@ -18,7 +18,7 @@ import pytest
 
 from commands.emulator import running_emulator
 from emails.message import parse_message
-from emails.queue import RawQueue
+from emails.raw_queue import find_raw_queue
 from emails.resources import provision
 from infrastructure.uv import uv
 from settings import Settings
@@ -26,6 +26,8 @@ from tests.conftest import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from celery_sqs.sqs.queue import Queue
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -141,22 +143,22 @@ def reader(tmp_path: Path, wait_until: Callable[..., None]) -> Reader:
 
 
 @pytest.fixture
-def raw_queue() -> Iterator[RawQueue]:
+def raw_queue() -> Iterator[Queue]:
     """The raw queue of a fresh `make emulator`, where no worker takes what a snippet sends."""
     with running_emulator(free_port()) as url:
         settings = Settings(endpoint_url=url)
         list(provision(settings))
-        yield RawQueue(settings)
+        yield find_raw_queue(settings)
 
 
 @pytest.fixture
-def producer(raw_queue: RawQueue, tmp_path: Path, wait_until: Callable[..., None]) -> Reader:
+def producer(raw_queue: Queue, tmp_path: Path, wait_until: Callable[..., None]) -> Reader:
     """A reader beside that queue."""
     return Reader(urlsplit(raw_queue.url).port or 0, tmp_path, wait_until)
 
 
-def received(raw_queue: RawQueue) -> list[str]:
-    return [parse_message(message["Body"]) for message in raw_queue.receive(10)]
+def received(raw_queue: Queue) -> list[str]:
+    return [parse_message(message["Body"]) for message in raw_queue.receive(10, 0, 30)]
 
 
 def test_every_snippet_is_of_a_kind_that_is_run_here() -> None:
@@ -170,7 +172,7 @@ def test_every_target_of_make_is_one() -> None:
 
 
 @pytest.mark.parametrize("snippet", snippets("python"))
-def test_a_python_snippet_enqueues_the_email(snippet: str, producer: Reader, raw_queue: RawQueue) -> None:
+def test_a_python_snippet_enqueues_the_email(snippet: str, producer: Reader, raw_queue: Queue) -> None:
     producer.run(sys.executable, "-c", snippet)
     assert received(raw_queue) == ["test-1"]
 
@@ -178,7 +180,7 @@ def test_a_python_snippet_enqueues_the_email(snippet: str, producer: Reader, raw
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("npm") is None, reason="there is no Node")
 @pytest.mark.parametrize("snippet", snippets("js"))
-def test_a_node_snippet_enqueues_the_email(snippet: str, producer: Reader, raw_queue: RawQueue, tmp_path: Path) -> None:
+def test_a_node_snippet_enqueues_the_email(snippet: str, producer: Reader, raw_queue: Queue, tmp_path: Path) -> None:
     packages = set(re.findall(r'from "([^"]+)"', snippet))
     producer.run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(tmp_path), *packages)
     (tmp_path / "snippet.mjs").write_text(producer.here(snippet))

@@ -13,20 +13,21 @@ import pytest
 from click.testing import CliRunner
 
 from commands.broker import main
+from emails.raw_queue import enqueue_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mypy_boto3_sqs import SQSClient
 
-    from emails.queue import RawQueue
+    from celery_sqs.sqs.queue import Queue
     from emails.store import EmailStore
     from settings import Settings
 
 
 @pytest.mark.usefixtures("environment")
 def test_a_dry_run_says_what_would_be_sent_and_why_not_and_changes_nothing(
-    row: dict[str, Any], store: EmailStore, raw_queue: RawQueue, sqs: SQSClient, monkeypatch: pytest.MonkeyPatch
+    row: dict[str, Any], store: EmailStore, raw_queue: Queue, sqs: SQSClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMAIL_ATTACHMENT_PREFIXES", "s3://bucket/")
     file = {"name": "a.pdf", "content_type": "application/pdf", "s3_uri": "s3://bucket/a.pdf"}
@@ -34,7 +35,7 @@ def test_a_dry_run_says_what_would_be_sent_and_why_not_and_changes_nothing(
     rows.append({**row, "EmailId": "file", "Attachments": [file]})
     for each in rows:
         store.put(each)
-    raw_queue.enqueue([*(each["EmailId"] for each in rows), "no-row"], sent=lambda count: count)
+    enqueue_ids(raw_queue, [*(each["EmailId"] for each in rows), "no-row"])
     sqs.send_message(QueueUrl=raw_queue.url, MessageBody="hello")
     result = CliRunner().invoke(main, ["--dry-run", "-q", raw_queue.url, "-t", store.table, "-r", "localstack"])
     assert result.exit_code == 0, result.output
@@ -49,14 +50,14 @@ def test_a_dry_run_says_what_would_be_sent_and_why_not_and_changes_nothing(
     ):
         assert line in result.output
     assert [store.get(each["EmailId"]) for each in rows] == rows
-    assert len(raw_queue.receive(10)) == 6, "they were given back at once"
+    assert len(raw_queue.receive(10, 0, 30)) == 6, "they were given back at once"
 
 
 def test_it_runs_a_worker_on_the_queue_and_table_it_is_given(
-    row: dict[str, Any], store: EmailStore, raw_queue: RawQueue, settings: Settings, wait_until: Callable[..., None]
+    row: dict[str, Any], store: EmailStore, raw_queue: Queue, settings: Settings, wait_until: Callable[..., None]
 ) -> None:
     store.put(row)
-    raw_queue.enqueue([row["EmailId"]], sent=lambda count: count)
+    enqueue_ids(raw_queue, [row["EmailId"]])
     program = Path(sys.executable).with_name("email_broker")
     environment = os.environ | {"AWS_ENDPOINT_URL": settings.endpoint or ""}
     arguments = ["--region", "localstack", "--queue-url", raw_queue.url, "--table-name", settings.table]

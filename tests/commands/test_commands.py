@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
-    from emails.queue import RawQueue
+    from celery_sqs.sqs.queue import Queue
     from emails.store import EmailStore, EventStore
     from settings import Settings
 
@@ -61,7 +61,7 @@ def test_provision_makes_what_is_missing_once(run: Callable[..., Result], monkey
     assert "made" not in second.output
 
 
-def test_put_then_enqueue_then_status(run: Callable[..., Result], row: dict[str, Any], raw_queue: RawQueue) -> None:
+def test_put_then_enqueue_then_status(run: Callable[..., Result], row: dict[str, Any], raw_queue: Queue) -> None:
     email_id = row["EmailId"]
     del row["EmailStatus"]
     put = run("put", input=json.dumps(row))
@@ -69,7 +69,7 @@ def test_put_then_enqueue_then_status(run: Callable[..., Result], row: dict[str,
     enqueue = run("enqueue", email_id)
     assert enqueue.exit_code == 0
     assert f"status {email_id}" in enqueue.output
-    assert [json.loads(message["Body"]) for message in raw_queue.receive(10)] == [{"email_id": email_id}]
+    assert [json.loads(message["Body"]) for message in raw_queue.receive(10, 0, 30)] == [{"email_id": email_id}]
     status = run("status", email_id)
     assert dict(line.split(maxsplit=1) for line in status.output.splitlines())["EmailStatus"] == "Pending"
 
@@ -167,14 +167,14 @@ def test_put_writes_what_dynamodb_can_hold(
 
 
 def test_enqueue_takes_ids_from_a_file_or_stdin_one_a_line(
-    run: Callable[..., Result], raw_queue: RawQueue, tmp_path: Path
+    run: Callable[..., Result], raw_queue: Queue, tmp_path: Path
 ) -> None:
     file = tmp_path / "ids"
     file.write_text("".join(f"id-{number}\n" for number in range(12)) + "\n")
     assert run("enqueue", "--from-file", str(file)).output.startswith("12 on ")
     assert run("enqueue", input="id-12\n").output.startswith("1 on ")
     received = []
-    while messages := raw_queue.receive(10):
+    while messages := raw_queue.receive(10, 0, 30):
         received += [json.loads(message["Body"])["email_id"] for message in messages]
     assert sorted(received) == sorted(f"id-{number}" for number in range(13))
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from click.testing import Result
     from mypy_boto3_sqs import SQSClient
 
-    from emails.queue import RawQueue
     from settings import Settings
 
     PutDeadLetter = Callable[..., str]
@@ -149,7 +148,7 @@ def test_an_id_and_a_reason_together_are_refused(run: Run, letters: dict[str, st
 
 
 def test_redrive_says_how_many_went_where(
-    run: Run, settings: Settings, letters: dict[str, str], raw_queue: RawQueue, visible: Callable[[str], int]
+    run: Run, settings: Settings, letters: dict[str, str], raw_queue: Queue, visible: Callable[[str], int]
 ) -> None:
     result = run("dead-letters", "redrive", "--reason", "MaxReceives")
     assert (result.exit_code, result.stdout.splitlines()) == (
@@ -161,7 +160,7 @@ def test_redrive_says_how_many_went_where(
             f"{settings.callbacks_queue}_dlq: 0 back on {settings.callbacks_queue}",
         ],
     )
-    assert [json.loads(message["Body"])["email_id"] for message in raw_queue.receive(10)] == ["test-2"]
+    assert [json.loads(message["Body"])["email_id"] for message in raw_queue.receive(10, 0, 30)] == ["test-2"]
     assert visible(dead_letter_queue(settings.queue)) == 1
     assert run("dead-letters", "redrive").exit_code == 0
     assert visible(settings.tasks_queue) == 1

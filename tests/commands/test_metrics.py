@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emails.raw_queue import enqueue_ids
 from settings.model import dead_letter_queue
 from tests.support.collector import running_collector
 from tests.support.sqs import report_age
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     from click.testing import Result
     from mypy_boto3_sqs import SQSClient
 
-    from emails.queue import RawQueue
+    from celery_sqs.sqs.queue import Queue
     from settings import Settings
 
 
 def test_each_queue_and_its_dead_letters_are_counted_until_it_is_stopped(
-    environment: None, raw_queue: RawQueue, sqs: SQSClient, settings: Settings, wait_until: Callable[..., None]
+    environment: None, raw_queue: Queue, sqs: SQSClient, settings: Settings, wait_until: Callable[..., None]
 ) -> None:
-    raw_queue.enqueue(["a", "b"], sent=lambda count: count)
+    enqueue_ids(raw_queue, ["a", "b"])
     dead = dead_letter_queue(settings.queue)
     sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=dead)["QueueUrl"], MessageBody="x", DelaySeconds=900)
     report_age(settings.endpoint or "", settings.queue, 190)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_sqs import SQSClient
 
-    from emails.queue import RawQueue
+    from celery_sqs.sqs.queue import Queue
     from settings import Settings
 
     Run = Callable[..., Result]
@@ -139,7 +139,7 @@ def test_a_sweep_names_what_failed_harmlessly(run: Run, settings: Settings, tmp_
 
 
 def test_a_dry_run_says_of_each_message_harmlessly_what_would_become_of_it(
-    environment: None, evil: str, raw_queue: RawQueue, sqs: SQSClient
+    environment: None, evil: str, raw_queue: Queue, sqs: SQSClient
 ) -> None:
     for body in (json.dumps({"email_id": "a\u202e"}), EVIL_MESSAGE):
         sqs.send_message(QueueUrl=raw_queue.url, MessageBody=body)

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from emails.queue import RawQueue
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from click.testing import Result
 
+    from celery_sqs.sqs.queue import Queue
     from emails.store import EmailStore
     from settings import Settings
 
@@ -31,13 +30,13 @@ def _three_rows(store: EmailStore, row: dict[str, Any], tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)  # where its position is by default
 
 
-def test_sweep_says_what_it_did(run: Run, raw_queue: RawQueue, store: EmailStore, tmp_path: Path) -> None:
+def test_sweep_says_what_it_did(run: Run, raw_queue: Queue, store: EmailStore, tmp_path: Path) -> None:
     result = run("sweep")
     assert result.exit_code == 0
     done = "enqueued 1, settled 1 as Unknown and 0 as Failed, seen 1 for the first time; "
     assert result.stdout.startswith(done)
     assert result.stdout.endswith("read units\n")
-    assert [json.loads(message["Body"]) for message in raw_queue.receive(10)] == [{"email_id": "left-behind"}]
+    assert [json.loads(message["Body"]) for message in raw_queue.receive(10, 0, 30)] == [{"email_id": "left-behind"}]
     assert (store.get("dead") or {})["EmailStatus"] == "Unknown"
     assert run("sweep").stdout.startswith(
         "enqueued 0, settled 0 as Unknown and 0 as Failed, seen 0 for the first time; "
@@ -45,20 +44,18 @@ def test_sweep_says_what_it_did(run: Run, raw_queue: RawQueue, store: EmailStore
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sweep_says_what_a_dry_run_would_have_done(run: Run, raw_queue: RawQueue, store: EmailStore) -> None:
+def test_sweep_says_what_a_dry_run_would_have_done(run: Run, raw_queue: Queue, store: EmailStore) -> None:
     result = run("sweep", "--dry-run")
     assert result.exit_code == 0
     assert result.stdout.startswith(
         "would have enqueued 1, settled 1 as Unknown and 0 as Failed, seen 1 for the first time; "
     )
-    assert raw_queue.receive(10) == []
+    assert raw_queue.receive(10, 0, 30) == []
     assert (store.get("dead") or {})["EmailStatus"] == "Sending"
     assert "UpdatedAt" not in (store.get("new") or {})
 
 
-def test_sweep_waits_as_long_as_the_setting_says(
-    run: Run, monkeypatch: pytest.MonkeyPatch, raw_queue: RawQueue
-) -> None:
+def test_sweep_waits_as_long_as_the_setting_says(run: Run, monkeypatch: pytest.MonkeyPatch, raw_queue: Queue) -> None:
     monkeypatch.setenv("EMAIL_SWEEP_AFTER", "0")
     assert "seen 1 for the first time" in run("sweep").stdout
     assert run("sweep").stdout.startswith("enqueued 2, ")
@@ -93,7 +90,7 @@ def test_sweep_goes_on_from_the_position_that_an_interrupted_one_left(
     ids=["another table", "no table", "empty", "no object", "too deep", "no keys", "no id", "no key"],
 )
 def test_sweep_refuses_a_position_that_is_not_of_its_table(
-    run: Run, raw_queue: RawQueue, tmp_path: Path, content: str, why: str
+    run: Run, raw_queue: Queue, tmp_path: Path, content: str, why: str
 ) -> None:
     position = tmp_path / "elsewhere"
     position.write_text(content)
@@ -101,11 +98,11 @@ def test_sweep_refuses_a_position_that_is_not_of_its_table(
     assert result.exit_code == 1
     assert why in result.stderr
     assert "--position" in result.stderr
-    assert (position.read_text(), raw_queue.receive(10)) == (content, [])
+    assert (position.read_text(), raw_queue.receive(10, 0, 30)) == (content, [])
 
 
 def test_sweep_names_what_sqs_does_not_take_and_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RawQueue, "enqueue", lambda _, ids, **__: dict.fromkeys(ids, "InternalError"))
+    monkeypatch.setattr("commands.sweep.enqueue_ids", lambda _, ids: dict.fromkeys(ids, "InternalError"))
     result = run("sweep")
     assert result.exit_code == 1
     assert result.stdout.startswith("enqueued 0, settled 1 ")

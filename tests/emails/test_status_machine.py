@@ -231,7 +231,7 @@ class Statuses(RuleBasedStateMachine):
 
     # The raw queue
 
-    def enqueue(self, email_ids: list[str], sent: Callable[[int], object]) -> dict[str, str]:
+    def enqueue(self, email_ids: list[str]) -> dict[str, str]:
         self._enqueued += email_ids
         return {}
 
@@ -343,7 +343,7 @@ class Statuses(RuleBasedStateMachine):
     def it_is_swept(self, _: st.DataObject | None = None) -> None:
         self._allowed = {ABANDON}
         with TemporaryDirectory() as folder:
-            work = Sweep(self.store, self, SWEEP_AFTER)  # type: ignore[arg-type]  # the raw queue of one email
+            work = Sweep(self.store, self.enqueue, SWEEP_AFTER)
             work.run(LONG, Path(folder) / "position", lambda report: report)
 
     # What must hold

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from emails.message import parse_message
+from emails.raw_queue import enqueue_ids
 from emails.status import EmailStatus
 from emails.store import Conflict, EmailStore, StoreUnavailable
 from emails.sweep import Report, Sweep
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from emails.queue import RawQueue
+    from celery_sqs.sqs.queue import Queue
     from settings import Settings
 
     Row = dict[str, Any]
@@ -63,11 +65,12 @@ def limit_to_one(params: Row, **_: Any) -> None:
 class Table:
     """The emails' rows, the raw queue beside them, and sweeps over both."""
 
-    def __init__(self, settings: Settings, queue: RawQueue, position: Path, row: Row) -> None:
+    def __init__(self, settings: Settings, queue: Queue, position: Path, row: Row) -> None:
         self._settings = settings
         self._queue = queue
         self._row = row
         self.position = position
+        self.enqueue: Callable[[list[str]], dict[str, str]] = partial(enqueue_ids, queue)
         self.store = self.another_store()
 
     def another_store(self, kind: type[EmailStore] = EmailStore) -> EmailStore:
@@ -89,7 +92,7 @@ class Table:
     def enqueued(self) -> list[str]:
         """The ids that lie on the raw queue; takes them away."""
         found = []
-        while messages := self._queue.receive(10):
+        while messages := self._queue.receive(10, 0, 30):
             found += [parse_message(message["Body"]) for message in messages]
         return sorted(found)
 
@@ -101,12 +104,12 @@ class Table:
         dry_run: bool = False,
         position: Path | None = None,
     ) -> Report:
-        work = Sweep(store or self.store, self._queue, AFTER, dry_run=dry_run)
+        work = Sweep(store or self.store, self.enqueue, AFTER, dry_run=dry_run)
         return work.run(PLENTY, position or self.position, progress)
 
 
 @pytest.fixture
-def table(settings: Settings, raw_queue: RawQueue, tmp_path: Path, row: Row) -> Table:
+def table(settings: Settings, raw_queue: Queue, tmp_path: Path, row: Row) -> Table:
     return Table(settings, raw_queue, tmp_path / "position", row)
 
 
@@ -308,10 +311,9 @@ class ScriptedStore(EmailStore):
         raise Conflict({})
 
 
-class NoQueue:
-    def enqueue(self, email_ids: list[str], **_: object) -> dict[str, str]:
-        assert email_ids == []
-        return {}
+def enqueue_nothing(email_ids: list[str]) -> dict[str, str]:
+    assert email_ids == []
+    return {}
 
 
 moments = (
@@ -332,7 +334,7 @@ def test_whatever_a_producer_writes_as_a_time_is_judged(
         {"EmailId": "1", "EmailStatus": "Pending", **attributes},
         {"EmailId": "2", "EmailStatus": "Sending", "ClaimExpiresAt": claim_expires_at},
     )
-    work = Sweep(store, NoQueue(), AFTER)  # type: ignore[arg-type]  # a double
+    work = Sweep(store, enqueue_nothing, AFTER)  # type: ignore[arg-type]  # a double
     report = work.run(PLENTY, tmp_path_factory.getbasetemp() / "position", nothing)
     assert (report.enqueued, report.abandoned, report.first_seen) == (0, 0, 0), "the store took no write"
 
@@ -508,7 +510,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_it_reads_at_the_pace_that_it_was_given(
     naps: list[float], tmp_path: Path, units_a_second: float, nap: float
 ) -> None:
-    work = Sweep(PagedStore(pages=4, units=1), NoQueue(), AFTER)  # type: ignore[arg-type]  # a double
+    work = Sweep(PagedStore(pages=4, units=1), enqueue_nothing, AFTER)  # type: ignore[arg-type]  # a double
     report = work.run(units_a_second, tmp_path / "position", nothing)
     assert report.read_units == 16
     # A round reads a page of each of the four segments; after the last there is nothing to wait for.
@@ -519,17 +521,17 @@ def test_it_reads_at_the_pace_that_it_was_given(
 
 
 def test_what_sqs_does_not_take_is_reported_and_found_by_a_later_sweep(
-    table: Table, raw_queue: RawQueue, later: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    table: Table, later: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = sorted(table.put(f"left-{number}", UpdatedAt=OLD) for number in range(12))
-    enqueue = raw_queue.enqueue
+    enqueue = table.enqueue
 
-    def refuse_some(email_ids: list[str], sent: Callable[[int], object]) -> dict[str, str]:
-        enqueue((email_id for email_id in email_ids if not email_id.endswith("1")), sent)
+    def refuse_some(email_ids: list[str]) -> dict[str, str]:
+        enqueue([email_id for email_id in email_ids if not email_id.endswith("1")])
         return {email_id: "InternalError" for email_id in email_ids if email_id.endswith("1")}
 
     with monkeypatch.context() as patch:
-        patch.setattr(raw_queue, "enqueue", refuse_some)
+        patch.setattr(table, "enqueue", refuse_some)
         report = table.sweep()
     assert report.failed == {"left-1": "InternalError", "left-11": "InternalError"}
     assert report.enqueued == 10

@@ -20,7 +20,7 @@ from pydantic import HttpUrl
 from commands import main as email_service
 from emails.dead_letters import dead_letters
 from emails.providers.smtp_settings import SmtpSettings
-from emails.queue import RawQueue
+from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.status import EmailStatus
 from settings import get_settings
 from settings.aws import client
@@ -100,7 +100,7 @@ class Chaos:
         self.settings = new_stage(endpoint, **SETTINGS)
         self._sqs = client("sqs", self.settings)
         self._dynamodb = client("dynamodb", self.settings)
-        self._queue = RawQueue(self.settings)
+        self._queue = find_raw_queue(self.settings)
         self._folder = self.folder = folder
         self._seed = seed
         self._dice = random.Random(seed)
@@ -203,12 +203,12 @@ class Chaos:
         self.duplicates += len(again)
         ids = email_ids + again
         self._dice.shuffle(ids)
-        assert not self._queue.enqueue(ids, sent=lambda count: count)
+        assert not enqueue_ids(self._queue, ids)
 
     def _enqueue_unusable(self, suffix: str) -> None:
         nobody, not_json = f"nobody-{suffix}", f"not JSON: {suffix}"
         self.story.unusable |= {nobody: "EmailNotFound", not_json: "NotJson"}
-        assert not self._queue.enqueue([nobody], sent=lambda count: count)
+        assert not enqueue_ids(self._queue, [nobody])
         self._sqs.send_message(QueueUrl=self._queue.url, MessageBody=not_json)
 
     def _put(self, row: Row) -> None:

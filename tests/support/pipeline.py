@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from celery import Celery
 
 from emails.dead_letters import ReceivedDeadLetter, dead_letters
-from emails.queue import RawQueue
+from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.store import EmailStore
 from settings.aws import client
 from tests.support.celery_programs import running_celery
@@ -92,7 +92,7 @@ class Pipeline:
         return self.send(self.settings.queue, body, **options)
 
     def enqueue(self, *email_ids: str) -> None:
-        assert RawQueue(self.settings).enqueue(email_ids, sent=lambda count: count) == {}
+        assert enqueue_ids(find_raw_queue(self.settings), email_ids) == {}
 
     def status(self, row: dict[str, Any]) -> str:
         return (self.store.get(row["EmailId"]) or {})["EmailStatus"]

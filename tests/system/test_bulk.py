@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from emails.queue import RawQueue
+from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.store import EmailStore
 from tests.support.celery_programs import running_celery
 from tests.support.stage import count_sent, environment_of, write_rows
@@ -40,7 +40,7 @@ def test_single_emails_overtake_a_backlog_of_bulk(
     outbox = tmp_path / "outbox"
     ids = [f"bulk-{number}" for number in range(BULK)]
     write_rows(settings, row, ids)
-    RawQueue(settings, bulk=True).enqueue(ids, sent=lambda count: count)
+    enqueue_ids(find_raw_queue(settings, bulk=True), ids)
     environment = environment_of(settings, EMAIL_STUB_OUTBOX=str(outbox))
     log_file = tmp_path / "worker.log"
     with running_celery("worker", "--loglevel", "WARNING", log_file=log_file, environment=environment):
@@ -50,7 +50,7 @@ def test_single_emails_overtake_a_backlog_of_bulk(
             email_id = f"single-{number}"
             store.put(row | {"EmailId": email_id})
             before, began = count_sent(outbox), time.monotonic()
-            RawQueue(settings).enqueue([email_id], sent=lambda count: count)
+            enqueue_ids(find_raw_queue(settings), [email_id])
             wait_until(lambda sent=email_id: (store.get(sent) or {})["EmailStatus"] == "Sent")
             seconds.append(time.monotonic() - began)
             between.append(count_sent(outbox) - before)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from emails.queue import RawQueue
+from emails.raw_queue import enqueue_ids, find_raw_queue
 from tests.support.celery_programs import running_celery
 from tests.support.stage import count_sent, environment_of, write_rows
 
@@ -45,9 +45,9 @@ def test_callers_who_come_and_go_stall_no_worker(
         command = [sys.executable, "-m", "tests.support.callers", "--calls", str(CALLS)]
         with calls.open("wb") as file:
             callers = subprocess.Popen(command, env=os.environ | environment, cwd=ROOT, stdout=file)
-        queue = RawQueue(settings)
+        queue = find_raw_queue(settings)
         for first in range(0, EMAILS, AT_ONCE):
-            queue.enqueue(ids[first : first + AT_ONCE], sent=lambda taken: taken)
+            enqueue_ids(queue, ids[first : first + AT_ONCE])
             called = CALLS * first // EMAILS
             wait_until(lambda done=first: count_sent(outbox) >= done, seconds=120)
             wait_until(lambda least=called: calls.read_text().count("\n") >= least, seconds=120)

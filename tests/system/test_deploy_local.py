@@ -20,7 +20,7 @@ from emails.dead_letters import dead_letters
 from emails.events import RejectReason
 from emails.providers.contract import RefusedRecipient
 from emails.providers.stub import StubProvider
-from emails.queue import RawQueue
+from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.resources import provision
 from emails.sender import Sender
 from emails.store import EmailStore
@@ -78,8 +78,8 @@ def test_a_raw_message_becomes_sent_and_a_bad_one_a_dead_letter(
 ) -> None:
     store.put(row)
     sqs = client("sqs", settings)
-    RawQueue(settings).enqueue([row["EmailId"]], sent=lambda count: count)
-    sqs.send_message(QueueUrl=RawQueue(settings, bulk=True).url, MessageBody="no JSON")
+    enqueue_ids(find_raw_queue(settings), [row["EmailId"]])
+    sqs.send_message(QueueUrl=find_raw_queue(settings, bulk=True).url, MessageBody="no JSON")
     wait_until(lambda: (store.get(row["EmailId"]) or {})["EmailStatus"] == "Sent")
     found: list[Any] = []
     wait_until(lambda: found.extend(dead_letters(sqs, settings)) or found)
@@ -89,7 +89,7 @@ def test_a_raw_message_becomes_sent_and_a_bad_one_a_dead_letter(
 def test_an_email_whose_row_comes_late_is_sent(
     settings: Settings, store: EmailStore, row: dict[str, Any], wait_until: Callable[..., None]
 ) -> None:
-    RawQueue(settings).enqueue([row["EmailId"]], sent=lambda count: count)
+    enqueue_ids(find_raw_queue(settings), [row["EmailId"]])
     logs = aws("logs", settings.endpoint or "")
 
     def said() -> str:

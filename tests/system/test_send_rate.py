@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from emails.queue import RawQueue
+from emails.raw_queue import enqueue_ids, find_raw_queue
 from tests.support.celery_programs import running_celery
 from tests.support.proxy import Proxy, running
 from tests.support.stage import count_sent, environment_of, write_rows
@@ -35,7 +35,7 @@ def test_three_workers_keep_to_the_rate(
     outbox = tmp_path / "outbox"
     ids = [f"email-{number}" for number in range(EMAILS)]
     write_rows(settings, row, ids)
-    RawQueue(settings).enqueue(ids, sent=lambda count: count)
+    enqueue_ids(find_raw_queue(settings), ids)
     requests: Counter[str] = Counter()
 
     def count_requests(service: str, action: str, _: bytes) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from emails import claim_tokens
 from emails.dead_letters import dead_letters
-from emails.queue import RawQueue
+from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.store import EmailStore
 from settings.aws import client
 from tests.emails.callbacks.notifications import RECIPIENT, by_sns, event
@@ -106,7 +106,7 @@ def test_emails_wait_in_sqs_while_dynamodb_is_unavailable_and_are_sent_when_it_i
     rows = [row | {"EmailId": f"email-{number}"} for number in range(5)]
     for each in rows:
         store.put(each)
-    RawQueue(cut_off).enqueue([each["EmailId"] for each in rows], sent=lambda count: count)
+    enqueue_ids(find_raw_queue(cut_off), [each["EmailId"] for each in rows])
 
     def found() -> list[Row]:
         return [store.get(each["EmailId"]) or {} for each in rows]
@@ -165,7 +165,7 @@ def test_emails_whose_claims_got_no_answer_are_sent_once_and_counted_once(
         return [store.get(each["EmailId"]) or {} for each in rows]
 
     fate.claims_are_answered = False
-    RawQueue(worked).enqueue([each["EmailId"] for each in rows], sent=lambda count: count)
+    enqueue_ids(find_raw_queue(worked), [each["EmailId"] for each in rows])
     wait_until(lambda: len({copy["body"] for copy in fate.copies}) == len(rows), what="a delayed copy of each")
     assert {(each["EmailStatus"], each["Attempts"]) for each in found()} == {("Sending", 1)}
     # Some are taken over without an answer, too.
@@ -187,7 +187,7 @@ def test_a_copy_with_tokens_of_claims_has_the_arguments_that_older_workers_know(
     store = EmailStore.from_settings(worked)
     store.put(row)
     fate.claims_are_answered = False
-    RawQueue(worked).enqueue([row["EmailId"]], sent=lambda count: count)
+    enqueue_ids(find_raw_queue(worked), [row["EmailId"]])
     wait_until(lambda: fate.copies)
     fate.claims_are_answered = True
     (copy,) = fate.copies[:1]

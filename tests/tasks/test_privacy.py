@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from emails.dead_letters import dead_letters
-from emails.queue import RawQueue
+from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.store import EmailStore
 from settings.aws import client
 from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation
@@ -208,13 +208,13 @@ def test_nothing_private_comes_out_of_a_worker(
 
     for case, (changes, _) in CASES.items():
         store.put(PRIVATE | {"EmailId": f"email-{case}"} | changes)
-    raw = RawQueue(settings)
+    raw = find_raw_queue(settings)
     tasks_queue = sqs.get_queue_url(QueueName=settings.tasks_queue)["QueueUrl"]
     worker = running_celery(
         "worker", "--loglevel", "DEBUG", app="tests.tasks.indiscreet", log_file=log_file, environment=environment
     )
     with watching(settings) as events, worker:
-        raw.enqueue([f"email-{case}" for case in CASES], sent=lambda count: count)
+        enqueue_ids(raw, [f"email-{case}" for case in CASES])
         for body in BODIES.values():
             sqs.send_message(QueueUrl=raw.url, MessageBody=body)
         for body in TASK_MESSAGES:

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from celery_sqs.sqs.batches import ATTEMPTS
 from emails.message import parse_message
-from emails.queue import RawQueue
+from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.resources import ResourcesMissing
 
 if TYPE_CHECKING:
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from mypy_boto3_sqs import SQSClient
 
+    from celery_sqs.sqs.queue import Queue
     from settings import Settings
 
-    QueueOn = Callable[["FailingSqs"], RawQueue]
+    QueueOn = Callable[["FailingSqs"], Queue]
 
 IDS = [f"email-{number}" for number in range(25)]
 
@@ -58,12 +59,12 @@ def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def arrived(raw_queue: RawQueue) -> Callable[[], list[str]]:
+def arrived(raw_queue: Queue) -> Callable[[], list[str]]:
     """The ids that lie on the raw queue, as the bridge will read them."""
 
     def ids() -> list[str]:
         found = []
-        while messages := raw_queue.receive(10):
+        while messages := raw_queue.receive(10, 0, 30):
             found += [parse_message(message["Body"]) for message in messages]
         return sorted(found)
 
@@ -71,12 +72,12 @@ def arrived(raw_queue: RawQueue) -> Callable[[], list[str]]:
 
 
 @pytest.fixture
-def queue_on(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[FailingSqs], RawQueue]:
+def queue_on(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[FailingSqs], Queue]:
     """The raw queue, by this double of SQS."""
 
-    def queue(sqs: FailingSqs) -> RawQueue:
-        monkeypatch.setattr("emails.queue.client", lambda *_: sqs)
-        return RawQueue(settings)
+    def queue(sqs: FailingSqs) -> Queue:
+        monkeypatch.setattr("emails.raw_queue.client", lambda *_: sqs)
+        return find_raw_queue(settings)
 
     return queue
 
@@ -86,14 +87,14 @@ def test_each_id_is_one_raw_message_and_ten_of_them_one_request(
 ) -> None:
     counting = FailingSqs(sqs, {})
     counts: list[int] = []
-    assert queue_on(counting).enqueue(iter(IDS), counts.append) == {}
+    assert enqueue_ids(queue_on(counting), iter(IDS), counts.append) == {}
     assert counting.batches == counts == [10, 10, 5]
     assert arrived() == sorted(IDS)
 
 
-def test_an_id_of_any_text_arrives_as_it_is(raw_queue: RawQueue, arrived: Callable[[], list[str]]) -> None:
+def test_an_id_of_any_text_arrives_as_it_is(raw_queue: Queue, arrived: Callable[[], list[str]]) -> None:
     ids = ["Ünïcode 😀", '"quoted"', "a" * 190]
-    assert raw_queue.enqueue(ids, lambda _: None) == {}
+    assert enqueue_ids(raw_queue, ids) == {}
     assert arrived() == sorted(ids)
 
 
@@ -102,7 +103,7 @@ def test_what_sqs_does_not_take_is_sent_again_alone(
 ) -> None:
     failing = FailingSqs(sqs, {"email-3": 1, "email-7": 2})
     counts: list[int] = []
-    assert queue_on(failing).enqueue(IDS[:10], counts.append) == {}
+    assert enqueue_ids(queue_on(failing), IDS[:10], counts.append) == {}
     assert failing.batches == [10, 2, 1]
     assert counts == [10]
     assert arrived() == sorted(IDS[:10])
@@ -113,7 +114,7 @@ def test_what_sqs_never_takes_is_named_with_its_code(
 ) -> None:
     failing = FailingSqs(sqs, {"email-3": 99, "email-12": 99})
     counts: list[int] = []
-    failed = queue_on(failing).enqueue(IDS, counts.append)
+    failed = enqueue_ids(queue_on(failing), IDS, counts.append)
     assert failed == {"email-3": "InternalError", "email-12": "InternalError"}
     assert counts == [9, 9, 5]
     assert failing.batches == [10, *[1] * (ATTEMPTS - 1), 10, *[1] * (ATTEMPTS - 1), 5]
@@ -132,27 +133,18 @@ def test_a_request_that_fails_is_made_again(
     sqs: SQSClient, queue_on: QueueOn, arrived: Callable[[], list[str]], error: Exception
 ) -> None:
     failing = FailingSqs(sqs, {}, [error, error])
-    assert queue_on(failing).enqueue(IDS[:10], lambda _: None) == {}
+    assert enqueue_ids(queue_on(failing), IDS[:10]) == {}
     assert failing.batches == [10, 10, 10]
     assert arrived() == sorted(IDS[:10])
 
 
 def test_where_sqs_stays_unavailable_every_id_is_named(sqs: SQSClient, queue_on: QueueOn) -> None:
     away = FailingSqs(sqs, {}, [EndpointConnectionError(endpoint_url="http://localhost")] * 99)
-    failed = queue_on(away).enqueue(IDS[:3], lambda _: None)
+    failed = enqueue_ids(queue_on(away), IDS[:3])
     assert failed == dict.fromkeys(IDS[:3], "EndpointConnectionError")
 
 
 def test_a_queue_that_is_not_there_is_named_with_the_command_that_makes_it(settings: Settings) -> None:
     elsewhere = settings.model_copy(update={"stage": "elsewhere"})
     with pytest.raises(ResourcesMissing, match=r"no queue emails_elsewhere: .*email-service provision"):
-        RawQueue(elsewhere)
-
-
-def test_what_is_received_is_given_back_for_others(raw_queue: RawQueue) -> None:
-    raw_queue.enqueue(IDS[:2], lambda _: None)
-    held = raw_queue.receive(10)
-    assert len(held) == 2
-    assert raw_queue.receive(10) == []
-    raw_queue.release(held)
-    assert len(raw_queue.receive(10)) == 2
+        find_raw_queue(elsewhere)
