@@ -50,4 +50,4 @@ def test_the_rate_in_the_settings_goes_before_the_provider_s_own(monkeypatch: py
 
 def test_our_workers_take_no_compressed_messages() -> None:
     with app.connection_for_read() as connection:
-        assert connection.transport.accept_compression is False
+        assert connection.transport_options["accept_compression"] is False
