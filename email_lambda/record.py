@@ -69,15 +69,12 @@ class Record:
             self.wait = Wait(self._id, receives, first)
         else:
             self.wait = Wait.parse(self._text(WAIT_ATTRIBUTE)) or Wait(self._id, 1)
-        self.tokens = claim_tokens.from_text(self._text(TOKENS_ATTRIBUTE))
+        tokens = claim_tokens.from_text(self._text(TOKENS_ATTRIBUTE))
+        self.carried = Carried(self.wait.attempt, self.wait.missing_since, tokens)
 
     @property
     def is_fifo(self) -> bool:
         return self.queue.endswith(".fifo")
-
-    @property
-    def carried(self) -> Carried:
-        return Carried(self.wait.attempt, self.wait.missing_since, self.tokens)
 
     def copy(self, later: RetryLater) -> dict[str, Any] | None:
         """The parameters of SendMessage for a copy that carries the wait, or None where no room is left for it.
@@ -86,7 +83,7 @@ class Record:
         """
         wait = Wait(self.wait.message_id, self.wait.attempt + 1, later.missing_since)
         ours = {WAIT_ATTRIBUTE: string_attribute(json.dumps(asdict(wait)))}
-        if tokens := later.tokens or self.tokens:
+        if tokens := later.tokens or self.carried.tokens:
             ours[TOKENS_ATTRIBUTE] = string_attribute(claim_tokens.to_text(tokens))
         parameters = self._copy(ours)
         return parameters if WAIT_ATTRIBUTE in parameters["MessageAttributes"] else None

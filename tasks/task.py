@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 from celery_sqs.exceptions import MessageTooLarge, PublishRefused
 from celery_sqs.poller import pause
 from emails.logs import place
-from emails.outcome import DeadLetter, Done, Outcome, RetryLater
+from emails.outcome import DeadLetter, Outcome, RetryLater
 from emails.store import StoreRefused, StoreUnavailable
 
 # Celery's own, by which it and celery_sqs tell what to do.
@@ -44,18 +44,12 @@ class Task(CeleryTask):
 
     def end(self, outcome: Outcome, retry_args: tuple[Any, ...] | None = None, **retry_options: Any) -> str:
         """Return, be retried or be rejected, as the outcome says."""
-        match outcome:
-            case DeadLetter(reason):
-                raise Reject(reason)
-            case RetryLater():
-                if outcome.affects_all:  # so that others need not come to see the same
-                    pause.begin(PAUSE_SECONDS)
-                self._log(outcome)
-                raise self.retry(retry_args, countdown=outcome.delay, **retry_options)
-            case Done():
-                self._log(outcome)
-                task_done.send(sender=self, outcome=outcome)
-                return str(outcome)
-
-    def _log(self, outcome: Outcome) -> None:
+        if isinstance(outcome, DeadLetter):
+            raise Reject(outcome.reason)
         get_task_logger(self.__module__).info("%s", outcome)
+        if isinstance(outcome, RetryLater):
+            if outcome.affects_all:  # so that others need not come to see the same
+                pause.begin(PAUSE_SECONDS)
+            raise self.retry(retry_args, countdown=outcome.delay, **retry_options)
+        task_done.send(sender=self, outcome=outcome)
+        return str(outcome)

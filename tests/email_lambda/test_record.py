@@ -72,7 +72,7 @@ def test_a_copy_carries_the_tokens_of_claims_beside_the_wait_that_older_function
     copy = message().copy(RetryLater(1, "away", tokens=tokens))
     assert copy
     received = message(**copy["MessageAttributes"])
-    assert (received.tokens, received.wait) == (tokens, wait)
+    assert (received.carried.tokens, received.wait) == (tokens, wait)
     assert json.loads(copy["MessageAttributes"][WAIT_ATTRIBUTE]["StringValue"]).keys() == {
         "message_id",
         "attempt",
@@ -84,7 +84,7 @@ def test_a_message_without_claims_to_take_over_carries_no_tokens() -> None:
     copy = message().copy(LATER)
     assert copy
     assert copy["MessageAttributes"].keys() == {WAIT_ATTRIBUTE}
-    assert message().tokens == ()
+    assert message().carried == Carried()
 
 
 def test_the_wait_comes_before_the_tokens_where_there_is_room_for_one() -> None:
@@ -97,7 +97,7 @@ def test_the_wait_comes_before_the_tokens_where_there_is_room_for_one() -> None:
 
 @pytest.mark.parametrize("attribute", [string("no token"), {"DataType": "Binary", "BinaryValue": b"\0"}], ids=repr)
 def test_what_is_no_token_is_none(attribute: dict[str, Any]) -> None:
-    assert message(ClaimTokens=attribute).tokens == ()
+    assert message(ClaimTokens=attribute).carried.tokens == ()
 
 
 def test_a_dead_letter_carries_no_tokens() -> None:
