@@ -18,7 +18,7 @@ from celery_sqs.sqs.dead_letters import Reason, message_bytes, with_reason
 from celery_sqs.sqs.errors import FINAL_FOR_HANDLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from celery_sqs.sqs.queue import Queue, ReceivedMessage
@@ -46,6 +46,7 @@ class Holder(Protocol):
 
     def finished(self) -> None: ...
     def remove(self, message: HeldMessage) -> None: ...
+    def release(self, messages: Iterable[HeldMessage]) -> list[HeldMessage]: ...
     def give_back(self, message: HeldMessage, after: int) -> None: ...
 
 
@@ -64,6 +65,7 @@ class HeldMessage:
         self._holder = holder
         self._lock = threading.Lock()
         self.state = State.IN_INBOX  # changed under the lock
+        self._is_to_be_released = False
         self._children = 0
         self._child_error: Reason | None = None
         self._settle: Callable[[], None] | None = None
@@ -101,6 +103,8 @@ class HeldMessage:
     def wait_for_start(self) -> None:
         """The consumer has it, and calls `start` before its work begins."""
         self._move({State.IN_INBOX, State.HANDED_OVER}, State.WAITING)
+        if self._is_to_be_released:
+            self._holder.release([self])
 
     def start(self) -> bool:
         """Whether its work may begin: not where the message was released to others."""
@@ -108,7 +112,12 @@ class HeldMessage:
         return self.state is not State.RELEASED
 
     def try_release(self) -> bool:
-        """Give up a message on which no work began; says whether there was none."""
+        """Give up a message on which no work began; says whether there was none.
+
+        While the worker makes its request nobody can say, so that a message is released when the request is made.
+        """
+        with self._lock:
+            self._is_to_be_released = self.state is State.HANDED_OVER
         return self._move({State.IN_INBOX, State.WAITING}, State.RELEASED)
 
     def _move(self, sources: set[State], target: State) -> bool:

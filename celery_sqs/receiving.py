@@ -11,6 +11,7 @@ from celery.signals import worker_shutting_down
 from kombu.log import get_logger
 
 from celery_sqs.control_queues import ControlQueue
+from celery_sqs.held_message import State
 from celery_sqs.held_messages import held_messages
 from celery_sqs.poller import Poller, pollers_of_process
 from celery_sqs.prefetch import Prefetch
@@ -133,6 +134,8 @@ class Receiver:
         if no_ack:
             held.ack()
             self.prefetch.free(1)
+        if held.state is State.RELEASED:  # meanwhile
+            channel.qos.ack(held.tag)
 
 
 _receivers: WeakSet[Receiver] = WeakSet()

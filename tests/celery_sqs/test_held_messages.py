@@ -170,6 +170,18 @@ def test_it_is_released_only_while_its_work_cannot_have_begun(
     assert message.start() != is_released, "work that may begin, and a message that others get"
 
 
+def test_what_is_to_be_released_while_the_worker_makes_its_request_is_released_when_that_is_made(
+    messages: HeldMessages, queue: ScriptedQueue, message: HeldMessage
+) -> None:
+    message.hand_over()
+    assert messages.release([message]) == []
+    assert queue.changed == []
+    message.wait_for_start()
+    assert not message.start()
+    assert messages.held() == []
+    assert queue.changed == [[{"ReceiptHandle": "h1", "VisibilityTimeout": 0}]]
+
+
 def test_work_on_what_was_acknowledged_early_may_begin_and_is_not_counted(message: HeldMessage) -> None:
     message.ack()
     assert message.start()
