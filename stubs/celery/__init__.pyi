@@ -2,13 +2,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery.app.task import Task
-
-current_task: Task | None
-
-class Signature:
-    def apply_async(self) -> Any: ...
-
-def chain(*tasks: Signature) -> Signature: ...
+from celery.canvas import Signature as Signature
+from celery.canvas import chain as chain
 
 class Celery:
     conf: Any

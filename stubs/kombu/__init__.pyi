@@ -1,5 +1,2 @@
-class Exchange:
-    def __init__(self, name: str) -> None: ...
-
-class Queue:
-    def __init__(self, name: str, exchange: Exchange, routing_key: str) -> None: ...
+from kombu.entity import Exchange as Exchange
+from kombu.entity import Queue as Queue
