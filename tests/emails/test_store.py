@@ -520,7 +520,7 @@ def test_what_another_wrote_is_not_taken_for_the_own_lost_success(store: EmailSt
 )
 def test_an_error_of_dynamodb_is_for_now_or_for_ever(settings: Settings, code: str, error: type[Exception]) -> None:
     dynamodb = client("dynamodb", settings)
-    store = EmailStore.from_settings(settings)
+    store = EmailStore(dynamodb, settings.table)
     steps: list[tuple[str, Callable[[], object]]] = [
         ("get_item", lambda: store.get("1")),
         ("put_item", lambda: store.put({"EmailId": "1", "Subject": "secret"})),
