@@ -381,6 +381,6 @@ def test_each_contender_sends_every_email(
             arguments = [sys.executable, "-m", *command.split()]
             process = processes.enter_context(subprocess.Popen(arguments, cwd=ROOT, env=environment))
             processes.callback(process.terminate)
-        wait_until(all_sent, seconds=40, what="every email is Sent")
+        wait_until(all_sent, seconds=150, what="every email is Sent")
     counts = look(str(settings.endpoint_url), "counts")
     assert counts["dynamodb"]["UpdateItem"] == 2 * len(ids), "a claim and a record each"
