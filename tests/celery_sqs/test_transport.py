@@ -422,7 +422,7 @@ def test_a_naive_eta_is_waited_for_and_the_task_is_told_its_eta(
     wait_until(lambda: queues.lines().total() == 3)
     assert queues.lines()["late None redelivered False"] == 1
     for line in queues.lines():
-        assert line.split()[1] == "None" or -1 <= int(line.split()[1]) < 4
+        assert line.split()[1] == "None" or -1 <= int(line.split()[1]) < 60
 
 
 def test_a_redelivered_message_says_so_and_the_first_requeue_is_at_once(
