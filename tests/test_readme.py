@@ -1,7 +1,8 @@
-"""Every snippet of the README runs, in the order in which a reader comes to it."""
+"""Every snippet of the README and of docs/producers.md runs, in the order in which a reader comes to it."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -22,6 +23,7 @@ from emails.raw_queue import find_raw_queue
 from emails.resources import provision
 from infrastructure.uv import uv
 from settings import Settings
+from settings.aws import client
 from tests.conftest import free_port
 
 if TYPE_CHECKING:
@@ -31,22 +33,21 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SNIPPETS = [(found[2], found[3]) for found in re.finditer(r"^(`{3,}|~{3,})(.*)\n((?s:.*?))^\1$", README, re.MULTILINE)]
-# What the README has a reader set for every client of the emulator.
-EXPORTED = dict(word.split("=") for word in re.findall(r"`export ([^`]*)`", README)[0].split())
+PRODUCERS = (ROOT / "docs" / "producers.md").read_text()
+FENCE = re.compile(r"^(`{3,}|~{3,})(.*)\n((?s:.*?))^\1$", re.MULTILINE)
+# The variables that docs/producers.md tells a reader to set for every client of the emulator.
+EXPORTED = dict(word.split("=") for word in re.findall(r"`export ([^`]*)`", PRODUCERS)[0].split())
 
-# What stays in a terminal of its own, with the words by which it says that it is ready.
+# Commands that keep running in a terminal of their own, and what they print when they are ready.
 STAYS = {"make emulator": "Ready on ", "make worker": " ready."}
-# It would run this test.
-WOULD_NOT_END = {"make test": "make --dry-run test"}
 
 
-def snippets(language: str) -> list[str]:
-    return [text for found, text in SNIPPETS if found == language]
+def snippets(page: str, language: str) -> list[str]:
+    return [found[3] for found in FENCE.finditer(page) if found[2] == language]
 
 
 def commands(text: str) -> Iterator[tuple[str, str]]:
-    """Each command of a console snippet, with what the README says that it prints."""
+    """Each command of a console snippet, with what the page says that it prints."""
     before, *parts = re.split(r"^\$ ", text, flags=re.MULTILINE)
     assert not before, "a command begins with $"
     for part in parts:
@@ -69,10 +70,10 @@ def prints(output: str, printed: str) -> bool:
 
 
 class Reader:
-    """Somebody who follows the README, on a port where no other emulator is."""
+    """Somebody who follows the pages, on a port where no other emulator is."""
 
     def __init__(self, port: int, folder: Path, wait_until: Callable[..., None]) -> None:
-        # What a make above this one told it is not for the reader's, and the README says all that a client needs.
+        # What a make that runs this test sets must not reach the reader: the pages name all that a client needs.
         others = ("AWS_", "EMAIL_", "MAKE", "MFLAGS")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         self._port = port
@@ -97,28 +98,29 @@ class Reader:
         return ended.stdout
 
     def type(self, command: str, printed: str, stack: ExitStack) -> None:
-        """Give a shell the command, and see it print what the README says."""
-        words = shlex.join(shlex.split(command, comments=True))
+        """Give a shell the command, and check that it prints what the page says."""
+        command = self.here(command)
+        words = shlex.split(command, comments=True)
+        stays = next((start for start in STAYS if words[:2] == start.split()), None)
         # PORT and EMAIL_ENDPOINT_URL stand for the default port, which another program may have.
         ours = {
             "PORT": str(self._port),
             "EMAIL_ENDPOINT_URL": f"http://localhost:{self._port}",
-            "EMAIL_STUB_OUTBOX": str(self._folder / "outbox"),
         }
-        if words in STAYS:
-            stack.enter_context(self._staying(words, STAYS[words], ours))
-        elif words.startswith("make status "):  # the worker may take a moment
+        if stays:
+            stack.enter_context(self._staying(words, STAYS[stays], ours))
+        elif words[:2] == ["make", "status"]:  # the worker may take a moment
             self._wait_until(lambda: prints(self.run("bash", "-c", command, **ours), printed), what=command)
         else:
-            output = self.run("bash", "-c", WOULD_NOT_END.get(words, command), **ours)
+            output = self.run("bash", "-c", command, **ours)
             assert prints(output, printed), f"{command}\nprints\n{output}"
 
     @contextmanager
-    def _staying(self, command: str, ready: str, environment: dict[str, str]) -> Iterator[None]:
-        log = self._folder / f"{command.replace(' ', '-')}.log"
+    def _staying(self, command: list[str], ready: str, environment: dict[str, str]) -> Iterator[None]:
+        log = self._folder / f"{command[1]}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                shlex.split(command),
+                command,
                 cwd=ROOT,
                 env=self._environment | environment,
                 stdout=output,
@@ -126,15 +128,17 @@ class Reader:
                 start_new_session=True,
             )
         try:
-            self._wait_until(lambda: ready in log.read_text() or process.poll() is not None, what=command)
+            self._wait_until(lambda: ready in log.read_text() or process.poll() is not None, what=str(command))
             assert process.poll() is None, log.read_text()
             yield
         finally:
             os.killpg(process.pid, signal.SIGTERM)  # make waits for what it runs
             process.wait(60)
 
-    def here(self, word: str) -> str:
-        return word.replace("localhost:4566", f"localhost:{self._port}")
+    def here(self, text: str) -> str:
+        """The text, with the reader's port, and with files in the reader's folder."""
+        text = text.replace("localhost:4566", f"localhost:{self._port}")
+        return re.sub(r"=(email\.json|outbox)\b", rf"={self._folder}/\1", text)
 
 
 @pytest.fixture
@@ -157,46 +161,112 @@ def producer(raw_queue: Queue, tmp_path: Path, wait_until: Callable[..., None]) 
     return Reader(urlsplit(raw_queue.url).port or 0, tmp_path, wait_until)
 
 
-def received(raw_queue: Queue) -> list[str]:
-    return [parse_message(message["Body"]) for message in raw_queue.receive(10, 0, 30)]
+def check_enqueued(raw_queue: Queue) -> None:
+    """Check that the snippet has written a row that a worker would send, and has put its id on the queue."""
+    assert [parse_message(message["Body"]) for message in raw_queue.receive(10, 0, 30)] == ["order-1"]
+    port = urlsplit(raw_queue.url).port
+    settings = Settings(endpoint_url=f"http://localhost:{port}")
+    (row,) = client("dynamodb", settings).scan(TableName=settings.table)["Items"]
+    assert row == {
+        "EmailId": {"S": "order-1"},
+        "EmailStatus": {"S": "Pending"},
+        "Subject": {"S": "Your order"},
+        "Sender": {"S": "The Shop <shop@example.com>"},
+        "RecipientsTo": {"L": [{"S": "ada@example.com"}]},
+        "BodyText": {"S": "Thank you!"},
+    }
 
 
 def test_every_snippet_is_of_a_kind_that_is_run_here() -> None:
-    assert len(SNIPPETS) == len(re.findall(r"^ *(?:```|~~~)", README, re.MULTILINE)) / 2
-    assert {language for language, _ in SNIPPETS} == {"console", "js", "python", "text"}
+    for page, languages in ((README, {"console", "json", "text"}), (PRODUCERS, {"console", "js", "json", "python"})):
+        fences = FENCE.findall(page)
+        assert len(fences) == len(re.findall(r"^ *(?:```|~~~)", page, re.MULTILINE)) / 2
+        assert {language for _, language, _ in fences} == languages
 
 
 def test_every_target_of_make_is_one() -> None:
     targets = set(re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"(?:`|^\$ )make ([\w.-]+)", README, re.MULTILINE)) <= targets
+    assert set(re.findall(r"(?:`|^\$ )make ([\w.-]+)", README + PRODUCERS, re.MULTILINE)) <= targets
 
 
-@pytest.mark.parametrize("snippet", snippets("python"))
-def test_a_python_snippet_enqueues_the_email(snippet: str, producer: Reader, raw_queue: Queue) -> None:
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) <= 700
+
+
+@pytest.mark.parametrize("snippet", snippets(PRODUCERS, "python"))
+def test_a_python_snippet_enqueues_an_email(snippet: str, producer: Reader, raw_queue: Queue) -> None:
     producer.run(sys.executable, "-c", snippet)
-    assert received(raw_queue) == ["test-1"]
+    check_enqueued(raw_queue)
+
+
+def test_put_accepts_the_json_of_both_pages(producer: Reader, raw_queue: Queue, tmp_path: Path) -> None:
+    row = json.loads(snippets(README, "json")[0]) | {"Attachments": []}
+    for part in snippets(PRODUCERS, "json"):
+        if part.startswith("{"):
+            row["Attachments"].append(json.loads(part))
+        else:
+            row |= json.loads(f"{{{part}}}")
+    (tmp_path / "email.json").write_text(json.dumps(row | {"BodyHtml": "<p>Hello!</p>"}))
+    environment = {
+        "EMAIL_ENDPOINT_URL": f"http://localhost:{urlsplit(raw_queue.url).port}",
+        "EMAIL_ATTACHMENT_PREFIXES": "s3://example-bucket/mail/",
+    }
+    producer.run("make", "put", f"ROW={tmp_path}/email.json", **environment)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("npm") is None, reason="there is no Node")
-@pytest.mark.parametrize("snippet", snippets("js"))
-def test_a_node_snippet_enqueues_the_email(snippet: str, producer: Reader, raw_queue: Queue, tmp_path: Path) -> None:
+@pytest.mark.parametrize("snippet", snippets(PRODUCERS, "js"))
+def test_a_node_snippet_enqueues_an_email(snippet: str, producer: Reader, raw_queue: Queue, tmp_path: Path) -> None:
     packages = set(re.findall(r'from "([^"]+)"', snippet))
     producer.run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(tmp_path), *packages)
     (tmp_path / "snippet.mjs").write_text(producer.here(snippet))
     producer.run("node", str(tmp_path / "snippet.mjs"))
-    assert received(raw_queue) == ["test-1"]
+    check_enqueued(raw_queue)
 
 
 @pytest.mark.slow
-def test_the_commands_print_what_the_readme_says(
-    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_commands_print_what_the_pages_say(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("aws") is None:
         monkeypatch.setenv("UV_TOOL_DIR", str(tmp_path / "tools"))
         monkeypatch.setenv("UV_TOOL_BIN_DIR", str(tmp_path))
         uv("tool", "install", "awscli")
+    (row,) = snippets(README, "json")
+    (tmp_path / "email.json").write_text(row)
     with ExitStack() as stack:
-        for snippet in snippets("console"):
+        for snippet in [*snippets(README, "console"), *snippets(PRODUCERS, "console")]:
             for command, printed in commands(snippet):
                 reader.type(command, printed, stack)
+    assert len(list((tmp_path / "outbox").glob("*.eml"))) == 2  # the README's email, and the AWS CLI's
+
+
+# Links
+
+
+def anchors(page: str) -> set[str]:
+    """The anchors that GitHub gives the page's headings."""
+    headings = re.findall(r"^#{1,6} (.*)$", FENCE.sub("", page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+PAGES = sorted(
+    page for pattern in ("*.md", "docs/**/*.md", "stubs/**/*.md", "examples/**/*.md") for page in ROOT.glob(pattern)
+)
+# [text](target), and a picture's src and srcset.
+LINK = re.compile(r'\]\(([^()\s]+)\)|(?:src|srcset|href)="([^"]+)"')
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    broken = []
+    for found in LINK.finditer(FENCE.sub("", page.read_text())):
+        target = found[1] or found[2]
+        if urlsplit(target).scheme:  # elsewhere
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.is_relative_to(ROOT) or not file.exists():
+            broken.append(f"{target}: there is no such file")
+        elif anchor and anchor not in anchors(file.read_text()):
+            broken.append(f"{target}: there is no such heading")
+    assert not broken

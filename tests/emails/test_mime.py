@@ -479,7 +479,7 @@ def test_a_content_type_is_the_row_s(row: dict[str, Any], content_type: str) -> 
 
 
 def test_a_message_takes_seven_times_its_files_of_memory_at_most(row: dict[str, Any]) -> None:
-    """docs/rows.md says so to who sizes a worker."""
+    """docs/producers.md says so, for whoever sizes a worker."""
     size = 3 * 2**20
     file = {"name": "f.pdf", "content_type": "application/pdf", "body": base64.b64encode(b"x" * size).decode()}
     email = Email.from_row({**row, "Attachments": [file]})

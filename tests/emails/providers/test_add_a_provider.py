@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 ROOT = Path(__file__).parents[3]
-EXAMPLE = (ROOT / "docs" / "providers.md").read_text().partition("## Add one")[2]
+EXAMPLE = (ROOT / "docs" / "providers.md").read_text().partition("## Add a provider")[2]
 
 # By the number before the @ of the last recipient: as which it ends.
 SENDMAIL = """#!/bin/sh
