@@ -23,16 +23,31 @@ Summary = dict[str, Any]  # each number with its `_min` and `_max` beside it
 PACKAGES = ("celery", "kombu", "boto3", "dramatiq", "dramatiq-sqs")
 KINDS = {"receive": "Receive", "send": "Send", "delete": "Delete"}  # how SQS's actions begin
 
-HOW = """\
-Each contender is a worker (and, where it needs one, its polling bridge) on an in-memory stand-in for SQS and DynamoDB
-of its own. It sends 100 emails to warm up, and then stands still (SIGSTOP) but for its turns: its queue fills, and
-counting goes from SIGCONT until every row is Sent and every queue is empty. The provider is the stub, and each has 16
-emails in work at once. Numbers are medians of the turns, with the least and the most in parentheses. CPU is user and
-system time of all of a contender's processes, the server's left out; memory is the sum of their peaks, in which what
-forked processes share counts in each.
+ABOUT = """\
+What an email costs in SQS requests, CPU and memory, and how fast a worker sends: this service, stock Celery, dramatiq,
+and a bare boto3 loop, which is the floor. `make bench` writes this page, so do not edit it.
 
-**Trust the counts and the ratios.** CPU and emails/s are of this machine, on which the server ran too, and AWS's own
-latency, which the stand-in has none of, is not in them."""
+**Limits.** Trust the counts and the ratios, not the times. CPU and emails/s depend on this machine, which also runs the
+server that stands in for AWS and adds none of AWS's latency. The ratio of emails/s is the least reliable: stock Celery
+spends part of its time waiting, which no faster machine shortens, while the other workers are limited by one core. CPU
+ms times emails/s shows how much of a core each used."""
+
+COMPARED = """\
+- `stock-threads`: Celery with kombu's own SQS transport.
+- `chain-threads`, `chain-gevent`, `chain-prefork`: this service with `celery_sqs`, in three pools.
+- `dramatiq`: dramatiq with dramatiq-sqs. It and stock Celery need a second process that polls the raw queue.
+- `floor-boto3`: a loop of boto3 calls, without a task queue.
+- `worker`: this service as people run it, with all its queues."""
+
+HOW = """\
+Each contender has its own in-memory server in place of SQS and DynamoDB. It sends 100 emails to warm up, then takes
+turns with the others and is stopped (SIGSTOP) in between, while its queue is filled. A turn lasts from SIGCONT until
+every row is Sent and every queue is empty. The provider is the stub, and each works on 16 emails at once.
+
+Numbers are for one email, except for emails/s and memory. They are medians of the turns, with the minimum and maximum
+in parentheses. `billed` counts SQS requests in units of 64 KB, as AWS bills them. CPU is the user and system time of
+all processes of a contender, without the server. Memory is the sum of their peaks, so memory that forked processes
+share is counted several times."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,7 @@ class Target:
 
     def __str__(self) -> str:
         sign = "≥" if self.at_least else "≤"
-        best = "" if self.at_best is None else f" (of each one's best turn: {self.at_best:.2f})"
+        best = "" if self.at_best is None else f" (comparing the best turns: {self.at_best:.2f})"
         return f"{'met' if self.is_met else 'MISSED'}: {self.what} {self.value:.2f} {sign} {self.limit:.2f}{best}"
 
 
@@ -112,11 +127,11 @@ def targets(runs: dict[str, Summary], waits: dict[str, Summary], idle: dict[str,
     stock, chain = runs[STOCK], runs[CHAIN]
     yield Target("SQS requests an email", chain["sqs_requests"], 0.85)
     cpu, best_cpu = (chain[name] / stock[name] for name in ("cpu_ms", "cpu_ms_min"))
-    yield Target("CPU as a share of stock's", cpu, 0.5, at_best=best_cpu)
+    yield Target("CPU as a share of stock Celery's", cpu, 0.5, at_best=best_cpu)
     rate, best_rate = (chain[name] / stock[name] for name in ("emails_per_s", "emails_per_s_max"))
-    yield Target("emails/s as a multiple of stock's", rate, 3, at_least=True, at_best=best_rate)
-    yield Target("SQS requests a minute of the idle worker that people run", idle[WORKER], 12)
-    yield Target("p50 of a single email, ms", waits[CHAIN]["p50_ms"], waits[STOCK]["p50_ms"] + 30)
+    yield Target("emails/s as a multiple of stock Celery's", rate, 3, at_least=True, at_best=best_rate)
+    yield Target("SQS requests a minute of an idle worker with all its queues", idle[WORKER], 12)
+    yield Target("median latency of a single email, ms", waits[CHAIN]["p50_ms"], waits[STOCK]["p50_ms"] + 30)
 
 
 def tables(result: dict[str, Any]) -> Iterable[Table]:
@@ -125,22 +140,22 @@ def tables(result: dict[str, Any]) -> Iterable[Table]:
         (result["large_rows"]["runs"], result["large_rows"]["billed"], "100 KB"),
     ):
         emails = runs[STOCK]["emails"]
-        yield _costs(f"An email of {size} ({emails} at once)", runs, units)
-        yield _ratios(f"The same as multiples, {size}", runs)
+        yield _costs(f"An email of {size} ({emails} in each turn)", runs, units)
+        yield _ratios(f"Ratios for an email of {size}", runs)
     emails = result["latency"][STOCK]["emails"]
     yield Table(
-        f"A single email, from its raw message until it is Sent ({emails}, one after another)",
+        f"The latency of a single email, from its raw message until it is Sent ({emails} emails, one after another)",
         ("", "p50 ms", "p95 ms"),
         [(name, f"{one['p50_ms']:.0f}", f"{one['p95_ms']:.0f}") for name, one in result["latency"].items()],
     )
     yield Table(
-        f"An idle worker ({WORKER} is `celery -A tasks worker`, with all its queues)",
+        "An idle worker",
         ("", "SQS requests a minute"),
         [(name, f"{requests:.1f}") for name, requests in result["idle"].items()],
     )
     if drain := result["drain"]:
         yield Table(
-            f"Until {drain[CHAIN]['emails']} emails are sent",
+            f"Sending {drain[CHAIN]['emails']} emails",
             ("", "seconds", "emails/s", "SQS requests an email"),
             [
                 (name, f"{one['seconds']:.0f}", f"{one['emails_per_s']:.0f}", f"{one['sqs_requests']:.2f}")
@@ -161,13 +176,15 @@ def as_document(result: dict[str, Any], met: list[Target]) -> str:
     """docs/figures.md."""
     parts = [
         "# Figures",
-        "Written by `make bench`; do not edit.",
-        f"{conditions(result)}.",
-        HOW,
-        "![SQS requests, CPU and throughput against stock Celery](images/bench.svg)",
+        ABOUT,
+        "![SQS requests, CPU and throughput compared with stock Celery](images/bench.svg)",
+        COMPARED,
         *(table.as_markdown() for table in tables(result)),
-        "## The targets of chain-threads",
+        "## Targets for chain-threads",
         "\n".join(f"- {target}" for target in met),
+        "## How it is measured",
+        HOW,
+        f"The last run: {conditions(result)}.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -69,17 +69,13 @@ def group(placeholder: str) -> str:
 
 
 @pytest.fixture
-def dead_letters_appear(
-    settings: Settings, put_dead_letter: Callable[..., str], store: EmailStore, row: dict[str, Any]
-) -> None:
-    store.put({**row, "EmailId": "order-1042", "EmailStatus": "Failed", "FailureReason": "cancelled"})
+def dead_letters_appear(settings: Settings, put_dead_letter: Callable[..., str]) -> None:
     put_dead_letter(settings.queue, '{"email_id": "order-1041"}')
     for body in ("order-1039", "order-1040"):
         put_dead_letter(settings.queue, body, {"Reason": "NotJson", "Detail": "the body is not JSON"})
-    for email_id in ("order-1042", "order-1043"):
-        message = {"body": json.dumps([[email_id], {}, {}]), "headers": {"task": "tasks.load_email"}}
-        missing = {"Reason": "EmailNotFound", "Detail": "no row came in 60 seconds"}
-        put_dead_letter(settings.tasks_queue, json.dumps(message), missing)
+    message = {"body": json.dumps([["order-1042"], {}, {}]), "headers": {"task": "tasks.load_email"}}
+    missing = {"Reason": "EmailNotFound", "Detail": "no row came in 60 seconds"}
+    put_dead_letter(settings.tasks_queue, json.dumps(message), missing)
 
 
 @pytest.fixture
@@ -87,28 +83,6 @@ def a_row_is_unknown(store: EmailStore, row: dict[str, Any]) -> None:
     store.put({**row, "EmailId": "order-1044"})
     store.claim("order-1044", lease=-5)
     store.end("order-1044", ABANDON, ABANDONED)
-
-
-@pytest.fixture
-def the_provider_is_down(store: EmailStore, row: dict[str, Any]) -> None:
-    spent = {
-        "EmailStatus": "Failed",
-        "FailureReason": "the mailbox is full (attempt 8, the last)",
-        "Attempts": 8,
-        "UpdatedAt": "2026-01-31T12:00:00Z",
-    }
-    store.put({**row, "EmailId": "order-1045", **spent})
-
-
-@pytest.fixture
-def the_quota_is_used_up(store: EmailStore, row: dict[str, Any]) -> None:
-    waiting = {
-        "FailureReason": "the account's quota of 24 hours is used up (ThrottlingException) (attempt 3)",
-        "Attempts": 3,
-        "NextAttemptAt": 1_769_864_400,
-        "UpdatedAt": "2026-01-31T12:00:00Z",
-    }
-    store.put({**row, "EmailId": "order-1046", **waiting})
 
 
 @pytest.fixture
@@ -120,35 +94,6 @@ def the_backlog_grows(
     for _ in range(2):
         sqs.send_message(QueueUrl=tasks, MessageBody="{}", DelaySeconds=900)
     put_dead_letter(settings.tasks_queue, "{}")
-
-
-@pytest.fixture
-def a_version_is_rolled_out() -> None:
-    pass
-
-
-@pytest.fixture
-def a_version_is_rolled_back(settings: Settings, sqs: SQSClient) -> None:
-    callbacks = sqs.get_queue_url(QueueName=settings.callbacks_queue)["QueueUrl"]
-    sqs.send_message(QueueUrl=callbacks, MessageBody="{}")
-
-
-@pytest.fixture
-def emails_that_nobody_sends(store: EmailStore, row: dict[str, Any]) -> None:
-    for number in range(7):
-        updated = {"UpdatedAt": "2026-01-31T12:00:00Z"} if number < 2 else {}
-        store.put({**row, "EmailId": f"order-{number}", **updated})
-
-
-@pytest.fixture
-def newsletters_beside_password_resets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("newsletter.txt").write_text("\n".join(f"newsletter-{number}" for number in range(200)))
-
-
-@pytest.fixture
-def queues_that_nobody_owns(left_by_a_crash: str) -> None:
-    pass
 
 
 @pytest.mark.parametrize("heading", sections())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import kombu
 import kombu.compression
+import kombu.transport.SQS
 import pytest
 from celery import Celery
 
@@ -106,6 +107,24 @@ def test_a_hand_written_message_runs_where_stock_kombu_runs_it(queues: Queues, w
     queues.start(*THREADS)
     wait_until(lambda: queues.lines() == dict.fromkeys(HAND_WRITTEN, 1))
     assert queues.dead_letters() == []
+
+
+def test_stock_kombu_and_celery_sqs_read_each_others_messages(queues: Queues, wait_until: Callable[..., None]) -> None:
+    """So that both can share queues while a project changes over."""
+    stock = Celery("stock", broker=queues.broker_url())
+    stock.conf.update(
+        task_default_queue="tasks", broker_transport_options=dict(queues.app.conf.broker_transport_options)
+    )
+    queues.send("note", "from celery_sqs")
+    with stock.connection_for_read() as connection:
+        assert type(connection.transport) is kombu.transport.SQS.Transport
+        received = kombu.Queue("tasks", no_declare=True)(connection.default_channel).get(no_ack=True)
+        assert received.payload[0] == ["from celery_sqs"]
+
+    stock.send_task("note", ["from stock kombu"])
+    stock.close()
+    queues.start(*THREADS)
+    wait_until(lambda: queues.lines() == {"from stock kombu": 1})
 
 
 BOMB = bz2.compress(bytes(45_000_000)) * 75  # 3.8 KB, which stand for 3.4 GB
