@@ -270,3 +270,19 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         elif anchor and anchor not in anchors(file.read_text()):
             broken.append(f"{target}: there is no such heading")
     assert not broken
+
+
+def test_every_file_that_a_page_names_is_there() -> None:
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"outbox"}
+    modules = {path.name for folder in folders if not folder.startswith(".") for path in ROOT.glob(f"{folder}/**/*.py")}
+    modules |= {path.name for path in ROOT.glob("*.py")} | {"flowerconfig.py"}  # Flower's own
+    missing = []
+    for page in PAGES:
+        for name in re.findall(r"`([\w./-]+(?:\.\w+|/))`", page.read_text()):
+            if "/" in name:
+                is_missing = name.partition("/")[0] in folders and not (ROOT / name).exists()
+            else:
+                is_missing = name.endswith(".py") and name not in modules
+            if is_missing:
+                missing.append(f"{page.relative_to(ROOT)}: {name}")
+    assert not missing
