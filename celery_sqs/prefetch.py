@@ -90,10 +90,10 @@ class Prefetch:
 
 
 class QoS(SQS.QoS):
-    """kombu's: counts in the channel's `Prefetch` what its consumer holds."""
+    """kombu's: counts in `prefetch` what the channel's consumer holds."""
 
     def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
-        self.prefetch: Prefetch = channel.receiver.prefetch
+        self.prefetch = Prefetch()
         super().__init__(channel, prefetch_count)
 
     @property

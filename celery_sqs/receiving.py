@@ -13,8 +13,7 @@ from kombu.log import get_logger
 from celery_sqs.control_queues import ControlQueue
 from celery_sqs.held_message import State
 from celery_sqs.held_messages import held_messages
-from celery_sqs.poller import Poller, pollers_of_process
-from celery_sqs.prefetch import Prefetch
+from celery_sqs.poller import Poller
 from celery_sqs.signals import uninterrupted
 from celery_sqs.sqs.dead_letters import Reason
 from celery_sqs.visibility import make_visible
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from celery_sqs.admission import Admission
     from celery_sqs.consumer_loop import ConsumerLoop
     from celery_sqs.held_message import HeldMessage
+    from celery_sqs.prefetch import Prefetch
     from celery_sqs.sqs.queue import Queue, ReceivedMessage
 
 logger = get_logger(__name__)
@@ -34,14 +34,17 @@ class Receiver:
     """What a channel consumes."""
 
     def __init__(self, channel: SQS.Channel, loop: ConsumerLoop, admission: Admission) -> None:
-        self.prefetch = Prefetch()
         self._channel = channel
         self._loop = loop
         self._admission = admission
         self._sources: dict[str, Queue] = {}
         self._pollers: dict[str, Poller] = {}
-        pollers_of_process()  # it comes last at exit, so it is made first
         _receivers.add(self)
+
+    @property
+    def prefetch(self) -> Prefetch:
+        prefetch: Prefetch = self._channel.qos.prefetch
+        return prefetch
 
     @property
     def sources(self) -> list[Queue]:
