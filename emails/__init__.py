@@ -1,1 +1,1 @@
-"""An email, without Celery: its message, its row, its delivery."""
+"""Everything about emails that does not need Celery: messages, rows, sending and callbacks."""

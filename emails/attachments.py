@@ -1,4 +1,4 @@
-"""Files that lie in S3: which of them may be sent, and what they contain."""
+"""Fetches attachments from S3, and checks beforehand which of them may be fetched."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ if TYPE_CHECKING:
 
     from emails.email import Attachment, Email
 
-MAX_BYTES = 30 * 1024 * 1024  # of an email's files: in base64 no less than the 40 MB that SES takes (its quotas)
+# The limit for all attachments of an email together. In base64 they have more than the 40 MB that SES accepts (its
+# quotas), so this limit refuses nothing that SES would take.
+MAX_BYTES = 30 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 
-# What no later attempt changes.
+# S3's error codes that no later attempt can change, and what we say about each.
 PERMANENT = {
     "NoSuchKey": "S3 has no such object",
     "NoSuchBucket": "S3 has no such bucket",
     "PreconditionFailed": "the object in S3 has another ETag than e_tag",
     "InvalidObjectState": "the object in S3 is archived",
 }
-# A policy can be mended, and takes a moment to hold everywhere. S3 says the same of a missing object to who may not
-# list the bucket, as a worker may not (API reference, "GetObject", Permissions): that costs a few attempts in vain.
+# This is retried, because somebody may fix the policy, and a new policy takes a moment to apply everywhere. S3 also
+# answers this for a missing object if the caller may not list the bucket, and workers may not (API reference,
+# "GetObject", Permissions). In that case a few attempts are wasted.
 ACCESS_DENIED = "S3 answered AccessDenied: the worker may not read the object, or there is none"
 TOO_SLOW = "the claim has too little time left to fetch it"
 
 
 def why_forbidden(email: Email, prefixes: tuple[str, ...]) -> str:
-    """Why the email's files may not be fetched, or nothing: each `s3_uri` has to begin with one of the prefixes."""
+    """Return why the email's files may not be fetched, or "". Every `s3_uri` must begin with one of the prefixes."""
     for number, attachment in enumerate(email.attachments):
         if attachment.s3_uri and not attachment.s3_uri.startswith(prefixes):
             return f"{_name(number)}: begins with none of EMAIL_ATTACHMENT_PREFIXES"
@@ -42,13 +45,13 @@ def why_forbidden(email: Email, prefixes: tuple[str, ...]) -> str:
 
 
 def fetch(s3: S3Client, email: Email, until: float) -> Email:
-    """The email with what its files in S3 contain.
+    """Return a copy of the email in which the attachments have their content from S3.
 
-    After `until`, a time in seconds since the epoch, no request begins and none goes on: only what S3 is asked for then
-    is waited for, at most settings.model.S3_SECONDS.
+    No request begins after `until` (epoch seconds), and no more content is read then. If S3 has not answered at that
+    moment, its answer is awaited for at most settings.model.S3_SECONDS.
 
     Raises:
-        TemporaryError, PermanentError: nothing was sent. The text says which attachment, not where it lies.
+        TemporaryError, PermanentError: nothing was sent. The text says which attachment failed, not where it is stored.
     """
     room = MAX_BYTES - sum(len(attachment.body or b"") for attachment in email.attachments)
     attachments = []
@@ -64,7 +67,7 @@ def fetch(s3: S3Client, email: Email, until: float) -> Email:
                 raise PermanentError(f"{_name(number)}: {PERMANENT[code]}") from None
             reason = ACCESS_DENIED if code == "AccessDenied" else f"S3 answered {code}"
             raise TemporaryError(f"{_name(number)}: {reason}") from None
-        except (BotoCoreError, HTTPError) as error:  # botocore lets urllib3's own through where TLS breaks in a body
+        except (BotoCoreError, HTTPError) as error:  # if TLS fails in a body, botocore raises urllib3's error
             raise TemporaryError(f"{_name(number)}: S3 did not answer ({type(error).__name__})") from None
         except _WrongObject as error:
             raise PermanentError(f"{_name(number)}: {error}") from None
@@ -76,7 +79,7 @@ def fetch(s3: S3Client, email: Email, until: float) -> Email:
 
 
 class _WrongObject(Exception):
-    """The object is not what the row says, or too large."""
+    """The object in S3 differs from what the row says, or it is too large."""
 
 
 def _get(s3: S3Client, uri: str, attachment: Attachment, room: int, until: float) -> bytes:
@@ -93,7 +96,7 @@ def _get(s3: S3Client, uri: str, attachment: Attachment, room: int, until: float
         if size > room:
             raise _WrongObject(f"with it, the files have more than {MAX_BYTES} bytes")
         chunks = []
-        while chunk := body.read(CHUNK_BYTES):  # at its end botocore checks the length, and S3's checksum
+        while chunk := body.read(CHUNK_BYTES):  # at the end botocore checks the length and S3's checksum
             _check(until)
             chunks.append(chunk)
         return b"".join(chunks)

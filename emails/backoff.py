@@ -1,4 +1,4 @@
-"""How long to wait before another try."""
+"""How long to wait before the next attempt."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import random
 
 
 def full_jitter(attempt: int, first: float, longest: float) -> float:
-    """Exponential backoff with full jitter, in seconds, for the try after `attempt` (1, 2, …).
+    """Return how many seconds to wait after `attempt` (1, 2, …): exponential backoff with full jitter.
 
     Source: AWS Architecture Blog, "Exponential Backoff And Jitter".
     """
-    # 2 ** 60 is past any longest delay, and a float. Below 1 are only counts that a message made up.
+    # 2 ** 60 exceeds every longest delay and still fits a float. An attempt below 1 comes only from a forged message.
     exponent = max(0, min(attempt - 1, 60))
-    return random.uniform(0, min(longest, first * 2**exponent))  # noqa: S311 (spreads load, no secret)
+    return random.uniform(0, min(longest, first * 2**exponent))  # noqa: S311 (it spreads load and protects no secret)

@@ -1,7 +1,7 @@
-"""The tokens of claims that got no answer: a message's delayed copy carries them, and takes such a claim over.
+"""The tokens of claims that got no answer. A message's delayed copy carries them so that it can take over such a claim.
 
-A row's `ClaimedBy` is a digest of its claim's token, so whoever can read the row cannot take over the claim of a worker
-that is sending. A worker publishes a token only after the claim got no answer, and then sends nothing under that claim.
+`ClaimedBy` in a row is a digest of the claim's token, so somebody who can read the row cannot take over the claim of a
+worker that is sending. A worker publishes a token only if the claim got no answer, and then sends nothing under it.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ if TYPE_CHECKING:
 
 Tokens = tuple[str, ...]
 
-# A copy carries the newest. A request that is older than a few of its backoffs cannot arrive any more: AWS refuses it
-# by the time of its signature (IAM User Guide, "Signature Version 4").
+# A copy carries only this many tokens, the newest. An older claim request cannot arrive any more: after that many
+# backoffs AWS refuses it because its signature is too old (IAM User Guide, "Signature Version 4").
 MOST_TOKENS = 8
 _TOKEN = re.compile(r"\b[0-9a-f]{32}\b")
 
 
 def new_token() -> str:
-    """A token that nobody can guess."""
+    """Return a new token, which nobody can guess."""
     return uuid4().hex
 
 
 def claim_id(token: str) -> str:
-    """What `ClaimedBy` says of the claim with this token."""
+    """Return the value of `ClaimedBy` for a claim with this token."""
     return sha256(token.encode()).hexdigest()[:32]
 
 
 def find_token(row: Mapping[str, Any], tokens: Tokens) -> str | None:
-    """Which of the tokens belongs to the row's claim, if that claim can be taken over."""
+    """Return the token that belongs to the row's claim, or None if there is none or the claim cannot be taken over."""
     if status_of(row) not in TAKE_OVER.sources:
         return None
     return next((token for token in tokens if claim_id(token) == row.get("ClaimedBy")), None)
 
 
 def with_newest(tokens: Tokens, *newest: str | None) -> Tokens:
-    """The tokens that the next copy carries. The newest are those that the row's claim may have now."""
+    """Return the tokens for the next copy. `newest` are those that the row's claim may have now."""
     last = tuple(token for token in newest if token)
     return (*(token for token in tokens if token not in last), *last)[-MOST_TOKENS:]
 
 
 def to_text(tokens: Tokens) -> str:
-    """As a message carries them."""
+    """Return the tokens as the text that a message carries."""
     return " ".join(tokens)
 
 
 def from_text(text: object) -> Tokens:
-    """What a message carries, whatever it is: whoever may send to the queue can write it."""
+    """Return the tokens that a message carries. Any sender to the queue can write the text, so it may be anything."""
     return tuple(_TOKEN.findall(text)[-MOST_TOKENS:]) if isinstance(text, str) else ()

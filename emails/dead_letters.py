@@ -1,4 +1,4 @@
-"""The dead letters of a stage: looked at, sent back to the queue they came from, or deleted."""
+"""Reads the dead letters of a stage, sends them back to the queue they came from, or deletes them."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_RECEIVES_REASON = "MaxReceives"  # SQS moved the message itself, and SQS gives no reason
+MAX_RECEIVES_REASON = "MaxReceives"  # SQS moved the message itself, and gives no reason
 MAX_RECEIVES_DETAIL = "received too often: it may stop workers"
-OURS = frozenset({"Reason", "Detail"})  # of the message's attributes
+OURS = frozenset({"Reason", "Detail"})  # the message attributes that we add
 
-# Long enough to look at some ten thousand; what a killed command held comes back after it.
+# Long enough to read about ten thousand messages. If a command is killed, its messages are visible again after this.
 VISIBILITY_SECONDS = 300
-# SQS asks all its servers only in a long poll (SQS Developer Guide, "Short and long polling").
+# Only a long poll asks all of SQS's servers (SQS Developer Guide, "Short and long polling").
 WAIT_SECONDS = 1
 
 
 @dataclass(frozen=True)
 class ReceivedDeadLetter:
-    """A message nobody could use. Its body and its other attributes may be private."""
+    """A message from a dead-letter queue. Its body and the producer's attributes may be private."""
 
     queue: str
     message: ReceivedMessage = field(repr=False)
@@ -64,25 +64,25 @@ class ReceivedDeadLetter:
 
     @property
     def attributes(self) -> dict[str, dict[str, Any]]:
-        """The producer's."""
+        """The producer's message attributes."""
         found: dict[str, dict[str, Any]] = self.message.get("MessageAttributes", {})
         return {name: value for name, value in found.items() if name not in OURS}
 
     @property
     def sent_at(self) -> float:
-        """When it came to the queue, in epoch seconds; of one that SQS moved itself, when it was first sent."""
+        """When it came to this queue, in epoch seconds. If SQS itself moved it, this is when it was first sent."""
         return int(self.message["Attributes"]["SentTimestamp"]) / 1000
 
     def _text(self, name: str) -> str:
-        """An attribute, fit for a terminal: whoever may send to the queue writes it."""
+        """Return an attribute as printable text, because anybody who may send to the queue can write it."""
         return printable(self.message.get("MessageAttributes", {}).get(name, {}).get("StringValue", ""))
 
 
 class DeadLetterQueue:
-    """A queue's dead letters. What is read is hidden from others, and visible again when the `with` ends.
+    """A queue's dead letters. The messages that are read are hidden from others until the `with` block ends.
 
-    What SQS shows is approximate: not what another reader holds, and of a FIFO queue no more of a message group whose
-    first ten are held. Methods raise botocore's errors where nothing else is said.
+    SQS does not show every message: those that another reader holds are missing, and so is the rest of a FIFO queue's
+    message group once its first ten messages are held. Methods raise botocore's errors unless they say otherwise.
     """
 
     def __init__(self, source: Queue, queue: Queue) -> None:
@@ -91,7 +91,8 @@ class DeadLetterQueue:
         self._source = source
         self._queue = queue
         self._held: dict[str, str] = {}  # receipt handles by MessageId
-        # Ctrl-C reaches the main thread alone: received in another, what SQS has handed over is held in any case.
+        # Ctrl-C interrupts only the main thread. Another thread receives, so that every message that SQS hands over is
+        # recorded in `_held`.
         self._receiver = ThreadPoolExecutor(1)
 
     def __enter__(self) -> Self:
@@ -109,22 +110,22 @@ class DeadLetterQueue:
                 codes += self._queue.change_visibility_batch(batch)
         except (BotoCoreError, ClientError) as refused:
             codes += [type(refused).__name__] * (len(entries) - len(codes))
-        # A stale handle's message is not ours any more.
+        # If a handle is stale, we do not hold the message any more.
         if kept := [code for code in codes if code and code not in STALE_HANDLE]:
             text = "%d messages of %s are hidden for up to %d seconds more: SQS did not give them back (%s)"
             logger.warning(text, len(kept), self.name, VISIBILITY_SECONDS, kept[0])
 
     def count(self) -> int:
-        """About how many there are, by SQS's own count, with those that others hold."""
+        """Return about how many messages there are, as SQS counts them, including those that others hold."""
         depths = self._queue.depths()
         return depths.ready + depths.in_flight
 
     def read(self, message_id: str = "", reason: str = "") -> Iterator[list[ReceivedDeadLetter]]:
-        """All, or those of the id or the reason, each once, as SQS gives them: up to ten at a time."""
+        """Yield each message once, in lists of up to ten. With an id or a reason, yield only those that match."""
         seen: set[str] = set()
         while messages := self._receiver.submit(self._receive).result():
             new = [message for message in messages if message["MessageId"] not in seen]
-            if not new:  # the first come round again: this took longer than they were hidden
+            if not new:  # messages come back: reading took longer than they stay hidden
                 return
             seen |= {message["MessageId"] for message in new}
             letters = [ReceivedDeadLetter(self.name, message) for message in new]
@@ -137,11 +138,12 @@ class DeadLetterQueue:
     def redrive(
         self, why_useless: Callable[[ReceivedDeadLetter], str], message_id: str = "", reason: str = ""
     ) -> Iterator[tuple[ReceivedDeadLetter, str]]:
-        """Move all, or those of the id or the reason, to the queue they came from: send, see it confirmed, delete.
+        """Move messages to the queue they came from: send each one, wait for the confirmation, then delete it here.
 
-        Gives each and why it stays, which is empty where it went. One that `why_useless` speaks against stays. One that
-        comes while this runs waits for the next redrive, or two would play ball with a message that workers refuse.
-        Interrupted at any point, a message may be on both queues, and is on one.
+        With an id or a reason, only those that match are moved. Yields each message and why it stays, or "" if it was
+        moved. A message stays if `why_useless` gives a reason. A message that arrives while this runs is left for the
+        next redrive, unless `message_id` names it: otherwise a message that workers refuse would go back and forth.
+        If this is interrupted, a message may be on both queues, but it is always on at least one.
         """
         began = time.time()
         for letters in self.read(message_id, reason):
@@ -154,7 +156,7 @@ class DeadLetterQueue:
             yield from self._move(useful)
 
     def delete(self, message_ids: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """Delete messages that were read. Gives each id and SQS's error code, which is empty where it is gone."""
+        """Delete messages that were read. Yields each id and SQS's error code, or "" if the message was deleted."""
         ids = list(message_ids)
         left = iter(ids)
         for batch in pack([{"ReceiptHandle": self._held[message_id]} for message_id in ids], size=lambda _: 0):
@@ -186,10 +188,10 @@ class DeadLetterQueue:
 
 
 def dead_letter_queues(sqs: SQSClient, settings: Settings) -> Iterator[DeadLetterQueue]:
-    """Each queue's of the stage.
+    """Yield the dead-letter queue of every queue of the stage.
 
     Raises:
-        ResourcesMissing
+        ResourcesMissing: a queue does not exist.
     """
     for source in settings.queues:
         queues = (find_queue(sqs, name) for name in (source, dead_letter_queue(source)))
@@ -197,7 +199,7 @@ def dead_letter_queues(sqs: SQSClient, settings: Settings) -> Iterator[DeadLette
 
 
 def dead_letters(sqs: SQSClient, settings: Settings) -> Iterator[ReceivedDeadLetter]:
-    """What lies in the dead-letter queues now; every message stays there, and is visible again at the end."""
+    """Yield the messages in the dead-letter queues. Every message stays there, and is visible again at the end."""
     for queue in dead_letter_queues(sqs, settings):
         with queue:
             for letters in queue.read():

@@ -1,4 +1,4 @@
-"""What a row calls for now: a send, a wait, an end without a send, or nothing."""
+"""Decides what a row calls for now: a send, a wait, an end without a send, or nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXPIRED = "expired"
 ABANDONED = "a worker stopped between the claim and the record: the provider may have accepted it"
-LEASE_GRACE_SECONDS = 1  # clocks of two workers differ; a lease is over when it is over on both
+LEASE_GRACE_SECONDS = 1  # the clocks of two workers differ; a lease must be over on both
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Send:
 
 @dataclass(frozen=True)
 class End:
-    """The row is to take this transition, without a send."""
+    """The row should make this transition, without a send."""
 
     transition: Transition
     reason: str
@@ -37,7 +37,7 @@ class End:
 
 
 def decide(row: Row, now: float, settings: Settings) -> Send | End | RetryLater | Done:
-    """What is to be done about the email of this row."""
+    """Decide what to do about the email of this row."""
     status = status_of(row)
     if status == EmailStatus.SENDING:
         expires_at = row.get("ClaimExpiresAt")
@@ -51,7 +51,7 @@ def decide(row: Row, now: float, settings: Settings) -> Send | End | RetryLater 
 
 
 def decide_by_content(row: Row, now: float, settings: Settings) -> Send | End | RetryLater:
-    """What is to be done about an email whose status does not stand in the way, such as one that we have claimed."""
+    """Decide what to do about an email if its status is no obstacle, for example because we have claimed it."""
     try:
         email = Email.from_row(row)
     except InvalidRow as error:
@@ -64,7 +64,7 @@ def decide_by_content(row: Row, now: float, settings: Settings) -> Send | End | 
 
 
 def _why_never(email: Email, now: float, settings: Settings) -> str:
-    """Why the email must not be sent at all, or nothing."""
+    """Return why the email must never be sent, or ""."""
     if email.expires_at and email.expires_at.timestamp() <= now:
         return EXPIRED
     providers = dict.fromkeys((settings.provider, *settings.send_via))

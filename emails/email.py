@@ -1,4 +1,4 @@
-"""An email as its DynamoDB row has it."""
+"""An email, mapped from its row in DynamoDB."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_FILE_NAME_BYTES = 255  # file systems take no longer one; percent-encoded (RFC 2231) it still fits a line
+MAX_FILE_NAME_BYTES = 255  # the limit of file systems; even percent-encoded (RFC 2231), the name fits a line
 MAX_S3_KEY_BYTES = 1024  # S3 user guide, "Naming Amazon S3 objects"
 MAX_CONTENT_ID = 200  # characters; a line has room for five times as many
-PRODUCERS_NAMES = frozenset({"Headers", "Tags"})  # maps whose keys the producer chooses
+PRODUCERS_NAMES = frozenset({"Headers", "Tags"})  # maps in which the producer chooses the keys
 
-# RFC 2045, section 7, makes a content id a msg-id, whose usual form this is (RFC 5322, sections 3.2.3 and 3.6.4).
+# A content id is a msg-id (RFC 2045, section 7). This is its usual form (RFC 5322, sections 3.2.3 and 3.6.4).
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _MSG_ID = re.compile(rf"{_ATEXT}(\.{_ATEXT})*@{_ATEXT}(\.{_ATEXT})*")
 
 
 class InvalidRow(Exception):
-    """A row cannot be mapped. The text names each attribute and what is wrong with it, without its value."""
+    """A row cannot be mapped. The text names each wrong attribute and says what is wrong, without its value."""
 
 
 def _mailbox(value: object) -> Address:
     if not isinstance(value, str):
-        raise ValueError("is no string")  # noqa: TRY004 (pydantic reports a ValueError, and lets a TypeError through)
+        raise ValueError("is no string")  # noqa: TRY004 (pydantic reports a ValueError, but lets a TypeError through)
     return parse_mailbox(value)
 
 
@@ -105,17 +105,17 @@ def _s3_uri(value: object) -> object:
         match = None if CONTROL_CHARACTERS.search(value) else _S3_URI.fullmatch(value)
         if not match or len(match["key"].encode()) > MAX_S3_KEY_BYTES:
             raise ValueError("is no URI like s3://bucket/folder/file.pdf")
-        # S3 knows no folders, but not every HTTP client and server between leaves these as they are.
+        # S3 has no folders, but some HTTP clients and servers on the way resolve these.
         if {".", ".."} & set(unquote(match["key"]).split("/")):
             raise ValueError("has a folder . or .., which may lead out of another")
     return value
 
 
 def _base64(value: object) -> object:
-    if isinstance(value, Binary):  # a B attribute: DynamoDB has decoded it
-        return bytes(value.value)  # type: ignore[attr-defined]  # its stubs leave the attribute out
+    if isinstance(value, Binary):  # a B attribute is decoded already
+        return bytes(value.value)  # type: ignore[attr-defined]  # the stubs lack the attribute
     try:
-        # The line breaks are what `base64` writes in a shell.
+        # White space is allowed because the shell's `base64` writes line breaks.
         return base64.b64decode("".join(value.split()) if isinstance(value, str) else "-", validate=True)
     except ValueError:
         raise ValueError("is not base64") from None
@@ -151,14 +151,14 @@ HeaderName = Annotated[
     AfterValidator(check_header_name),
 ]
 S3Uri = Annotated[str, BeforeValidator(_s3_uri)]
-# RFC 9110, section 8.8.3, with its quotes or without: both are seen in S3's answers and events.
+# RFC 9110, section 8.8.3, with or without its quotes: S3's answers and events have both forms.
 ETag = Annotated[str, Field(pattern=r'^("[!#-~]+"|[!#-~]+)$', max_length=200)]
 ContentId = Annotated[str, BeforeValidator(_content_id)]
 ContentType = Annotated[Line, Field(pattern=rf"^{_RESTRICTED_NAME}/{_RESTRICTED_NAME}( *;[ -~]*)?$", max_length=900)]
 
 
 class _Attributes(BaseModel):
-    """A DynamoDB map: a missing attribute, NULL, an empty list and an empty string are the same; unknown ones pass."""
+    """A DynamoDB map. NULL, an empty list and an empty string count as missing, and unknown attributes are ignored."""
 
     model_config = ConfigDict(
         arbitrary_types_allowed=True, extra="ignore", frozen=True, strict=True, hide_input_in_errors=True
@@ -171,7 +171,7 @@ class _Attributes(BaseModel):
 
 
 class Attachment(_Attributes):
-    """A file that goes with an email. One that lies in S3 has no body before emails.attachments has fetched it."""
+    """A file that goes with an email. If it is in S3, it has no body until emails.attachments has fetched it."""
 
     name: FileName
     content_type: ContentType
@@ -206,7 +206,7 @@ class Attachment(_Attributes):
 
 
 class Email(_Attributes):
-    """A row, mapped. Its repr has the id and the status alone."""
+    """A mapped row. Its repr shows only the id and the status."""
 
     id: Line = Field(alias="EmailId")
     status: EmailStatus = Field(alias="EmailStatus", strict=False)
@@ -226,11 +226,11 @@ class Email(_Attributes):
     send_after: Moment | None = Field(default=None, alias="SendAfter", repr=False)
     expires_at: Moment | None = Field(default=None, alias="ExpiresAt", repr=False)
     send_via: str | None = Field(default=None, alias="SendVia", repr=False)
-    attempts: Number = Field(default=0, alias="Attempts", repr=False, lt=1e9)  # or DynamoDB may be unable to add one
+    attempts: Number = Field(default=0, alias="Attempts", repr=False, lt=1e9)  # DynamoDB cannot add 1 to a huge number
     next_attempt_at: Number = Field(default=0, alias="NextAttemptAt", repr=False)
     claim_expires_at: Number = Field(default=0, alias="ClaimExpiresAt", repr=False)
 
-    # `info.data` has the fields above that are valid: what is wrong with the others is said there.
+    # `info.data` has the valid fields above. The invalid ones report their own errors.
     @field_validator("bcc")
     @classmethod
     def _names_a_recipient(cls, bcc: list[Address], info: ValidationInfo) -> list[Address]:
@@ -255,8 +255,8 @@ class Email(_Attributes):
 
     @property
     def recipients(self) -> list[Address]:
-        """The envelope's recipients: everybody who gets the email, each once."""
-        # parse_mailbox has lower-cased the domains. Before the @ only the recipient's server knows what is the same.
+        """The envelope's recipients: everybody who gets the email, each address once."""
+        # parse_mailbox has lower-cased the domains. Only the recipient's server knows which local parts are the same.
         unique: dict[str, Address] = {}
         for mailbox in (*self.to, *self.cc, *self.bcc):
             unique.setdefault(mailbox.addr_spec, mailbox)
@@ -264,10 +264,10 @@ class Email(_Attributes):
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Email:
-        """Map a row, as boto3's TypeDeserializer gives it.
+        """Map a row, as boto3's TypeDeserializer returns it.
 
         Raises:
-            InvalidRow: it cannot be mapped.
+            InvalidRow: the row cannot be mapped.
         """
         try:
             return cls.model_validate(dict(row))
@@ -280,8 +280,8 @@ def _explanation(problem: ErrorDetails) -> str:
     if problem["type"] == "missing":
         text = "is missing"
     attribute, *path = problem["loc"] or ("",)
-    keys = [part for part in path if part != "[key]"]  # pydantic's mark for what is wrong with a key itself
-    if field := Email.model_fields.get(str(attribute)):  # a default was validated: pydantic names the field
+    keys = [part for part in path if part != "[key]"]  # pydantic adds this if the key itself is wrong
+    if field := Email.model_fields.get(str(attribute)):  # for an invalid default, pydantic names the field
         attribute = field.alias or attribute
     if attribute in PRODUCERS_NAMES:
         keys = [shortened(str(key)) for key in keys]

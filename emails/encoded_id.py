@@ -1,4 +1,4 @@
-"""An email's id as the email carries it to the provider, in a header and in a tag, and as callbacks bring it back."""
+"""Encodes an email's id for the header and the tag that a provider gets, and decodes it when a callback returns it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import binascii
 from emails.message import InvalidMessage, check_email_id
 
 ID_HEADER = "X-Email-Id"
-ID_TAG = "email_id"  # of a provider that has tags
+ID_TAG = "email_id"  # for providers that have tags
 
 
 def encoded_id(email_id: str) -> str:
-    """The id in base64url without padding, which is safe in a header and in a tag."""
+    """Return the id in base64url without padding, which is safe in a header and in a tag."""
     return base64.urlsafe_b64encode(email_id.encode()).rstrip(b"=").decode()
 
 
 def decoded_id(encoded: str) -> str:
-    """The id that `encoded_id` encoded.
+    """Return the id that `encoded_id` encoded.
 
     Raises:
-        InvalidMessage: it is not the id of any email.
+        InvalidMessage: the text is not the encoded id of an email.
     """
     padding = "=" * (-len(encoded) % 4)
     try:

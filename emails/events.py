@@ -1,4 +1,4 @@
-"""What a provider says became of one recipient of an email, and what that makes of the email's row."""
+"""What a provider reports about one recipient of an email, and the status that this gives the email's row."""
 
 from __future__ import annotations
 
@@ -13,59 +13,59 @@ if TYPE_CHECKING:
 
 
 class EventType(StrEnum):
-    """What happened, in django-anymail's words ("Normalized tracking event")."""
+    """What happened, in django-anymail's terms (its "Normalized tracking event")."""
 
     QUEUED = "queued"
     SENT = "sent"
-    REJECTED = "rejected"  # the provider took it, and then did not send it
-    FAILED = "failed"  # the provider could not make the message
+    REJECTED = "rejected"  # the provider accepted the email, but then did not send it
+    FAILED = "failed"  # the provider could not build the message
     BOUNCED = "bounced"
-    DEFERRED = "deferred"  # not delivered yet: the provider goes on trying
+    DEFERRED = "deferred"  # not delivered yet; the provider keeps trying
     DELIVERED = "delivered"
     AUTORESPONDED = "autoresponded"
     OPENED = "opened"
     CLICKED = "clicked"
     COMPLAINED = "complained"
     UNSUBSCRIBED = "unsubscribed"
-    UNKNOWN = "unknown"  # the provider's word is none that we know, and nothing is guessed from it
+    UNKNOWN = "unknown"  # we do not know the provider's word, and guess nothing from it
 
 
 class RejectReason(StrEnum):
-    """Why a recipient or a whole email is refused, in django-anymail's words."""
+    """Why a recipient or a whole email is refused, in django-anymail's terms."""
 
-    INVALID = "invalid"  # the address cannot be one
-    BOUNCED = "bounced"  # the recipient's server does not take it, or did not take the one before
-    TIMED_OUT = "timed_out"  # it was tried until the provider gave up
-    BLOCKED = "blocked"  # by policy of the provider or of the recipient's server
-    SPAM = "spam"  # it, or one before, was taken for spam
+    INVALID = "invalid"  # the address is not valid
+    BOUNCED = "bounced"  # the recipient's server refuses this email, or refused an earlier one
+    TIMED_OUT = "timed_out"  # the provider tried until it gave up
+    BLOCKED = "blocked"  # by a policy of the provider or of the recipient's server
+    SPAM = "spam"  # this email, or an earlier one, was taken for spam
     UNSUBSCRIBED = "unsubscribed"
     OTHER = "other"
 
 
 @dataclass(frozen=True)
 class DeliveryEvent:
-    """One thing that became of one recipient. Its repr has neither the address nor what quotes it."""
+    """Something that happened to one recipient. Its repr has neither the address nor any text that may quote it."""
 
     email_id: str
     type: EventType
-    recipient: str = field(repr=False)  # an address, or nothing where the provider does not say whose
+    recipient: str = field(repr=False)  # an address, or "" if the provider names nobody
     occurred_at: datetime
     provider: str
     provider_message_id: str = ""
     reject_reason: RejectReason | None = None
-    permanent: bool = True  # of a bounce: whether another email to this address would come back too
-    description: str = ""  # the provider's own classification: nothing private
+    permanent: bool = True  # for a bounce: whether another email to this address would bounce too
+    description: str = ""  # the provider's own classification, with nothing private in it
     diagnostic: str = field(default="", repr=False)  # what the recipient's server said
 
     @property
     def status(self) -> EmailStatus | None:
-        """What the row becomes, if it is not past that: nothing where the event says nothing about sending."""
+        """The row's new status, unless the row is already past it. None if the event says nothing about sending."""
         if self.type == EventType.BOUNCED and not self.permanent:
             return EmailStatus.SENT
         return _STATUS.get(self.type)
 
 
-# Whatever a recipient does with it, the provider has accepted the email; not more than that is known.
+# If a recipient does anything with an email, the provider has accepted it. We conclude no more than that.
 _STATUS = {
     EventType.SENT: EmailStatus.SENT,
     EventType.DEFERRED: EmailStatus.SENT,

@@ -1,4 +1,4 @@
-"""What a row's own headers may be."""
+"""Checks the headers that a row sets."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What mime.py writes itself, or a provider does: a row that sets one would contradict its own attributes.
+# mime.py or a provider writes these. If a row set one, it would contradict its own attributes.
 RESERVED_HEADERS = frozenset(
     ("bcc", "cc", "date", "dkim-signature", "from", "message-id", "mime-version", "orig-date", "received", "reply-to")
 ) | {"return-path", "sender", "subject", "to", "x-email-id"}
 
-# A relay obeys these and cuts them off, however the message reaches it. A row that sets one would choose what the
-# deployment chooses: with Amazon SES the configuration set, the tags that bring the id back and the identity that sends
-# (SES Developer Guide, "Specify your configuration set when you send email" and "Using sending authorization"); with
-# SendGrid even the recipients (SendGrid docs, "Using the SMTP API"). A name in the table is a prefix.
+# A relay obeys these headers and removes them, however the message reaches it. If a row set one, it would choose what
+# only the deployment should choose: with Amazon SES, the configuration set, the tags that bring the id back and the
+# identity that sends (SES Developer Guide, "Specify your configuration set when you send email" and "Using sending
+# authorization"); with SendGrid, even the recipients (SendGrid docs, "Using the SMTP API"). Each name is a prefix.
 RELAY_HEADERS = {
     "x-ses-": "Amazon SES",
     "x-smtpapi": "SendGrid",
@@ -26,21 +26,21 @@ RELAY_HEADERS = {
     "x-pm-": "Postmark",
     "x-msys-api": "SparkPost",
 }
-# RFC 5322, section 3.6.6: what somebody adds who sends a message again. A relay may take its recipients from them.
+# Somebody who sends a message again adds these (RFC 5322, section 3.6.6). A relay may take its recipients from them.
 RESENT_PREFIX = "resent-"
 
-MAX_SHOWN_NAME = 8  # characters of a header's or tag's name in a reason
+MAX_SHOWN_NAME = 8  # characters of a header's or tag's name that a reason shows
 
 ONE_CLICK = "List-Unsubscribe=One-Click"  # RFC 8058, section 3.1
-# RFC 2369, section 2, less the comments. A line of 998 has room for the header's name and each of these.
+# RFC 2369, section 2, without comments. A line of 998 characters has room for the header's name and any one of these.
 _BRACKETED_URLS = re.compile(r" *<[!-;=?-~]{1,900}>(, *<[!-;=?-~]{1,900}>)* *")
 
 
 def check_header_name(name: str) -> str:
-    """The name, if a row may set it.
+    """Return the name if a row may set this header.
 
     Raises:
-        ValueError
+        ValueError: a row may not set it. The text says why.
     """
     lower = name.lower()
     if lower in RESERVED_HEADERS or lower.startswith("content-"):
@@ -56,18 +56,18 @@ def check_header_name(name: str) -> str:
 
 
 def shortened(name: str) -> str:
-    """Enough of a header's or tag's name for whoever wrote the row to recognise it.
+    """Return enough of a header's or tag's name for the row's author to recognise it.
 
-    Never the whole name, because a producer may have put an address or a secret there by mistake.
+    This is never the whole name, because a producer may have put an address or a secret there by mistake.
     """
     return f"{name[: min(MAX_SHOWN_NAME, len(name) // 2)]}…"
 
 
 def check_headers(headers: dict[str, str]) -> dict[str, str]:
-    """The headers, where they may stand together.
+    """Return the headers if they may appear together.
 
     Raises:
-        ValueError: one is there twice, or an unsubscription by one click (RFC 8058) could not work.
+        ValueError: a header is there twice, or one-click unsubscription (RFC 8058) could not work.
     """
     values = {name.lower(): value for name, value in headers.items()}
     if len(values) < len(headers):

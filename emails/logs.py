@@ -1,4 +1,4 @@
-"""How a line of a log is written: in one line, with what it belongs to, and nothing private."""
+"""How log lines are written: an event is one line, says what it belongs to, and contains nothing private."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from emails.printable import printable
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
 
-# At DEBUG botocore logs every request, and with it what is in the emails. urllib3, by which botocore sends them, logs
-# their paths, of which one to S3 has the key of a file: at DEBUG those of all requests, and in its warnings too.
+# At DEBUG, botocore logs every request, and with it the contents of emails. botocore sends requests with urllib3, which
+# logs their paths, for every request at DEBUG and in its warnings too. The path of a request to S3 has a file's key.
 LEAST_LEVELS = {"botocore": logging.INFO, "urllib3": logging.ERROR}
 
 
 def write_by(handler: logging.Handler, level: int, formatter: logging.Formatter) -> None:
-    """Let this handler alone write what this process logs: every line, libraries' too, is rendered alike."""
+    """Make this the process's only log handler, so that every line is rendered alike, including those of libraries."""
     handler.setFormatter(formatter)
     logging.root.handlers = [handler]
     logging.root.setLevel(level)
     for name, least in LEAST_LEVELS.items():
         logging.getLogger(name).setLevel(max(level, least))
-    logging.raiseExceptions = False  # a line that cannot be rendered would be printed with its arguments
+    logging.raiseExceptions = False  # or a line that cannot be rendered would be printed with its arguments
 
 
 def formatter(
     log_format: str, *, colorize: bool = False, explained: tuple[type[BaseException], ...] = ()
 ) -> logging.Formatter:
-    """Render lines for a person (console) or a machine (json). `explained` exceptions need no traceback."""
+    """Return a formatter for a person (console) or a machine (json). `explained` exceptions need no traceback."""
 
     def without_texts_of_errors(_: object, __: str, event: EventDict) -> EventDict:
-        """Of an exception its types and frames: the text may quote what the code worked on."""
+        """Keep only an exception's types and frames, because its text may quote what the code worked on."""
         error: Any = (event.pop("exc_info", None) or (None, None, None))[1]
         if isinstance(error, BaseException) and not isinstance(error, explained):
             event["exception"] = frames(error)
@@ -61,11 +61,11 @@ def formatter(
     )
 
 
-# Of an exception that nobody foresaw only these may be said: its text may quote an email.
+# The text of an unexpected exception may quote an email, so only what these functions return may be logged.
 
 
 def place(error: BaseException) -> str:
-    """Like `KeyError in send (providers/smtp.py:41)`."""
+    """Return the exception's type and where it was raised, like `KeyError in send (providers/smtp.py:41)`."""
     name = type(error).__name__
     if not (raised := traceback.extract_tb(error.__traceback__)):
         return name
@@ -74,7 +74,7 @@ def place(error: BaseException) -> str:
 
 
 def frames(error: BaseException) -> str:
-    """A traceback without the exceptions' texts, the first cause first."""
+    """Return a traceback without the exceptions' texts. The first cause comes first."""
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     lines = [frames(before), ""] if before else []
     lines += ["Traceback (most recent call last):", *traceback.format_tb(error.__traceback__), type(error).__name__]
@@ -82,5 +82,5 @@ def frames(error: BaseException) -> str:
 
 
 def _printable(_: object, __: str, event: EventDict) -> EventDict:
-    """Let every line be one line: ids come from whoever may send to a queue, and libraries quote what they received."""
+    """Make every event one line: any sender to a queue can write ids, and libraries quote what they received."""
     return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}

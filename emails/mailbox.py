@@ -1,4 +1,4 @@
-"""An RFC 5322 mailbox: `ada@example.com`, or `Ada Lovelace <ada@example.com>`."""
+"""Parses an RFC 5322 mailbox: `ada@example.com`, or `Ada Lovelace <ada@example.com>`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from functools import lru_cache
 import idna
 
 MAX_LOCAL_PART_BYTES = 64  # RFC 5321, section 4.5.3.1.1
-MAX_MAILBOX = 998  # characters; RFC 5322, section 2.1.1: a line's. Checked first: the patterns below take their time
-MAX_ADDRESS_BYTES = 254  # RFC 5321, section 4.5.3.1.3, less the angle brackets of the path
+MAX_MAILBOX = 998  # characters, as in a line (RFC 5322, section 2.1.1); checked first, since the patterns are slow
+MAX_ADDRESS_BYTES = 254  # RFC 5321, section 4.5.3.1.3, without the angle brackets of the path
 
 # RFC 5322, section 3.2.3, with the non-ASCII characters that RFC 6532 adds.
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
@@ -22,7 +22,7 @@ _ADDRESS = re.compile(rf"(?P<local>{_DOT_ATOM}|{_QUOTED})@(?P<domain>{_LABEL}(?:
 _NAMED = re.compile(rf'(?P<name>{_QUOTED}\s*|[^"<>()@,;:\\]*)<(?P<address>[^<>]*)>')
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
-# Format characters and spaces, and the other characters that are not shown (Default_Ignorable_Code_Point in Unicode's
+# Format characters, spaces, and the other characters that are not shown (Default_Ignorable_Code_Point in Unicode's
 # DerivedCoreProperties.txt).
 _INVISIBLE_CATEGORIES = frozenset({"Cf", "Zs"})
 _INVISIBLE_OTHERS = re.compile(
@@ -31,10 +31,10 @@ _INVISIBLE_OTHERS = re.compile(
 
 
 def parse_mailbox(text: str) -> Address:
-    """The mailbox that the text is, its domain in ASCII.
+    """Parse a mailbox, and convert its domain to ASCII.
 
     Raises:
-        ValueError: it is none; the message says why, without quoting it.
+        ValueError: the text is not a mailbox. The message says why, without quoting it.
     """
     if CONTROL_CHARACTERS.search(text):
         raise ValueError("has a control character")
@@ -48,7 +48,7 @@ def parse_mailbox(text: str) -> Address:
     check_visible(address)
     match = _ADDRESS.fullmatch(address)
     local = _unquoted(match["local"]) if match else ""
-    # Address forgets the quotes around a local part that is empty, or whose dots need them.
+    # Address drops the quotes around a local part, even if it needs them because it is empty or because of its dots.
     if not match or "" in local.split("."):
         raise ValueError('is no address like ada@example.com or "Ada Lovelace" <ada@example.com>')
     if len(match["local"].encode()) > MAX_LOCAL_PART_BYTES or len(match[0].encode()) > MAX_ADDRESS_BYTES:
@@ -61,13 +61,13 @@ def parse_mailbox(text: str) -> Address:
 
 
 def check_visible(address: str) -> None:
-    """Check that a reader sees every character of the address.
+    """Check that a reader can see every character of the address.
 
     An invisible character, such as a U+200B that was copied from a web page together with the address, makes it the
-    address of another mailbox that looks the same. UTS 46 would drop such a character from a domain without a word.
+    address of another mailbox that looks the same. UTS 46 would silently drop such a character from a domain.
 
     Raises:
-        ValueError: the message says which character it has.
+        ValueError: the address has an invisible character. The message says which.
     """
     if address.isascii():
         return
@@ -78,9 +78,9 @@ def check_visible(address: str) -> None:
             raise ValueError(f"has an invisible character, U+{ord(character):04X}, in its address")
 
 
-@lru_cache(maxsize=1000)  # most mail goes to few domains, and each email is read twice: to judge it, and to send it
+@lru_cache(maxsize=1000)  # most mail goes to a few domains, and each email is parsed twice: to decide and to send
 def _to_ascii(domain: str) -> str:
-    # IDNA 2008: the standard library's codec is that of 2003, which sends mail for faß.de to fass.de.
+    # The standard library's codec implements IDNA 2003, which sends mail for faß.de to fass.de. This is IDNA 2008.
     ascii_domain = idna.encode(domain, uts46=True).decode()
     check_visible(idna.decode(ascii_domain))  # IDNA 2008 allows a zero-width joiner between some letters
     return ascii_domain

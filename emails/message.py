@@ -1,4 +1,4 @@
-"""A raw queue's body → email_id, or why not. Only this module knows the envelopes that a body may come in."""
+"""Reads the email_id in a message of the raw queue. Only this module knows the envelopes that a body may come in."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from emails.mailbox import CONTROL_CHARACTERS
 
-MAX_EMAIL_ID_BYTES = 190  # whose base64url form fits an SES tag value of 256 characters
+MAX_EMAIL_ID_BYTES = 190  # in base64url it fits an SES tag value of 256 characters
 
-# By the envelope's Type. Nobody but a person visits the URL: whoever may send to the queue chooses where it leads.
+# By the envelope's Type. Only a person should visit the URL, because any sender to the queue can choose where it leads.
 # Source: Amazon SNS Developer Guide, "HTTP/HTTPS subscription confirmation JSON format".
 _CONFIRMATIONS = {
     "SubscriptionConfirmation": "an SNS topic asks whether it may send to this queue: if you know the TopicArn in the"
@@ -20,7 +20,7 @@ _CONFIRMATIONS = {
 
 
 class InvalidMessage(Exception):
-    """A body is not understood. `reason` is a stable code, `detail` a sentence without the body's content."""
+    """A body cannot be understood. `reason` is a stable code; `detail` is a sentence that does not quote the body."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
@@ -29,10 +29,10 @@ class InvalidMessage(Exception):
 
 
 def parse_message(body: str) -> str:
-    """The email_id in `{"email_id": "..."}`, bare or inside an SNS or EventBridge envelope.
+    """Return the email_id in `{"email_id": "..."}`, bare or inside an SNS or EventBridge envelope.
 
     Raises:
-        InvalidMessage
+        InvalidMessage: there is no email_id, or it is not valid.
     """
     message = out_of_envelope(body, "email_id")
     if "email_id" not in message:
@@ -41,12 +41,12 @@ def parse_message(body: str) -> str:
 
 
 def out_of_envelope(body: str, *keys: str) -> dict[str, Any]:
-    """The object in the body: itself where it has one of the keys, else what an SNS or EventBridge envelope holds.
+    """Return the JSON object in the body, without its SNS or EventBridge envelope if it has one.
 
-    A key or an element that is null is missing from it.
+    A body that has one of the keys is not an envelope. Keys and list elements that are null are left out.
 
     Raises:
-        InvalidMessage
+        InvalidMessage: there is no JSON object, or SNS asks to confirm a subscription.
     """
     message = _json_object(body, "the body")
     if any(key in message for key in keys):
@@ -68,7 +68,7 @@ def out_of_envelope(body: str, *keys: str) -> dict[str, Any]:
 def _json_object(text: str, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text, object_pairs_hook=_without_nulls)
-    except (ValueError, RecursionError):  # a ValueError too: a number of more than 4,300 digits
+    except (ValueError, RecursionError):  # a number of more than 4,300 digits is a ValueError too
         raise InvalidMessage("NotJson", f"{what} is not JSON") from None
     if not isinstance(value, dict):
         raise InvalidMessage("NotAnObject", f"{what} is JSON, but no object")
@@ -76,7 +76,7 @@ def _json_object(text: str, what: str) -> dict[str, Any]:
 
 
 def _without_nulls(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The JSON object of these pairs. Null means missing: SES writes either for a field without a value."""
+    """Return the JSON object of these pairs. Null counts as missing: SES writes either for a field without a value."""
     return {
         name: [element for element in value if element is not None] if isinstance(value, list) else value
         for name, value in pairs
@@ -85,10 +85,10 @@ def _without_nulls(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_email_id(value: object) -> str:
-    """The value, where it may be an email_id.
+    """Return the value if it can be an email_id.
 
     Raises:
-        InvalidMessage
+        InvalidMessage: it cannot be one. The detail says why.
     """
     if not isinstance(value, str):
         raise InvalidMessage("InvalidEmailId", f"email_id is a {type(value).__name__}, not a string")

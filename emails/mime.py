@@ -1,4 +1,4 @@
-"""Email → RFC 5322 message."""
+"""Turns an Email into an RFC 5322 message."""
 
 from __future__ import annotations
 
@@ -25,35 +25,37 @@ if TYPE_CHECKING:
 
 
 class _HeaderRegistry(HeaderRegistry):
-    """Keeps what it makes of the few headers that parts have.
+    """Caches what the standard library makes of the few headers that MIME parts have.
 
-    The standard library makes a class for every look at a header: two thirds of what a short message would cost.
+    The standard library makes a new class whenever a header is read. For a short message, that would be two thirds of
+    the cost.
     """
 
     __getitem__ = lru_cache(HeaderRegistry.__getitem__)
     __call__ = lru_cache(HeaderRegistry.__call__)
 
 
-# Not every hop speaks 8BITMIME (RFC 6152), and SES wants lines below 1,000 bytes: quoted-printable and base64 pass.
-# The standard library writes quoted-printable in lines of 78, where RFC 2045, section 6.7, allows 76.
+# Some servers on the way do not support 8BITMIME (RFC 6152), and SES wants lines below 1,000 bytes. Quoted-printable
+# and base64 satisfy both. The standard library writes quoted-printable lines of 78 characters by default, but RFC 2045,
+# section 6.7, allows 76.
 SEVEN_BIT = SMTP.clone(cte_type="7bit", max_line_length=76, header_factory=_HeaderRegistry())
-# An address of non-ASCII letters before the @ cannot be written but in UTF-8 (RFC 6531).
+# An address with non-ASCII characters before the @ can only be written in UTF-8 (RFC 6531).
 SEVEN_BIT_UTF8 = SEVEN_BIT.clone(utf8=True)
 
 MAX_LINE = 998  # RFC 5322, section 2.1.1
-MAX_QUOTED_NAME = 500  # so that an address of 254 fits beside it
+MAX_QUOTED_NAME = 500  # so that an address of 254 characters fits in the same line
 
 
 def message_id(email: Email) -> str:
-    """The same for every attempt at the same email, so that a receiver can drop a second copy."""
+    """Return the email's Message-ID. It is the same for every attempt, so that a receiver can drop a second copy."""
     return f"<{hashlib.sha256(email.id.encode()).hexdigest()[:32]}@{email.sender.domain}>"
 
 
 def to_mime(email: Email) -> EmailMessage:
-    """The message to send. Recipients in blind copy are in the envelope alone, so not in here."""
+    """Return the message to send. It does not name the Bcc recipients, who are only in the envelope."""
     addresses = [email.sender, *email.to, *email.cc, *email.reply_to]
     message = EmailMessage(SEVEN_BIT if all(a.username.isascii() for a in addresses) else SEVEN_BIT_UTF8)
-    # First, because Amazon SES cuts the headers that it sends back in feedback notifications at 10 KB.
+    # This header comes first because Amazon SES returns only 10 KB of headers in a feedback notification.
     message[ID_HEADER] = _Header.of_text(ID_HEADER, encoded_id(email.id))
     for name, mailboxes in (("From", [email.sender]), ("To", email.to), ("Cc", email.cc), ("Reply-To", email.reply_to)):
         if mailboxes:
@@ -73,7 +75,7 @@ def to_mime(email: Email) -> EmailMessage:
         message.set_content(email.html, subtype="html", cte=_encoding(email.html))
     html = message.get_body(("html",))
     for attachment in email.attachments:
-        if html is not None and attachment.content_id:  # what the HTML shows (RFC 2392: `cid:`) goes beside it
+        if html is not None and attachment.content_id:  # the HTML shows it by a `cid:` URL (RFC 2392)
             html.add_related(attachment.body, maintype="application", subtype="octet-stream")
             html.set_param("type", "text/html")  # RFC 2387, section 3.1: the type of the first part
             _describe(html, attachment, "inline")
@@ -85,19 +87,21 @@ def to_mime(email: Email) -> EmailMessage:
 
 
 def _encoding(text: str) -> str | None:
-    """The text's Content-Transfer-Encoding if the standard library, which only looks for ASCII, would be wrong.
+    """Return the text's Content-Transfer-Encoding, or None if the standard library chooses the right one.
 
-    A message must not contain U+0000 (RFC 5322, section 3.5; RFC 2045, section 2.7), and servers answer 554 if it does.
-    Encoded, it is ordinary ASCII to every server, so a stray character does not cost the reader the whole email.
+    The standard library only looks for ASCII. But a message must not contain U+0000 (RFC 5322, section 3.5; RFC 2045,
+    section 2.7), and servers answer 554 if it does. Once encoded, it is ordinary ASCII to every server, so a stray
+    character does not cost the reader the whole email.
     """
     return "quoted-printable" if "\0" in text else None
 
 
 class _Header(str):
-    """A header's text, and how it is written.
+    """A header's text, and how it is written in the message.
 
-    The standard library would decode `=?…?=` in the text and write what comes out, line breaks included; where it folds
-    it drops quotes that an address needs, and makes encoded words of long URLs and ids, which nobody then finds.
+    The standard library would decode `=?…?=` in the text and write the result, including any line breaks. When it
+    folds a line, it drops quotes that an address needs, and it turns long URLs and ids into encoded words, so that
+    nobody can search for them.
     """
 
     __slots__ = ("name", "written")
@@ -130,12 +134,12 @@ class _Header(str):
         return cls(name, ", ".join(map(str, mailboxes)), written)
 
     def fold(self, *, policy: Policy) -> str:
-        """What EmailPolicy calls for a value that has a name."""
+        """Return the header as it is written. EmailPolicy calls this for a value that has a name."""
         return f"{self.name}: {self.written}{policy.linesep}"
 
 
 def _is_plain(text: str) -> bool:
-    """Whether a reader sees the text as it is written: nothing to decode, no space to lose."""
+    """Whether readers see the text as it is written: they decode nothing in it and drop no space."""
     return text.isascii() and "=?" not in text and text == text.strip()
 
 
@@ -155,13 +159,14 @@ def _mailbox(header: str, address: Address) -> str:
 
 
 def _describe(parent: MIMEPart, attachment: Attachment, disposition: Literal["inline", "attachment"]) -> None:
-    """Say of the parent's last part what the attachment says."""
+    """Give the parent's last part the headers that describe the attachment."""
     content_type = attachment.content_type
     if content_type.lower().startswith("message/"):
-        # RFC 2046, section 5.2.1, lets no base64 be around a message, and nothing else keeps every byte.
+        # RFC 2046, section 5.2.1, does not allow base64 for a message, and no other encoding keeps every byte.
         content_type = "application/octet-stream"
     name = attachment.name
-    # RFC 2231, section 4, for what a quoted string cannot carry alike to every reader: some cut it at a semicolon.
+    # Mail readers disagree about some characters in a quoted string: some cut the name at a semicolon, for example.
+    # RFC 2231, section 4, has a form for such names.
     is_quotable = _is_plain(name) and not set(name) & {'"', "\\", ";"}
     filename = f'filename="{name}"' if is_quotable else f"filename*=utf-8''{quote(name, '')}"
     headers = {"Content-Type": content_type, "Content-Disposition": f"{disposition}; {filename}"}

@@ -1,4 +1,4 @@
-"""What a step ends in. The text of an outcome is its line in the log."""
+"""How a step ends. The text of an outcome is its line in the log."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     from emails.claim_tokens import Tokens
     from emails.status import EmailStatus
 
-# The most that SQS delays a message (SQS Developer Guide, "Delay queues"). A longer wait takes several copies, and each
-# looks at the row again: somebody may have changed it.
+# The longest that SQS can delay a message (SQS Developer Guide, "Delay queues"). A longer wait takes several copies.
+# Each of them reads the row again, because somebody may have changed it.
 LONGEST_DELAY_SECONDS = 900
 
 
 @dataclass(frozen=True)
 class Done:
-    """Nothing more is to be done for this message."""
+    """There is nothing more to do for this message."""
 
-    status: EmailStatus | None = None  # what this step made of the row; None if it left the row's status alone
+    status: EmailStatus | None = None  # the status that this step gave the row; None if it gave none
     detail: str = ""
-    provider: str = ""  # the one that was asked to send
+    provider: str = ""  # the provider that was asked to send
 
     def __str__(self) -> str:
         return ": ".join(filter(None, (self.status, self.detail)))
@@ -29,17 +29,17 @@ class Done:
 
 @dataclass(frozen=True)
 class RetryLater:
-    """The step is to be taken again in so many seconds."""
+    """The step has to be tried again in `seconds`."""
 
     seconds: float
     reason: str
     affects_all: bool = False  # DynamoDB is unavailable, so other messages would end in the same way now
-    missing_since: float | None = None  # when the row was first missed, in epoch seconds
-    tokens: Tokens = ()  # of claims that got no answer, for the next try to take over
+    missing_since: float | None = None  # when the row was first found to be missing, in epoch seconds
+    tokens: Tokens = ()  # of claims that got no answer, which the next try may take over
 
     @property
     def delay(self) -> float:
-        """The delay of the message's next copy."""
+        """The delay of the message's next copy, in seconds."""
         return min(max(self.seconds, 0), LONGEST_DELAY_SECONDS)
 
     def __str__(self) -> str:

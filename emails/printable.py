@@ -1,4 +1,4 @@
-"""Text that a terminal or a log shows and does not obey, whoever wrote it."""
+"""Makes text safe to show in a terminal or a log, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ _USER_INFO = re.compile(r"(?<=//)[^\s/]*@")
 
 
 def printable(value: object) -> str:
-    r"""The value as one line of printable text.
+    r"""Return the value as one line of printable text.
 
-    Whoever may write the table or send to a queue can put escape sequences there, which move the cursor, rename the
-    window or set the clipboard of whoever reads them, and Unicode's bidirectional controls, which reorder what is
-    shown. White space of every kind becomes a space, and anything else that is not printable its escape in Python:
-    `\x1b`, `\u202e`. The user name and password of a URL are left out.
+    Anybody who may write to the table or send to a queue can put escape sequences there, which move the cursor, rename
+    the window or set the clipboard of the person who reads them, and Unicode's bidirectional controls, which reorder
+    what is shown. White space of every kind becomes a space. Any other character that is not printable becomes its
+    Python escape, such as `\x1b` or `\u202e`. The user name and password of a URL are left out.
     """
     text = _USER_INFO.sub("…@", value if isinstance(value, str) else repr(value))
     return text if text.isprintable() else "".join(map(_printable, text))

@@ -1,4 +1,4 @@
-"""The raw queue, and emails' ids on their way to it."""
+"""Finds the raw queue, and sends emails' ids to it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def find_raw_queue(settings: Settings, *, bulk: bool = False) -> Queue:
-    """The queue that producers send to, or the one for bulk.
+    """Return the queue that producers send to, or the one for bulk email.
 
     Raises:
-        ResourcesMissing
+        ResourcesMissing: the queue does not exist.
     """
     return find_queue(client("sqs", settings), settings.bulk_queue if bulk else settings.queue)
 
@@ -30,7 +30,7 @@ def find_raw_queue(settings: Settings, *, bulk: bool = False) -> Queue:
 def enqueue_ids(
     queue: Queue, email_ids: Iterable[str], sent: Callable[[int], object] = lambda count: count
 ) -> dict[str, str]:
-    """Send one raw message an id, in batches; `sent` hears how many went.
+    """Send one raw message for each id, in batches. `sent` is called with the number that each batch has sent.
 
     Returns the ids that SQS did not take after several attempts, each with SQS's error code.
     """
@@ -46,6 +46,6 @@ def enqueue_ids(
 
 def _entry(email_id: str, *, is_fifo: bool) -> dict[str, Any]:
     entry = {"MessageBody": json.dumps({"email_id": email_id})}
-    if is_fifo:  # one group an email: they need not wait for one another
+    if is_fifo:  # every email is a group of its own, so that emails do not wait for one another
         entry |= {"MessageGroupId": sha256(email_id.encode()).hexdigest(), "MessageDeduplicationId": uuid4().hex}
     return entry

@@ -1,4 +1,4 @@
-"""The queues, each with its dead letters, and the tables: `provision` makes them, a worker's start checks them."""
+"""The queues, their dead-letter queues and the tables. `provision` creates them, and a worker checks them at start."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from settings import Settings
 
 DEAD_LETTER_RETENTION_SECONDS = 14 * 24 * 3600  # the longest that SQS keeps a message
-EXPIRY_ATTRIBUTE = "ExpiresAt"  # of the history's items
-# A backstop for messages that kill workers. Waits burn no receives, so an honest message never comes near.
+EXPIRY_ATTRIBUTE = "ExpiresAt"  # an attribute of the history's items
+# A safety net against messages that kill workers. Waiting uses up no receives, so normal messages never come close.
 MAX_RECEIVES = 20
 
-# What SQS and DynamoDB answer to credentials that are wrong, expired, or not allowed to do it (their "Common errors").
+# What SQS and DynamoDB answer if the credentials are wrong, expired or not allowed to do this (their "Common errors").
 _DENIED = frozenset(
     {
         "AccessDenied",
@@ -44,14 +44,14 @@ _DENIED = frozenset(
 
 
 class ResourcesMissing(Exception):
-    """A queue or the table is missing, or nothing answers. The text says what to do."""
+    """A queue or a table is missing, or AWS cannot be used. The text says what to do."""
 
 
 def check_resources(settings: Settings) -> None:
-    """Check that every queue and the table are there.
+    """Check that every queue and every table exists.
 
     Raises:
-        ResourcesMissing
+        ResourcesMissing: one does not exist, or AWS cannot be used.
     """
     sqs, dynamodb = client("sqs", settings), client("dynamodb", settings)
     names = [name for queue in settings.queues for name in (queue, dead_letter_queue(queue))]
@@ -72,7 +72,7 @@ def check_resources(settings: Settings) -> None:
 
 
 def provision(settings: Settings) -> Iterator[str]:
-    """Make what is missing, correct what differs; says of each thing what it did. Raises botocore's errors."""
+    """Create what is missing and correct what differs. Yields what it did for each. Raises botocore's errors."""
     sqs, dynamodb = client("sqs", settings), client("dynamodb", settings)
     for queue in settings.queues:
         yield from _provision_queue(sqs, settings, queue)
@@ -82,10 +82,10 @@ def provision(settings: Settings) -> Iterator[str]:
 
 
 def find_queue(sqs: SQSClient, name: str) -> Queue:
-    """The queue of that name.
+    """Return the queue of that name.
 
     Raises:
-        ResourcesMissing
+        ResourcesMissing: there is no such queue.
     """
     url = queue_url(sqs, name)
     if url is None:
@@ -112,7 +112,7 @@ def _ensure_queue(sqs: SQSClient, name: str, attributes: dict[str, str], fixed: 
     present = cast("dict[str, str]", sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"])
     if all(_same(present.get(key), value) for key, value in attributes.items()):
         return f"found queue {name}"
-    sqs.set_queue_attributes(QueueUrl=url, Attributes=attributes)  # type: ignore[arg-type]  # as above
+    sqs.set_queue_attributes(QueueUrl=url, Attributes=attributes)  # type: ignore[arg-type]  # the stubs want literals
     return f"corrected queue {name}"
 
 
@@ -137,7 +137,7 @@ def _provision_table(dynamodb: DynamoDBClient, table: str, *keys: str) -> str:
 
 
 def _provision_expiry(dynamodb: DynamoDBClient, table: str) -> Iterator[str]:
-    """Let DynamoDB delete what is older than its ExpiresAt."""
+    """Make DynamoDB delete items after their ExpiresAt."""
     found = dynamodb.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
     if found.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
         specification = {"Enabled": True, "AttributeName": EXPIRY_ATTRIBUTE}
@@ -154,7 +154,7 @@ def _table_exists(dynamodb: DynamoDBClient, table: str) -> bool:
 
 
 def unreachable(settings: Settings, error: BotoCoreError) -> str:
-    """What a person is told where no service answers, and what to do about it."""
+    """Return the text for a person if no service answers. It says what to do about it."""
     if settings.endpoint:
         return (
             f"Nothing answers at {settings.endpoint}: start the local emulator with `make emulator`, "

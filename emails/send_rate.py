@@ -1,4 +1,4 @@
-"""How many emails a second the workers of a stage send together."""
+"""Limits how many emails per second all workers of a stage send together."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ if TYPE_CHECKING:
 
     from settings import Settings
 
-ROW = "send rate\nof all workers"  # in the emails' table; no email's id has a line break
+ROW = "send rate\nof all workers"  # a row of the emails' table; no email's id has a line break
 
-# A turn that is later than this is gone: were it taken all the same, a worker that was held up would send two seconds'
-# emails in one.
+# A turn that is later than this is lost. Otherwise a worker that was held up would send two seconds' emails in one.
 LATEST_SECONDS = 1.0
 
 
 class SendRate:
-    """Gives out turns, `per_second` of them in all workers. Thread-safe.
+    """Gives out turns to send: `per_second` in all workers together. Thread-safe.
 
-    `reserve(seconds)` takes a stretch of the time that all share, and returns when it starts (epoch seconds). It is
-    asked for as many turns as threads wait for one, a second's at most.
+    `reserve(seconds)` reserves part of the time that all workers share, and returns when it starts (epoch seconds). One
+    call reserves a turn for each thread that is waiting, up to the turns of one second.
     """
 
     def __init__(self, per_second: float, reserve: Callable[[float], float]) -> None:
@@ -43,13 +42,13 @@ class SendRate:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self | None:
-        """The rate to which all workers of the stage keep, or None if the settings have none."""
+        """Return the rate that all workers of the stage keep to, or None if the settings have none."""
         if not settings.send_rate:
             return None
         return cls(settings.send_rate, partial(reserve, client("dynamodb", settings), settings.table))
 
     def wait(self) -> bool:
-        """Wait for a turn. Returns False where it was closed meanwhile; raises what `reserve` raises."""
+        """Wait for a turn. Returns False if `close` was called in the meantime. Raises what `reserve` raises."""
         while True:
             turn = self._next()
             if self._closed.wait(max(0, turn - time.time())):
@@ -58,11 +57,11 @@ class SendRate:
                 return True
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """End every current and later `wait`."""
         self._closed.set()
 
     def _next(self) -> float:
-        self._waiting += 1  # not exact between threads, and need not be
+        self._waiting += 1  # not exact if several threads do this, and it need not be
         try:
             with self._lock:
                 while self._turns and time.time() - self._turns[0] > LATEST_SECONDS:
@@ -77,9 +76,9 @@ class SendRate:
 
 
 def reserve(client: DynamoDBClient, table: str, seconds: float) -> float:
-    """Reserve so many seconds of the time that all workers of the stage share, one after the other.
+    """Reserve part of the time that all workers of the stage share, after what is reserved already.
 
-    Returns when they start. May raise StoreUnavailable or StoreRefused.
+    Returns when the reserved time starts (epoch seconds). May raise StoreUnavailable or StoreRefused.
     """
     later = "SET ReservedUntil = ReservedUntil + :seconds", "ReservedUntil > :now"
     anew = "SET ReservedUntil = :now + :seconds", "(attribute_not_exists(EmailId) OR ReservedUntil <= :now)"

@@ -1,4 +1,4 @@
-"""Claim → send → record, and a look at the row before."""
+"""Claims an email, sends it and records the result, after reading the row and deciding what it calls for."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ROW_CHANGED = RetryLater(0, "the row changed meanwhile")
 
 
 class EmailNotFound(Exception):
-    """There is no such row (yet: the producer may write it a moment later)."""
+    """There is no such row. The producer may still write it a moment later."""
 
 
 class Sender:
@@ -66,40 +66,40 @@ class Sender:
 
     @cached_property
     def _tracking(self) -> Tracking:
-        """What few sends need: those of which a provider refuses some recipients."""
+        """The Tracking. It is made on demand, because only the few sends with refused recipients need it."""
         return Tracking.from_settings(self.settings)
 
     @property
     def longest(self) -> float:
-        """The seconds that a send may take, with what it fetches."""
+        """The longest that a send may take, in seconds, including the attachments that it fetches."""
         longest_fetch = S3_SECONDS if self._s3 else 0
         return longest_fetch + max(provider.longest_send for provider in self._providers.values())
 
     def close(self) -> None:
-        """Let no send wait for its turn any more: it comes later, by another worker."""
+        """Stop every send that is waiting for its turn. Another worker sends those emails later."""
         if self._rate:
             self._rate.close()
 
     def watch(self, watched: Callable[[Provider], Provider]) -> None:
-        """Send from now on by what `watched` makes of each provider."""
+        """Replace each provider by what `watched` returns for it."""
         self._providers = {name: watched(provider) for name, provider in self._providers.items()}
 
     def preview(self, email_id: str) -> Send | End | RetryLater | Done:
-        """What the row calls for now. Changes nothing."""
+        """Return what the row calls for now. Changes nothing."""
         return decide(self._get(email_id), time.time(), self.settings)
 
     def load(self, email_id: str) -> Send | RetryLater | Done:
-        """What the row calls for now; an end without a send is written."""
+        """Return what the row calls for now. If that is an end without a send, it is written to the row."""
         return self._end(email_id, self.preview(email_id))
 
     def send(self, email_id: str, ends_at: float = math.inf, tokens: Tokens = ()) -> RetryLater | Done:
-        """Claim the email, send what the claim returned, record what became of it.
+        """Claim the email, send what the claim returned, and record the result.
 
-        Gives the claim up where the process may end (`ends_at`, epoch seconds) before the provider has answered.
-        `tokens` are those of the message's earlier claims that got no answer.
+        If the process may end (`ends_at`, epoch seconds) before the provider has answered, nothing is sent and the
+        claim is given back. `tokens` are those of the message's earlier claims that got no answer.
 
         Raises:
-            ClaimUnanswered: with the tokens for the message's next try.
+            ClaimUnanswered: the claim got no answer. The exception has the tokens for the message's next try.
         """
         if self._rate and not self._rate.wait():
             return RetryLater(1, "the worker stopped before its turn came")
@@ -108,7 +108,7 @@ class Sender:
         except Conflict as conflict:
             if conflict.row is None:
                 raise EmailNotFound from None
-            if find_token(conflict.row, tokens):  # a claim of ours came late
+            if find_token(conflict.row, tokens):  # one of our claims took effect late
                 return ROW_CHANGED
             decision = self._end(email_id, decide(conflict.row, time.time(), self.settings))
             return ROW_CHANGED if isinstance(decision, Send) else decision
@@ -121,7 +121,7 @@ class Sender:
                 return self._write(claim, lambda: self._store.fail(claim, reason), done)
 
     def cancel(self, email_id: str, reason: str) -> bool:
-        """Keep a Pending email from being sent; says whether it was one."""
+        """Keep a Pending email from being sent. Returns whether it was still Pending."""
         try:
             self._store.end(email_id, DISCARD, reason)
         except Conflict:
@@ -136,7 +136,7 @@ class Sender:
 
     def _claim(self, email_id: str, tokens: Tokens) -> Claim:
         """Claim the email, or take over a claim of this message that got no answer."""
-        # The read comes first so that no further token comes up while DynamoDB is away.
+        # The row is read first, so that no further token is made while DynamoDB is unavailable.
         unanswered = find_token(self._get(email_id), tokens) if tokens else None
         lease = self.settings.claim_lease
         try:
@@ -156,7 +156,7 @@ class Sender:
         return decision.done
 
     def provider(self, email: Email) -> Provider:
-        """The one that sends this email."""
+        """Return the provider that sends this email."""
         return self._providers[email.send_via or self.settings.provider]
 
     def _send(self, email: Email, claim: Claim, ends_at: float) -> RetryLater | Done:
@@ -222,10 +222,10 @@ class Sender:
         )
 
     def _write(self, claim: Claim, write: Callable[[], None], outcome: RetryLater | Done) -> RetryLater | Done:
-        """Write what became of the claim, again and again while its lease lasts.
+        """Write the result of the claim. While DynamoDB is unavailable, retry until the lease ends.
 
         Raises:
-            StoreUnavailable: the lease is over, and the rule for expired leases applies.
+            StoreUnavailable: the lease has ended, so the rule for expired leases applies.
         """
         while True:
             try:
@@ -248,7 +248,7 @@ def _send_by(provider: Provider, email: Email) -> Receipt:
         return provider.send(email)
     except (TemporaryError, PermanentError, NoTellingError):
         raise
-    except Exception as error:  # noqa: BLE001 (what the provider did not foresee tells nothing of what left)
-        # Without its text, which may quote the email.
+    except Exception as error:  # noqa: BLE001 (an unexpected error does not say whether the email was sent)
+        # The error's text is not logged, because it may quote the email.
         logger.error("the provider raised %s", place(error))
         raise NoTellingError(f"the provider raised {type(error).__name__}") from None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class EmailStatus(StrEnum):
-    """The attribute `EmailStatus`. Any other value there belongs to the producer."""
+    """The values of the attribute `EmailStatus`. Any other value there is the producer's own."""
 
     PENDING = "Pending"
     SENDING = "Sending"
@@ -27,9 +27,9 @@ class EmailStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Transition:
-    """One arrow between statuses, from which the store makes one conditional write.
+    """One transition between statuses, which the store makes with one conditional write.
 
-    `by_holder` says that only the holder of the claim may go this way; `after_lease` that it waits for the lease's end.
+    If `by_holder` is set, only the holder of the claim may make it. If `after_lease` is set, the lease must have ended.
     """
 
     sources: frozenset[EmailStatus | None]  # None: the attribute is missing, NULL or empty
@@ -45,27 +45,28 @@ def _arrow(
 
 
 CLAIM = _arrow(EmailStatus.PENDING, to=EmailStatus.SENDING)
-# A worker whose claim got no answer knows that it has sent nothing under it, even if somebody else has seen the lease
-# end and has called the email Unknown.
+# If a claim got no answer, its worker knows that it has sent nothing under it. That is true even if somebody else has
+# marked the email Unknown after the lease ended.
 TAKE_OVER = _arrow(EmailStatus.SENDING, EmailStatus.UNKNOWN, to=EmailStatus.SENDING, by_holder=True)
 DISCARD = _arrow(EmailStatus.PENDING, None, to=EmailStatus.FAILED)
-# A holder whose lease ran out while the provider answered is late, not wrong: Unknown becomes Sent. Where an operator
-# has said so before, it adds its receipt.
+# If the lease ended while the provider answered, the holder is late but not wrong, so Unknown becomes Sent. If an
+# operator has already marked the email Sent, the holder adds its receipt.
 RECORD = _arrow(EmailStatus.SENDING, EmailStatus.UNKNOWN, EmailStatus.SENT, to=EmailStatus.SENT, by_holder=True)
 GIVE_BACK = _arrow(EmailStatus.SENDING, to=EmailStatus.PENDING, by_holder=True)
 FAIL = _arrow(EmailStatus.SENDING, to=EmailStatus.FAILED, by_holder=True)
 MARK_UNKNOWN = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, by_holder=True)
 ABANDON = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, after_lease=True)
 
-# An operator's, who has found out what happened.
+# The transitions of an operator who has found out what happened.
 RESOLVE_SENT = _arrow(EmailStatus.UNKNOWN, EmailStatus.FAILED, to=EmailStatus.SENT)
 RESEND = _arrow(EmailStatus.UNKNOWN, EmailStatus.FAILED, to=EmailStatus.PENDING)
 
-# A provider's, by its callbacks: they come in any order and any number of times, and the row shows the worst that came.
+# The transitions that a provider's callbacks make. Callbacks come in any order and any number of times, and the row
+# shows the worst status among them.
 RANKED = (EmailStatus.SENT, EmailStatus.DELIVERED, EmailStatus.BOUNCED, EmailStatus.COMPLAINED)
 _BEFORE = (EmailStatus.PENDING, EmailStatus.SENDING, EmailStatus.FAILED, EmailStatus.UNKNOWN)
 TRACK = {status: _arrow(*_BEFORE, *RANKED[:rank], to=status) for rank, status in enumerate(RANKED)}
-# A holder whose record finds that a callback was faster adds its receipt, and leaves the status.
+# If a callback came before the holder's record, the holder adds its receipt and leaves the status alone.
 ADD_RECEIPT = {status: _arrow(status, to=status, by_holder=True) for status in RANKED[1:]}
 
 TRANSITIONS = (
@@ -76,12 +77,12 @@ TRANSITIONS = (
 
 
 def status_of(row: Mapping[str, Any]) -> EmailStatus | str | None:
-    """The row's status: ours, the producer's own as text, or None where it is missing."""
+    """Return the row's status: one of ours, the producer's own as text, or None if it is missing."""
     value = row.get("EmailStatus")
     if is_missing(value):
         return None
     try:
-        return EmailStatus(value)  # type: ignore[arg-type]  # any value may stand in a row
+        return EmailStatus(value)  # type: ignore[arg-type]  # a row may have any value
     except ValueError:
         return value if isinstance(value, str) else repr(value)
 

@@ -1,6 +1,6 @@
-"""The steps of the journey: a body or an id becomes an outcome. What each failure leads to is decided here alone.
+"""The steps of an email's journey. Each turns a message's body or an email's id into an outcome.
 
-A step raises what nobody foresaw, and StoreRefused.
+Only this module decides what each failure leads to. A step raises StoreRefused, and any exception that is unexpected.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ FIRST_WAIT_SECONDS = 1
 
 @dataclass(frozen=True)
 class Carried:
-    """What a message carries from earlier tries. Whoever may send to the queue can write anything there."""
+    """What a message carries from earlier tries. Anybody who may send to the queue can write anything there."""
 
-    attempt: int = 1  # how often the step was taken, this time included
-    missing_since: object = None  # when the row was first missed, in epoch seconds
+    attempt: int = 1  # how often the step was tried, including this time
+    missing_since: object = None  # when the row was first found to be missing, in epoch seconds
     tokens: Tokens = ()  # of claims that got no answer
 
 
 def read(body: str) -> str | DeadLetter:
-    """The email_id in a body of the raw queue, whatever the body is."""
+    """Return the email_id in a message of the raw queue, or a DeadLetter if the body has none."""
     try:
         return parse_message(body)
     except InvalidMessage as error:
@@ -48,7 +48,7 @@ def read(body: str) -> str | DeadLetter:
 
 
 def load(sender: Sender, email_id: str, carried: Carried) -> Send | Outcome:
-    """Look at the row: may the email be sent?"""
+    """Read the row and decide whether the email may be sent."""
     bind_contextvars(email_id=email_id)
     try:
         return sender.load(email_id)
@@ -66,7 +66,7 @@ def send(sender: Sender, email_id: str, carried: Carried, ends_at: float = math.
 
 
 def record_callback(tracking: Tracking, body: str, carried: Carried) -> Outcome:
-    """Record a body of the callbacks' queue, whatever it is, in the email's history and, by rank, in its row."""
+    """Record a message of the callbacks queue in the email's history, and in its row if its status ranks higher."""
     try:
         events = parse_callback(body)
     except InvalidMessage as error:
@@ -90,14 +90,14 @@ def _after(error: EmailNotFound | StoreUnavailable, carried: Carried, longest: f
 
 
 def _wait_for_store(error: StoreUnavailable, carried: Carried) -> RetryLater:
-    """Wait for DynamoDB: for as long as it lasts, and without a count."""
+    """Wait until DynamoDB is available again. There is no limit to the time or to the number of tries."""
     seconds = full_jitter(carried.attempt, FIRST_WAIT_SECONDS, LONGEST_DELAY_SECONDS)
     tokens = error.tokens if isinstance(error, ClaimUnanswered) else carried.tokens
     return RetryLater(seconds, str(error), affects_all=True, tokens=tokens)
 
 
 def wait_for_row(missing_since: object, now: float, longest: float) -> RetryLater | DeadLetter:
-    """Wait for a row that the producer may write yet: twice as long each time, `longest` seconds in all."""
+    """Wait for a row that the producer may still write: twice as long each time, `longest` seconds in all."""
     since = missing_since if _is_past(missing_since, now) else now
     waited = now - since
     if waited >= longest:
@@ -107,5 +107,5 @@ def wait_for_row(missing_since: object, now: float, longest: float) -> RetryLate
 
 
 def _is_past(moment: object, now: float) -> TypeGuard[float]:
-    """Whether it can be a time since when a row is missing: since tomorrow, it would be waited for until then."""
+    """Whether a row can have been missing since then. A time in the future would make the wait too long."""
     return isinstance(moment, int | float) and not isinstance(moment, bool) and 0 < moment <= now

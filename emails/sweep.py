@@ -1,4 +1,4 @@
-"""Finds the rows that no message stands for any more, by a scan of the table beside the hot path."""
+"""Finds rows that have lost their message, by scanning the table independently of the workers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FOUND = "found by sweep long after its claim ended: the provider may have accept
 
 @dataclass
 class Report:
-    """What a sweep did, or with a dry run would have done; `failed` says of an id why SQS or DynamoDB refused it."""
+    """What a sweep did, or what a dry run would have done. `failed` maps ids to why SQS or DynamoDB refused them."""
 
     enqueued: int = 0
     abandoned: int = 0
@@ -40,11 +40,11 @@ class Report:
 
 
 class WrongPosition(Exception):
-    """The position is another table's, or none. The text says what to do."""
+    """The file holds the position of another table's sweep, or no position at all. The text says what to do."""
 
 
 class _Position(BaseModel):
-    """The file of an interrupted sweep: of each segment the key to go on from, or None if it has no more rows."""
+    """The file of an interrupted sweep. `keys` has the key to continue each segment from, or None if it is done."""
 
     table: str
     keys: dict[str, dict[str, str] | None]
@@ -53,10 +53,10 @@ class _Position(BaseModel):
 class Sweep:
     """One pass over the table.
 
-    A Pending row is enqueued again where it is due and its UpdatedAt is `after` seconds old; one that has no UpdatedAt
-    gets it, and its turn comes with a later sweep; one whose EmailId no worker takes is Failed. A Sending row whose
-    claim ended so long ago becomes Unknown. Every step is a conditional write, so that two sweeps at once do nothing
-    twice.
+    A Pending row is enqueued again if it is due and its UpdatedAt is at least `after` seconds old. If it is due but has
+    no UpdatedAt, it gets one, and a later sweep enqueues it. If no worker would accept its EmailId, it becomes Failed.
+    A Sending row becomes Unknown if its claim ended at least `after` seconds ago. Every step is a conditional write, so
+    two sweeps at the same time do nothing twice.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class Sweep:
         self._dry_run = dry_run
 
     def run(self, read_units_per_second: float, position: Path, progress: Callable[[Report], object]) -> Report:
-        """Scan the table in four segments at that pace.
+        """Scan the table in four segments, at `read_units_per_second`.
 
-        `position` is a file in which an interrupted sweep has left where it was; it goes when the sweep is through. A
-        dry run leaves it alone.
+        `position` is the file in which a sweep saves how far it got, so that it can continue after an interruption. The
+        file is deleted at the end. A dry run does not use it.
 
         Raises:
-            WrongPosition
+            WrongPosition: the file does not hold a position of this table's sweep.
         """
         report = Report()
         keys: dict[str, Row | None] = {} if self._dry_run else self._read(position)
@@ -134,7 +134,7 @@ class Sweep:
         report.abandoned += sum(self._abandon(row, report) for row in claimed)
 
     def _is_due(self, row: Row) -> bool:
-        """Whether the row should long have been sent, as far as it says."""
+        """Whether the row should have been sent long ago, according to its times."""
         latest = time.time() - self._after
         times = [_seconds(row.get(name)) for name in ("UpdatedAt", "SendAfter", "NextAttemptAt")]
         return all(moment <= latest for moment in times)
@@ -151,7 +151,7 @@ class Sweep:
         return self._write(row, report, lambda: self._store.end(row["EmailId"], DISCARD, reason))
 
     def _write(self, row: Row, report: Report, write: Callable[[], None]) -> bool:
-        """Write, and say whether the row was still there to be written."""
+        """Write, unless this is a dry run. Returns False if the row has changed or DynamoDB refuses the write."""
         if self._dry_run:
             return True
         try:
@@ -165,7 +165,7 @@ class Sweep:
 
 
 def _fault(email_id: str) -> str:
-    """Why a message that names this row would only become a dead letter, or nothing."""
+    """Return why a message with this id would only become a dead letter, or ""."""
     try:
         check_email_id(email_id)
     except InvalidMessage as error:
@@ -174,14 +174,17 @@ def _fault(email_id: str) -> str:
 
 
 def _replace(file: Path, text: str) -> None:
-    """Write the file whole or not at all: a killed sweep leaves its last position, not half of one."""
+    """Write the whole file or nothing, so that a killed sweep leaves its last position and not half of one."""
     with NamedTemporaryFile("w", dir=file.parent, prefix=file.name, delete=False) as new:
         new.write(text)
     Path(new.name).replace(file)
 
 
 def _seconds(value: object) -> float:
-    """Epoch seconds of a number or an ISO 8601 string; long ago for anything else, which a worker then judges."""
+    """Return the epoch seconds of a number or an ISO 8601 string.
+
+    Anything else counts as 0, which is long ago: the row is then enqueued, and a worker judges it.
+    """
     if isinstance(value, Decimal):
         return float(value)
     try:

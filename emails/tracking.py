@@ -1,4 +1,4 @@
-"""What became of emails after they were sent: into the history, and the worst of it into the row."""
+"""Records what happened to emails after they were sent: all of it in the history, and the worst of it in the row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Tracking:
-    """Keeps what providers say. Every method may raise StoreUnavailable and StoreRefused."""
+    """Records what providers report. Every method may raise StoreUnavailable and StoreRefused."""
 
     def __init__(self, store: EmailStore, events: EventStore) -> None:
         self._store = store
@@ -28,24 +28,24 @@ class Tracking:
         return cls(EmailStore.from_settings(settings), EventStore.from_settings(settings))
 
     def record(self, events: Sequence[DeliveryEvent]) -> str | None:
-        """Keep the events, which are of one email. Says what its row is then, or None without one.
+        """Record the events, which must be about one email. Returns what its row is then, or None if there is no row.
 
-        The same events again change nothing.
+        Recording the same events again changes nothing.
         """
         statuses = [event for event in events if event.status]
         worst = max(statuses, key=lambda event: RANKED.index(event.status), default=None)
         row = self._move(worst) if worst else self._look(events[0].email_id)
-        # After the row: what an email without a row leaves is a dead letter, and it may come again.
+        # The row comes first: if there is none, the callback becomes a dead letter, and may be sent again later.
         if row is not None:
             self.keep(events)
         return row
 
     def keep(self, events: Sequence[DeliveryEvent]) -> None:
-        """Put the events into the history, and leave the row."""
+        """Add the events to the history, and leave the row alone."""
         self._events.add(events)
 
     def _move(self, event: DeliveryEvent) -> str | None:
-        assert event.status  # noqa: S101 (for the type checker: record has chosen it for that)
+        assert event.status  # noqa: S101 (for the type checker: record passes only events with a status)
         reason = f"{event.type}: {event.description or event.reject_reason}" if event.reject_reason else ""
         try:
             self._store.track(event.email_id, TRACK[event.status], reason)
@@ -59,7 +59,7 @@ class Tracking:
 
 
 def refusals(email_id: str, provider: str, message_id: str, refused: Iterable[RefusedRecipient]) -> list[DeliveryEvent]:
-    """What a provider refused while it was given the email, as events."""
+    """Return the recipients that a provider refused during the send, as events."""
     now = datetime.now(UTC)
     return [
         DeliveryEvent(

@@ -1,4 +1,4 @@
-"""What providers say of emails that they were given: a body of the callbacks' queue → events. One format a file."""
+"""Turns messages of the callbacks queue into events. Each provider's format has its own module."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def parse_callback(body: str) -> list[DeliveryEvent]:
-    """The events in the body, bare or inside an SNS or EventBridge envelope; all are of one email.
+    """Return the events in the body, bare or inside an SNS or EventBridge envelope. All are about one email.
 
-    None where a provider only tries whether its topic works.
+    The list is empty if a provider only tests whether its topic works.
 
     Raises:
-        InvalidMessage: it is no callback of a provider that we know, or one of no email of ours.
+        InvalidMessage: the body is not a callback that we know, or it is not about one of our emails.
     """
     try:
         callback = out_of_envelope(body, *ses.KEYS)

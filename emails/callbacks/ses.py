@@ -1,7 +1,7 @@
-"""Amazon SES's notifications: of a configuration set's event publishing, and of an identity's feedback.
+"""Amazon SES's notifications, both from a configuration set's event publishing and from an identity's feedback.
 
-Both name what happened to which recipients; the first under `eventType`, with the tags of the email, the second under
-`notificationType`, without tags but with the email's own headers, where the identity includes them.
+Both say what happened to which recipients. Event publishing has `eventType` and the email's tags. Feedback has
+`notificationType` and no tags, but it has the email's own headers if the identity is set up to include them.
 
 Source: Amazon SES Developer Guide, "Contents of event data that Amazon SES publishes to Amazon SNS" and "Amazon SNS
 notification contents for Amazon SES".
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 KEYS = ("eventType", "notificationType")
 NAME = "ses"
-# What SES sends when a topic is set up; of an event destination it is plain text, alone or in SNS's envelope.
+# What SES sends when a topic is set up. For an event destination, it is plain text, bare or in SNS's envelope.
 TOPIC_TEST = re.compile(
     r'(^|"Message"\s*:\s*")Successfully validated SNS topic for Amazon SES event publishing\.("|\s*$)'
 )
 TOPIC_SUBSCRIBED = "AmazonSnsSubscriptionSucceeded"
 
-MAX_RECIPIENTS = 100  # SES takes 50 a message; what names more is none of its notifications
+MAX_RECIPIENTS = 100  # SES takes 50 per message, so nothing that names more than this comes from SES
 
 
-# bounceSubType, of what the table does not name by its bounceType.
+# By bounceSubType. For a subtype that is not in this table, the next table decides by bounceType.
 _BOUNCE_REASONS = {
     "NoEmail": RejectReason.BOUNCED,
     "Suppressed": RejectReason.BLOCKED,
@@ -52,7 +52,7 @@ Part = TypeVar("Part", bound=BaseModel)
 
 
 class _Notification:
-    """A notification's JSON, and the events that it makes."""
+    """A notification's JSON, with methods that make its events."""
 
     def __init__(self, callback: Mapping[str, Any]) -> None:
         self._callback = callback
@@ -60,10 +60,10 @@ class _Notification:
         self._email_id = _email_id(self.mail)
 
     def part(self, name: str, model: type[Part]) -> Part:
-        """Its object of that name.
+        """Return the notification's object of that name.
 
         Raises:
-            InvalidMessage: the text names each field that is wrong, without its value.
+            InvalidMessage: the object is not valid. The text names each wrong field, without its value.
         """
         try:
             return model.model_validate(self._callback.get(name, {}))
@@ -82,19 +82,19 @@ class _Notification:
 
     @property
     def only_recipient(self) -> str:
-        """Who is meant if SES names nobody. With several recipients that is unknown, and the event is the email's."""
+        """The recipient that is meant if SES names nobody. "" if there are several: then the event is the email's."""
         return self.mail.destination[0] if len(self.mail.destination) == 1 else ""
 
     def affected(self, named: list[fields.Recipient]) -> list[fields.Recipient]:
-        """The recipients that SES names. If it names nobody, the event still counts."""
+        """Return the recipients that SES names. If it names nobody, the event still counts."""
         return named or [fields.Recipient(emailAddress=self.only_recipient)]
 
 
 def parse(callback: Mapping[str, Any]) -> list[DeliveryEvent]:
-    """The events of one notification.
+    """Return the events of one notification.
 
     Raises:
-        InvalidMessage: it is none, or names no email of ours.
+        InvalidMessage: it is not a valid notification, or it does not name one of our emails.
     """
     name = next(callback[key] for key in KEYS if key in callback)
     if name == TOPIC_SUBSCRIBED:
@@ -131,9 +131,9 @@ def _bounced(notification: _Notification) -> list[DeliveryEvent]:
 def _complained(notification: _Notification) -> list[DeliveryEvent]:
     complaint = notification.part("complaint", fields.Complaint)
     kind = EventType.COMPLAINED
-    if complaint.feedback_type == "not-spam":  # the recipient takes it out of the spam folder
+    if complaint.feedback_type == "not-spam":  # the recipient moved the email out of the spam folder
         kind = EventType.UNKNOWN
-    elif complaint.sub_type == "OnAccountSuppressionList":  # of an earlier complaint: this one was never delivered
+    elif complaint.sub_type == "OnAccountSuppressionList":  # for an earlier complaint; this email was never delivered
         kind = EventType.REJECTED
     return [
         notification.event(
@@ -222,7 +222,7 @@ def _email_id(mail: fields.Mail) -> str:
 
 
 def _word(value: object) -> str:
-    """SES's own word, where it is one: a place for no text of anybody else's."""
+    """Return SES's own word, limited in length and characters so that it has no room for anybody else's text."""
     return "".join(c for c in str(value)[:40] if c.isalnum() or c in " .-")
 
 

@@ -1,4 +1,4 @@
-"""The fields of Amazon SES's notifications that we use. Fields and values that we do not know are not errors."""
+"""The fields of Amazon SES's notifications that we use. Unknown fields and values are not errors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Object(BaseModel):
 
 
 def _moment(value: object) -> object:
-    """SES's times end in Z; a time without an offset is UTC too."""
+    """Parse a time. SES's times end in Z, and a time without an offset is taken as UTC too."""
     if not isinstance(value, str):
-        raise ValueError("is no string")  # noqa: TRY004 (pydantic reports a ValueError, and lets a TypeError through)
+        raise ValueError("is no string")  # noqa: TRY004 (pydantic reports a ValueError, but lets a TypeError through)
     moment = datetime.fromisoformat(value)
     try:
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -27,7 +27,7 @@ def _moment(value: object) -> object:
 
 
 def _address(value: str) -> str:
-    """A recipient. It may have a display name, because SES repeats the To header if a server's report names nobody."""
+    """Check a recipient. It may have a display name: if a server's report names nobody, SES repeats the To header."""
     check_visible(value.rpartition("<")[2])
     return value
 
@@ -49,8 +49,8 @@ class Mail(Object):
     headers: list[Header] = []
 
 
-# An RFC 3463 status code, and where a diagnostic has one: at its start or after the SMTP reply code (RFC 2034), so that
-# no address or version number of a server is taken for one.
+# An RFC 3463 status code. In a diagnostic it counts only at the start or after the SMTP reply code (RFC 2034), so that
+# no server's address or version number is taken for a status code.
 _STATUS_CODE = r"[245]\.\d{1,3}\.\d{1,3}(?!\d|\.\d)"
 _STATUS = re.compile(rf"\s*({_STATUS_CODE})")
 _DIAGNOSTIC_STATUS = re.compile(rf"(?:^\s*(?:[\w-]+;\s*)?|\b[245]\d\d[ -]#?)({_STATUS_CODE})")
@@ -64,13 +64,13 @@ class Recipient(Object):
 
     @property
     def status_code(self) -> str:
-        """The RFC 3463 code that its server gave, or nothing."""
+        """The RFC 3463 code that the recipient's server gave, or ""."""
         found = _STATUS.match(self.status) or _DIAGNOSTIC_STATUS.search(self.diagnostic)
         return found[1] if found else ""
 
     @property
     def failed_for_good(self) -> bool:
-        """Whether its server says that another try would end alike (RFC 3463, section 3.1: class 5)."""
+        """Whether the recipient's server says that another try would fail too (RFC 3463, section 3.1: class 5)."""
         return self.status_code.startswith("5.") and self.action.strip().lower() in ("", "failed")
 
 
@@ -81,7 +81,7 @@ class Bounce(Object):
     timestamp: Moment
 
     def type_for(self, recipient: Recipient) -> str:
-        """The bounce's type. SES calls some Transient and General though the recipient's server refuses for good."""
+        """Return the bounce's type. SES calls some Transient and General although the server refuses permanently."""
         is_general = (self.type, self.sub_type) == ("Transient", "General")
         return "Permanent" if is_general and recipient.failed_for_good else self.type
 

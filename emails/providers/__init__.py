@@ -1,4 +1,4 @@
-"""The providers that send, one a file. Each is an entry point of the group `email_service.providers`."""
+"""The providers that send emails. Each has its own module, and is an entry point of `email_service.providers`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ GROUP = "email_service.providers"
 
 
 def load_providers(settings: Settings) -> dict[str, Provider]:
-    """Every provider that this deployment sends by, by name: EMAIL_PROVIDER first, then those of EMAIL_SEND_VIA.
+    """Return this deployment's providers by name: EMAIL_PROVIDER first, then those of EMAIL_SEND_VIA.
 
-    An entry point's object is called with the settings, and gives the provider. It reads the provider's own settings.
+    An entry point names a callable that takes the settings and returns the provider. It reads the provider's own
+    settings.
 
     Raises:
-        SettingsError: one is not installed, has a wrong setting, or needs a longer claim; it says all at once.
+        SettingsError: a provider is not installed, has a wrong setting, or needs a longer claim lease. The text names
+            every such problem.
     """
     providers: dict[str, Provider] = {}
     wrong = []

@@ -1,4 +1,4 @@
-"""What every provider does: send one email once, and say what became of it."""
+"""What every provider does: it sends one email once, and reports the result."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RefusedRecipient:
-    """One recipient to whom the provider will not send. Goes into the email's history, never into a log."""
+    """One recipient that the provider will not send to. It goes into the email's history, never into a log."""
 
-    address: str = field(repr=False)  # as the provider was given it; nothing where the whole email is refused
+    address: str = field(repr=False)  # as given to the provider; "" if the whole email is refused
     reason: RejectReason
     response: str = field(default="", repr=False)  # the provider's own words
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """The provider has accepted the email, for all recipients but those it refused."""
+    """The provider has accepted the email for all recipients except those in `refused`."""
 
     provider: str
     message_id: str
-    response: str = ""  # shown by `status`: no words of the server's, which may quote an address or the content
+    response: str = ""  # shown by `status`; never the server's words, which may quote an address or content
     refused: tuple[RefusedRecipient, ...] = ()
     accepted_at: float = field(default_factory=time.time)
 
 
 class SendError(Exception):
-    """The email was not accepted, or nobody can tell. Its text goes into FailureReason and logs: nothing private.
+    """The email was not accepted, or it is unknown whether it was.
 
-    So a provider says what happened in words of its own, and puts what the server said into `refused` at most.
+    The text goes into FailureReason and into logs, so it must contain nothing private. A provider therefore describes
+    what happened in its own words, and what the server said may only go into `refused`.
     """
 
 
 class TemporaryError(SendError):
-    """Not accepted now; a later attempt may succeed, not before `retry_after` seconds where the provider says so."""
+    """The email was not accepted. A later attempt may succeed, but it must wait at least `retry_after` seconds."""
 
     def __init__(self, reason: str, retry_after: float = 0) -> None:
         super().__init__(reason)
@@ -48,7 +49,7 @@ class TemporaryError(SendError):
 
 
 class PermanentError(SendError):
-    """Not accepted, and never will be: for the recipients in `refused`, where it is not for the whole email."""
+    """The email was not accepted and never will be. If the cause is some recipients, `refused` names them."""
 
     def __init__(
         self,
@@ -62,27 +63,31 @@ class PermanentError(SendError):
 
 
 class NoTellingError(SendError):
-    """The request left, and no answer says whether it was accepted."""
+    """The request was sent, but no answer says whether the email was accepted."""
 
 
 class Provider(Protocol):
-    """A provider makes exactly one attempt a call: it has no retries of its own, and none in the client below it.
+    """A provider makes exactly one attempt per call. Neither it nor the client library below it retries.
 
-    `send` is called from several threads at once. tests/emails/providers/test_contract.py is the same for every one.
+    `send` is called from several threads at once. tests/emails/providers/test_contract.py tests every provider.
     """
 
     name: str
-    longest_send: float  # seconds; after that, `send` has returned or raised, whatever the network does
-    max_message_bytes: int | None  # the largest it takes; a larger one is a PermanentError before anything leaves
+    longest_send: float  # seconds; `send` returns or raises within them, whatever the network does
+    max_message_bytes: int | None  # a larger message raises PermanentError before anything is sent
 
     def max_send_rate(self) -> float | None:
-        """Emails a second that the provider takes, where it says so; asked once, at a worker's start."""
+        """Return the emails per second that the provider allows, or None if it does not say.
+
+        A worker calls this once, when it starts.
+        """
         ...
 
     def send(self, email: Email) -> Receipt:
-        """Send the email to its `recipients`, which are the envelope: each address once.
+        """Send the email to its `recipients`, which are the envelope and have each address once.
 
         Raises:
-            TemporaryError, PermanentError, NoTellingError
+            TemporaryError, PermanentError: the email was not accepted.
+            NoTellingError: it is unknown whether the email was accepted.
         """
         ...

@@ -1,4 +1,4 @@
-"""Amazon SES, API version 2, with the message as we made it ("Raw")."""
+"""Amazon SES, API version 2. SES gets the whole message as we built it ("Raw")."""
 
 from __future__ import annotations
 
@@ -40,29 +40,33 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Amazon SES Developer Guide, "Service quotas": with attachments, after base64; and recipients of one message.
+# Amazon SES Developer Guide, "Service quotas": a message's size with attachments, after base64, and its recipients.
 MAX_MESSAGE_BYTES = 40_000_000
 MAX_RECIPIENTS = 50
 TAG = re.compile(r"[A-Za-z0-9_-]{1,256}")  # API reference, "MessageTag"
-CODE = re.compile(r"[A-Za-z0-9]{1,64}")  # what all of AWS's error codes are
+CODE = re.compile(r"[A-Za-z0-9]{1,64}")  # all of AWS's error codes look like this
 
 SECOND, QUARTER_HOUR, HOUR = 1, 900, 3600
 SERVER_ERROR = 500
 
-# What may be wrong before the first byte of a request is sent.
+# Errors that happen before the first byte of a request is sent.
 _NOT_SENT = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError, SSLError)
 
 
 class Answer(NamedTuple):
-    """What an error of SES means: what is said of it, why where it is for good, and when to come again where not."""
+    """What an error of SES means.
+
+    `says` describes it. If it is permanent, `reject_reason` is set. If not, the next attempt waits at least
+    `retry_after` seconds.
+    """
 
     says: str
     reject_reason: RejectReason | None = None
     retry_after: float = 0
 
 
-# The errors of SendEmail, as its API reference and botocore's model have them. Where AWS's text tells more than its
-# code does, a part of the text stands above.
+# The errors of SendEmail, from its API reference and botocore's model. If AWS's text says more than its error code, the
+# key is a part of the text. These keys come first.
 ANSWERS: dict[str, Answer] = {
     "Daily message quota exceeded": Answer("the account's quota of 24 hours is used up", None, HOUR),
     "Maximum sending rate exceeded": Answer("the account's send rate is exceeded", None, SECOND),
@@ -73,7 +77,7 @@ ANSWERS: dict[str, Answer] = {
     "Throttling": Answer("SES throttles", None, SECOND),
     "LimitExceededException": Answer("a quota of the account is used up", None, QUARTER_HOUR),
     "SendingPausedException": Answer("sending is paused, for the account or the configuration set", None, QUARTER_HOUR),
-    # The operator has to fix this one. It is not the email's fault, so the email is tried again.
+    # The operator has to fix this one. It is not the email's fault, so the email is retried.
     "NotFoundException": Answer("SES has no such configuration set or contact list", None, QUARTER_HOUR),
     "AccountSuspendedException": Answer("AWS has suspended the account's sending", RejectReason.BLOCKED),
     "MailFromDomainNotVerifiedException": Answer("the MAIL FROM domain is not verified in SES", RejectReason.BLOCKED),
@@ -85,7 +89,7 @@ ANSWERS: dict[str, Answer] = {
 
 
 class SesSettings(EnvironmentSettings):
-    """What SES is to apply to each email."""
+    """What SES should apply to each email."""
 
     ses_configuration_set: str = Field(
         default="",
@@ -100,7 +104,7 @@ class SesSettings(EnvironmentSettings):
 
 
 class SesProvider:
-    """Sends by SES, once: its client resends nothing."""
+    """Sends each email by SES once. Its client does not retry."""
 
     name = "ses"
     max_message_bytes = MAX_MESSAGE_BYTES
@@ -113,12 +117,12 @@ class SesProvider:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        # A second is for what is neither: signing, and reading the answer.
+        # One second is left for everything else: signing, and reading the answer.
         read_timeout = max(settings.provider_timeout - CONNECT_TIMEOUT - 1, 1)
         return cls(client("sesv2", settings, read_timeout=read_timeout, attempts=1), settings, SesSettings.read())
 
     def max_send_rate(self) -> float | None:
-        """The account's quota. Counts recipients, where EMAIL_SEND_RATE counts emails."""
+        """Return the account's quota. SES counts recipients, while EMAIL_SEND_RATE counts emails."""
         try:
             return self._ses.get_account()["SendQuota"]["MaxSendRate"]
         except (ClientError, BotocoreConnectionError, HTTPClientError, KeyError) as error:
@@ -138,10 +142,10 @@ class SesProvider:
         return Receipt(self.name, answer["MessageId"], "accepted by SES")
 
     def _request(self, email: Email) -> SendEmailRequestTypeDef:
-        """What to ask for.
+        """Return the request to SES.
 
         Raises:
-            PermanentError: SES would refuse it; nothing has left.
+            PermanentError: SES would refuse the email. Nothing was sent.
         """
         _check_recipients(email)
         content = bytes(to_mime(email))
@@ -162,7 +166,7 @@ class SesProvider:
 
 
 def _destination(email: Email) -> DestinationTypeDef:
-    """Each recipient once, in the first list that has it: SES counts an address as often as it is listed."""
+    """Return each recipient once, in the first list that has it: SES counts an address each time that it is listed."""
     to = {mailbox.addr_spec for mailbox in email.to}
     cc = {mailbox.addr_spec for mailbox in email.cc} - to
     addresses = [mailbox.addr_spec for mailbox in email.recipients]
@@ -197,7 +201,7 @@ def _tags(email: Email) -> list[MessageTagTypeDef]:
 
 
 def _judged(error: ClientError) -> SendError:
-    """What SES answered. Its text may quote addresses: it is read, never repeated."""
+    """Return the error for SES's answer. AWS's text may quote addresses, so it is read but never repeated."""
     code, text = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
     if not CODE.fullmatch(code):
         code = "an unknown error"
@@ -205,7 +209,7 @@ def _judged(error: ClientError) -> SendError:
     if status >= SERVER_ERROR:
         return NoTellingError(f"SES answers {status} {code}")
     answer = next((ANSWERS[part] for part in ANSWERS if part == code or (" " in part and part in text)), None)
-    if answer is None:  # credentials, permissions, or what we do not know: not accepted, and not the email's fault
+    if answer is None:  # credentials, permissions or an unknown error: not accepted, but not the email's fault
         return TemporaryError(f"SES answers {code}", QUARTER_HOUR)
     if answer.reject_reason:
         return PermanentError(f"{answer.says} ({code})", answer.reject_reason)

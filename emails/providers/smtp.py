@@ -1,4 +1,4 @@
-"""Any SMTP server: a relay of one's own, or a provider's."""
+"""Any SMTP server: your own relay, or a provider's."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 
 
 class SmtpProvider:
-    """Sends each email in one transaction, over a connection that is kept for the next.
+    """Sends each email in one transaction, over a connection that is kept for the next email.
 
-    The server has accepted an email when it has answered the last dot, and cannot have before it has that dot (RFC
-    5321, sections 4.1.1.4 and 4.2.5): a connection lost until then is temporary, and lost after it is no telling.
+    The server accepts an email by its answer to the last dot, and cannot accept the email before it has that dot (RFC
+    5321, sections 4.1.1.4 and 4.2.5). If the connection is lost before the dot is sent, the error is temporary. If the
+    connection is lost after that, it is unknown whether the email was accepted.
     """
 
     name = "smtp"
-    max_message_bytes = None  # the server says it, after EHLO
+    max_message_bytes = None  # the server announces its own limit after EHLO
 
     def __init__(self, settings: Settings, own: SmtpSettings) -> None:
         self.longest_send = settings.provider_timeout
@@ -43,10 +44,10 @@ class SmtpProvider:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """The provider.
+        """Return a provider with the settings from the environment.
 
         Raises:
-            SettingsError: a setting is wrong, the server is not named, or the credentials are not whole.
+            SettingsError: a setting is wrong, the server is missing, or only one of user name and password is set.
         """
         own = SmtpSettings.read()
         if not own.smtp_host:
@@ -57,10 +58,10 @@ class SmtpProvider:
         return cls(settings, own)
 
     def max_send_rate(self) -> float | None:
-        return None  # SMTP has no words for it
+        return None  # an SMTP server has no way to say it
 
     def close(self) -> None:
-        """Leave the connections that are idle."""
+        """Close the idle connections."""
         self._sessions.close()
 
     def send(self, email: Email) -> Receipt:
@@ -69,7 +70,7 @@ class SmtpProvider:
         try:
             with self._sessions.one(deadline) as session:
                 return self._transact(session, email, message)
-        except OSError as error:  # all of smtplib's and ssl's are
+        except OSError as error:  # all errors of smtplib and ssl are OSErrors
             raise TemporaryError(f"no connection to the SMTP server: {_loss(error, deadline)}") from None
 
     def _transact(self, session: Session, email: Email, message: bytes) -> Receipt:
@@ -82,7 +83,7 @@ class SmtpProvider:
         if reply.code != 354:  # noqa: PLR2004 (RFC 5321, section 4.2.2)
             raise reply.error("the message")
         session.send(re.sub(rb"^\.", b"..", message, flags=re.MULTILINE))  # RFC 5321, section 4.5.2
-        session.send(b".\r\n")  # where this raises, the dot has not left
+        session.send(b".\r\n")  # if this raises, the dot was not sent
         try:
             reply = session.hear()
         except OSError as error:
@@ -94,12 +95,13 @@ class SmtpProvider:
         raise reply.error("the message")
 
     def _name_recipients(self, session: Session, email: Email) -> tuple[RefusedRecipient, ...]:
-        """Name the recipients, and give those that will not get the email.
+        """Tell the server the recipients, and return those that will not get the email.
 
-        While some are deferred nothing is sent, or the others would get it again; at the last attempt they get it.
+        If the server defers some recipients, the email is not sent to the others either, because the next attempt would
+        send it to them again. Only the last attempt sends it to the others.
 
         Raises:
-            TemporaryError, PermanentError: nobody is to get it now.
+            TemporaryError, PermanentError: nobody gets the email now.
         """
         replies = {
             recipient.addr_spec: session.ask(f"RCPT TO:<{recipient.addr_spec}>") for recipient in email.recipients
@@ -124,15 +126,15 @@ class SmtpProvider:
 
 
 def _parameters(session: Session, email: Email, size: int) -> list[str]:
-    """MAIL's parameters for what the server can and the email needs.
+    """Return the parameters of the MAIL command, by what the server supports and the email needs.
 
     Raises:
-        PermanentError: it needs what the server cannot.
+        PermanentError: the email needs something that the server does not support.
     """
     parameters = []
     if session.has_extn("size"):
         limit = session.esmtp_features["size"]
-        if limit.isdecimal() and 0 < int(limit) < size:  # 0 is no limit: RFC 1870, section 4
+        if limit.isdecimal() and 0 < int(limit) < size:  # 0 means no limit (RFC 1870, section 4)
             raise PermanentError(f"the message has {size} bytes; the SMTP server takes {limit} at most")
         parameters.append(f"SIZE={size}")
     if not all(address.username.isascii() for address in (email.sender, *email.recipients, *email.reply_to)):
@@ -143,7 +145,7 @@ def _parameters(session: Session, email: Email, size: int) -> list[str]:
 
 
 def _loss(error: OSError, deadline: float) -> str:
-    """How the connection was lost, for a person."""
+    """Return how the connection was lost, for a person to read."""
     if time.monotonic() >= deadline:
         return "no answer in time"
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -1,4 +1,4 @@
-"""What an SMTP server's reply means: the codes of RFC 5321, and the enhanced ones of RFC 3463 and IANA's registry."""
+"""What an SMTP server's reply means: the codes of RFC 5321 and the enhanced codes of RFC 3463 and IANA's registry."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from emails.events import RejectReason
 from emails.mailbox import CONTROL_CHARACTERS
 from emails.providers.contract import PermanentError, SendError, TemporaryError
 
-LONGEST_WORDS = 500  # characters of the server's own that are kept
+LONGEST_WORDS = 500  # characters of the server's text that are kept
 
-CLOSING = 421  # in place of any reply (RFC 5321, section 3.8): what was asked is not done
+CLOSING = 421  # this may be the reply to any command (RFC 5321, section 3.8), which is then not carried out
 
-# RFC 4954, section 6: the operator has given no credentials, or wrong ones. No email is Failed for that at once.
+# The operator has given no credentials or wrong ones (RFC 4954, section 6). That is no reason to fail an email at once.
 AUTHENTICATION = frozenset({530, 534, 535, 538})
 
-# By the subject and detail of an enhanced code, then by its subject, then by the plain code.
+# These are looked up by the subject and detail of an enhanced code, then by its subject, then by the plain code.
 _MEANINGS = {
     "1": (RejectReason.BOUNCED, "address refused"),
     "1.1": (RejectReason.BOUNCED, "no such mailbox"),
@@ -54,13 +54,13 @@ _MEANINGS = {
     "556": (RejectReason.BOUNCED, "domain takes no mail"),
 }
 
-# How Postfix, Exim and Amazon SES name the message in their logs.
+# The id by which Postfix, Exim and Amazon SES name the message in their logs.
 _ID = re.compile(r"(?:queued as |id=|^Ok (?=[0-9a-f]{16}-))(?P<id>[A-Za-z0-9-]{1,80})(?!\S)")
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply, in words of our own: the server's may quote an address or the content."""
+    """A reply. Its str() is in our own words, because the server's words may quote an address or the content."""
 
     code: int
     text: str = field(default="", repr=False)
@@ -71,12 +71,12 @@ class Reply:
 
     @property
     def refused(self) -> bool:
-        """Whether the same again would be answered the same."""
-        return self.code >= 500 and self.code not in AUTHENTICATION  # noqa: PLR2004 (the same)
+        """Whether another try would get the same reply."""
+        return self.code >= 500 and self.code not in AUTHENTICATION  # noqa: PLR2004 (RFC 5321)
 
     @property
     def enhanced(self) -> str:
-        """The RFC 3463 code that the text begins with, or nothing."""
+        """The RFC 3463 code that the text begins with, or ""."""
         match = re.match(r"[245](\.\d{1,3}){2}(?!\S)", self.text)
         return match[0] if match else ""
 
@@ -86,12 +86,12 @@ class Reply:
 
     @property
     def words(self) -> str:
-        """The server's own, in one line."""
+        """The server's own words, in one line."""
         return f"{self.code} {CONTROL_CHARACTERS.sub(' ', self.text)}"[:LONGEST_WORDS]
 
     @property
     def receipt(self) -> str:
-        """The codes, and the server's id of the message if it is recognised: its other words may quote the email."""
+        """The codes, and the server's id of the message if we recognise it. Its other words may quote the email."""
         match = _ID.search(self.text)
         return f"{self._codes}, queued as {match['id']}" if match else self._codes
 
@@ -99,7 +99,7 @@ class Reply:
         return f"{self._codes}, {self._meaning[1]}" if self._meaning[1] else self._codes
 
     def error(self, what: str) -> SendError:
-        """The error for what the server refuses, or defers."""
+        """Return the error for what the server refuses or defers."""
         if self.refused:
             return PermanentError(f"the SMTP server refuses {what}: {self}", self.reject_reason)
         return TemporaryError(f"the SMTP server does not take {what} now: {self}")

@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EHLO = "EHLO (EMAIL_SMTP_EHLO_NAME)"
-LONGEST_IDLE_SECONDS = 30  # many servers and NATs forget a connection after minutes, some after less than one
-MOST_EMAILS = 100  # over one connection: some servers refuse more, and a new one may find a server that was added
+LONGEST_IDLE_SECONDS = 30  # many servers and NATs drop an idle connection after minutes, some in less than one
+MOST_EMAILS = 100  # per connection: some servers refuse more, and a new connection may reach a new server
 
 
 class Session(smtplib.SMTP):
-    """One connection, each of whose operations ends by `deadline`, on the clock of time.monotonic().
+    """One connection. Every operation ends by `deadline`, on the clock of time.monotonic().
 
-    Every method raises OSError where the connection is lost, and TemporaryError where the server closes it.
+    Every method raises OSError if the connection is lost, and TemporaryError if the server closes it.
     """
 
     def __init__(self, hostname: str, deadline: float) -> None:
         super().__init__(local_hostname=hostname)
-        self.command_encoding = "utf-8"  # ASCII, but for the addresses of SMTPUTF8
+        self.command_encoding = "utf-8"  # ASCII, except for the addresses of SMTPUTF8
         self.deadline = deadline
         self.emails = 0
         self.idle_since = 0.0
 
     def open(self, host: str, port: int) -> None:
-        """Connect: to the first of the host's addresses that answers, each having its share of the time."""
-        # The resolver has time-outs of its own (resolv.conf); what it finds after the deadline is not asked any more.
+        """Connect to the first of the host's addresses that answers. Each address gets its share of the time."""
+        # The resolver has its own time-outs (resolv.conf). If it takes too long, none of the addresses is tried.
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             connection = socket.socket(family, kind, protocol)
@@ -56,13 +56,13 @@ class Session(smtplib.SMTP):
                 if number == len(addresses) - 1:
                     raise
             else:
-                # The last dot would wait for the acknowledgement of the content: 40 ms (Nagle, delayed ACK).
+                # Otherwise the last dot waits 40 ms for the acknowledgement of the content (Nagle, delayed ACK).
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.sock = connection
                 return
 
     def secure(self, context: ssl.SSLContext, host: str) -> None:
-        """Go on by TLS. What the server said before, or a third party in its place, is forgotten (RFC 3207)."""
+        """Switch to TLS, and forget what the server (or a third party in its place) has said before (RFC 3207)."""
         assert self.sock  # noqa: S101 (for the type checker)
         self.sock.settimeout(self._left())
         self.sock = context.wrap_socket(self.sock, server_hostname=host)
@@ -84,7 +84,7 @@ class Session(smtplib.SMTP):
         return reply
 
     def leave(self) -> None:
-        """Say so and close, without a wait for the answer."""
+        """Send QUIT and close the connection, without waiting for the answer."""
         with suppress(OSError):
             self.putcmd("QUIT")
         self.close()
@@ -99,7 +99,7 @@ class Session(smtplib.SMTP):
             raise
 
     def getreply(self) -> tuple[int, bytes]:
-        # The library's own file would wait anew for each byte of a server that sends one now and then.
+        # With smtplib's own file, the time-out would start again with each byte that the server sends.
         self.file = self.file or io.BufferedReader(_Incoming(self))
         return super().getreply()
 
@@ -120,7 +120,7 @@ class Session(smtplib.SMTP):
 
 
 class _Incoming(io.RawIOBase):
-    """What a session receives."""
+    """The bytes that a session receives, as a file."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -128,12 +128,12 @@ class _Incoming(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io passes this one
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io passes a memoryview
         return self._session.receive(buffer)
 
 
 class Sessions:
-    """Opens sessions, and keeps those that are idle: the one that was used last goes first."""
+    """Opens sessions and keeps the idle ones. The session that was used last is used first."""
 
     def __init__(self, settings: SmtpSettings) -> None:
         self._settings = settings
@@ -145,12 +145,12 @@ class Sessions:
 
     @contextmanager
     def one(self, deadline: float) -> Iterator[Session]:
-        """A session to send one email by, before the deadline.
+        """Provide a session for sending one email before the deadline.
 
         Raises:
-            OSError: there is no connection.
-            TemporaryError: the server lets nobody in, or not with these credentials: the operator's matter, or its own,
-                never that of an email.
+            OSError: the connection failed.
+            TemporaryError: the server refuses everybody, or these credentials. That is the operator's or the server's
+                problem, never the email's.
         """
         session = self._kept(deadline) or self._opened(deadline)
         session.emails += 1
@@ -165,7 +165,7 @@ class Sessions:
         self._keep(session)
 
     def close(self) -> None:
-        """Leave those that are idle."""
+        """Close the idle sessions."""
         with self._lock:
             idle, self._idle = self._idle, []
         for session in idle:
@@ -178,15 +178,16 @@ class Sessions:
             return None
         now = time.monotonic()
         if now - session.idle_since < LONGEST_IDLE_SECONDS:
-            # An email may have ended in mid-transaction; and a connection that died meanwhile says so here, before
-            # anything is sent. One that hangs leaves half of the time to the next.
+            # RSET is needed because the last email may have ended in the middle of a transaction. It also shows whether
+            # the connection was lost in the meantime, before anything is sent. If the connection hangs, half of the
+            # time is left for a new one.
             session.deadline = now + (deadline - now) / 2
             with suppress(OSError, SendError):
                 if session.ask("RSET").accepted:
                     session.deadline = deadline
                     return session
         session.leave()
-        self.close()  # the others were idle for longer
+        self.close()  # the others have been idle for longer
         return None
 
     def _keep(self, session: Session) -> None:
@@ -223,7 +224,7 @@ class Sessions:
             _log_in(session, settings.smtp_username, settings.smtp_password.get_secret_value())
 
     def _forget(self) -> None:
-        """In a child after a fork: its parent goes on using the connections."""
+        """Drop the sessions in a child process after a fork, because its parent goes on using them."""
         self._lock = threading.Lock()
         for session in self._idle:
             session.close()
@@ -231,7 +232,7 @@ class Sessions:
 
 
 def _own_name() -> str:
-    """The machine's name, or an address in brackets if that has no dot. It may ask the DNS."""
+    """Return the machine's name, or its address in brackets if the name has no dot. This may ask the DNS."""
     name = smtplib.SMTP().local_hostname
     if name.startswith("["):
         logger.warning("the SMTP server is told %s, which some servers refuse: set EMAIL_SMTP_EHLO_NAME", name)
@@ -239,7 +240,7 @@ def _own_name() -> str:
 
 
 def _context() -> ssl.SSLContext:
-    """The system's authorities, or those of SSL_CERT_FILE."""
+    """Return a TLS context that trusts the system's certificate authorities, or those in SSL_CERT_FILE."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
@@ -255,9 +256,9 @@ def _expect(reply: Reply, what: str) -> None:
 
 
 def _log_in(session: Session, username: str, password: str) -> None:
-    """By PLAIN (RFC 4616), else by LOGIN: by TLS, others protect nothing more.
+    """Log in with PLAIN (RFC 4616), or else with LOGIN. Over TLS, other mechanisms would protect nothing more.
 
-    The library's own `login` takes ASCII alone, and tries a wrong password by one mechanism after the other.
+    smtplib's own `login` accepts only ASCII, and tries a wrong password with one mechanism after the other.
     """
     mechanisms = session.esmtp_features.get("auth", "").upper().split()
     if "PLAIN" in mechanisms:

@@ -8,10 +8,10 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from settings import EnvironmentSettings
 
-# A name, each label as RFC 1035, section 2.3.4, has it, or an IP address: what Python can look up.
+# What Python can look up: a name with labels as in RFC 1035, section 2.3.4, or an IP address.
 HOST_PATTERN = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?|[0-9A-Fa-f:]{2,39}"
 
-# What servers take in EHLO: RFC 5321, section 4.1.2, with a dot, and not an IP address without its brackets.
+# What servers accept in EHLO (RFC 5321, section 4.1.2): a name with a dot, and not an IP address without brackets.
 _EHLO_LABEL = "([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 EHLO_PATTERN = rf"([A-Za-z0-9]{_EHLO_LABEL}\.)+[A-Za-z]{_EHLO_LABEL}"
 
@@ -37,7 +37,7 @@ class SmtpSettings(EnvironmentSettings):
     smtp_username: str = Field(default="", repr=False, description="who logs in at the SMTP server, where it asks")
     smtp_password: SecretStr | None = Field(default=None, description="that one's password")
 
-    # `info.data` has the fields above that are valid.
+    # `info.data` has the valid fields above.
     @field_validator("smtp_username")
     @classmethod
     def _logs_in_by_tls(cls, username: str, info: ValidationInfo) -> str:

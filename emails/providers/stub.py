@@ -1,4 +1,4 @@
-"""The provider for trying things out: accepts every email, and may keep it as a file."""
+"""The provider for trying things out. It accepts every email, and can write it to a file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _from_json(value: object) -> object:
 
 
 class StubSettings(EnvironmentSettings):
-    """Where the stub writes emails, and for whom it fails."""
+    """Where the stub writes emails, and for which recipients it fails."""
 
     stub_outbox: Path | None = Field(default=None, description="the folder where the stub writes each email as .eml")
     stub_failures: Annotated[dict[str, Failure], NoDecode, BeforeValidator(_from_json)] = Field(
@@ -43,10 +43,10 @@ class StubSettings(EnvironmentSettings):
 
 
 class StubProvider:
-    """Writes each email to `<outbox>/<hash>.eml` where an outbox is set.
+    """Accepts every email, and writes it to `<outbox>/<hash>.eml` if an outbox is set.
 
-    `failures` names recipients to fail for: `temporary`, `permanent` or `no-telling`; `temporary:2` fails the first two
-    attempts only.
+    `failures` maps recipients to the way in which they fail: `temporary`, `permanent` or `no-telling`. With
+    `temporary:2`, only the first two attempts fail.
     """
 
     name = "stub"
@@ -58,11 +58,11 @@ class StubProvider:
         self._failures = {} if failures is None else failures
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:  # noqa: ARG003 (every provider is called with them)
-        """The provider.
+    def from_settings(cls, settings: Settings) -> Self:  # noqa: ARG003 (every provider gets the settings)
+        """Return a provider with the settings from the environment.
 
         Raises:
-            SettingsError: a setting is wrong, or a recipient to fail for is not an address.
+            SettingsError: a setting is wrong, or a recipient in it is not an address.
         """
         own = StubSettings.read()
         try:
@@ -80,7 +80,7 @@ class StubProvider:
             self._fail(self._failures.get(recipient.addr_spec, ""), email.attempts)
         if self._outbox:
             self._outbox.mkdir(parents=True, exist_ok=True)
-            # A hash, since an id may hold a path separator, and is nobody's business in a folder listing.
+            # The name is a hash, because an id may contain a path separator and should not show in a folder's listing.
             name = hashlib.sha256(email.id.encode()).hexdigest()[:32]
             (self._outbox / f"{name}.eml").write_bytes(content)
         return Receipt(self.name, message_id(email), "accepted by the stub, which delivers nothing")

@@ -1,4 +1,4 @@
-"""The history: what became of each recipient of an email, in a table of its own."""
+"""The history: what happened to each recipient of an email. It has its own table."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from emails.store.items import Row
     from settings import Settings
 
-KEPT_SECONDS = 400 * 24 * 3600  # complaints come late; a year's are worth a look back
-MAX_TEXT = 1000  # characters of what a provider says
-MAX_RECIPIENT = 900  # bytes: a sort key may have 1,024 (DynamoDB quotas, "Sort key length")
+KEPT_SECONDS = 400 * 24 * 3600  # complaints come late, and it is useful to look back over a year
+MAX_TEXT = 1000  # characters that are kept of a provider's text
+MAX_RECIPIENT = 900  # bytes; a sort key may have 1,024 (DynamoDB quotas, "Sort key length")
 
 
 class EventStore:
-    """One item for each kind of event and recipient, the latest: so a table bounded by the recipients, in any order.
+    """Keeps one item for each kind of event and recipient: the latest event.
 
-    Every method may raise StoreUnavailable or StoreRefused.
+    The number of an email's items is therefore limited by its recipients, and events may come in any order. Every
+    method may raise StoreUnavailable or StoreRefused.
     """
 
     def __init__(self, client: DynamoDBClient, table: str) -> None:
@@ -40,7 +41,7 @@ class EventStore:
         return cls(client("dynamodb", settings), settings.events_table)
 
     def add(self, events: Iterable[DeliveryEvent]) -> None:
-        """Keep the events; one that is known, or older than what is known, changes nothing."""
+        """Keep the events. An event that is known already, or is older than the known one, changes nothing."""
         for event in events:
             try:
                 with errors():
@@ -54,7 +55,7 @@ class EventStore:
                 continue
 
     def of(self, email_id: str) -> list[Row]:
-        """The events of an email, the oldest first."""
+        """Return the events of an email, the oldest first."""
         rows: list[Row] = []
         request: QueryInputTypeDef = {
             "TableName": self.table,
@@ -92,10 +93,10 @@ def _to_item(event: DeliveryEvent) -> Row:
 
 
 def _text(text: str) -> str:
-    """What may be stored and shown in one line."""
+    """Return the text in the form that is stored: one line of limited length."""
     return CONTROL_CHARACTERS.sub(" ", text)[:MAX_TEXT].strip()
 
 
 def _occurred_at(event: DeliveryEvent) -> str:
-    """Of one form, so that text sorts as time does."""
+    """Return the event's time, always in the same form, so that sorting the texts sorts the times."""
     return event.occurred_at.astimezone(UTC).isoformat(timespec="milliseconds")

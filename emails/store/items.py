@@ -1,4 +1,4 @@
-"""What every table has: items to and from Python, and botocore's errors as the store's own."""
+"""What all tables share: it converts items to and from Python, and botocore's errors to the store's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-# DynamoDB's answers that no repetition changes (Amazon DynamoDB Developer Guide, "Error handling").
+# Errors of DynamoDB that no retry can change (Amazon DynamoDB Developer Guide, "Error handling").
 _FINAL_ERRORS = frozenset({"ItemCollectionSizeLimitExceededException", "SerializationException", "ValidationException"})
 
 serialize = TypeSerializer().serialize
@@ -25,7 +25,10 @@ MAX_DEPTH = 32
 
 
 class _Deserializer(TypeDeserializer):
-    """Reads what DynamoDB writes out in more than 38 digits, such as 1E+38: boto3 raises Rounded (boto/boto3#4693)."""
+    """Reads numbers that DynamoDB writes with more than 38 digits, such as 1E+38.
+
+    boto3 raises Rounded for them (boto/boto3#4693).
+    """
 
     def _deserialize_n(self, value: str) -> Decimal:
         return Decimal(value)
@@ -35,13 +38,13 @@ _deserialize = _Deserializer().deserialize
 
 
 class StoreUnavailable(Exception):
-    """DynamoDB is throttled or away, or refuses us for now. Nothing is known to have changed."""
+    """DynamoDB throttles, is unavailable, or refuses us for now. Nothing is known to have changed."""
 
 
 class ClaimUnanswered(StoreUnavailable):
-    """A claim got no answer, so it may stand in the row, now or later. Nothing was sent under it, and nothing will be.
+    """A claim got no answer, so it may be in the row now, or appear there later. Nothing is ever sent under it.
 
-    Whoever has its token may take the claim over, so a message's delayed copy carries `tokens`.
+    Anybody who has its token may take the claim over, so the message's delayed copy carries `tokens`.
     """
 
     def __init__(self, why: str, tokens: tuple[str, ...]) -> None:
@@ -50,11 +53,11 @@ class ClaimUnanswered(StoreUnavailable):
 
 
 class StoreRefused(Exception):
-    """DynamoDB will never take this write, such as one that grows the item past 400 KB."""
+    """DynamoDB will never accept this write, for example because the item would be larger than 400 KB."""
 
 
 class Conflict(Exception):
-    """The row is not where the transition starts. `row` is what stands there, or None for no row."""
+    """The row does not meet the write's condition. `row` is the row as it is, or None if there is no row."""
 
     def __init__(self, row: Row | None) -> None:
         super().__init__()
@@ -78,10 +81,11 @@ def errors() -> Iterator[None]:
 
 
 def to_item(row: Row) -> dict[str, Any]:
-    """The row as DynamoDB takes it.
+    """Return the row in DynamoDB's form.
 
     Raises:
-        StoreRefused: it never would. The text names each such attribute and what is wrong with it, without its value.
+        StoreRefused: DynamoDB would never accept it. The text names each wrong attribute and says what is wrong,
+            without its value.
     """
     problems = {name: _problem(name) or _problem(value) for name, value in row.items()}
     if any(problems.values()):
@@ -90,7 +94,7 @@ def to_item(row: Row) -> dict[str, Any]:
 
 
 def _problem(value: object, depth: int = 0) -> str:
-    """Why DynamoDB cannot hold the value, or nothing."""
+    """Return why DynamoDB cannot hold the value, or ""."""
     if isinstance(value, (dict, list, set)):
         if depth == MAX_DEPTH:
             return f"has more than the {MAX_DEPTH} levels that DynamoDB holds"

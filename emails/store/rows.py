@@ -1,4 +1,4 @@
-"""The emails' rows in DynamoDB: every write is conditional, and its condition comes from a Transition."""
+"""The emails' rows in DynamoDB. Every write is conditional, and its condition comes from a Transition."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from emails.store.items import Row
     from settings import Settings
 
-MAX_REASON = 1000  # of a FailureReason, in characters: an item may have 400 KB, a screen has less
+MAX_REASON = 1000  # characters of a FailureReason; an item may have 400 KB, but a screen shows less
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to send an email, until the lease ends. `row` is the row as the claim left it.
+    """The right to send an email until the lease ends. `row` is the row as the claim left it.
 
-    It has no token, so that nobody can publish the token of a claim under which an email may be sent.
+    The token is not in it, so that nobody can publish the token of a claim under which an email may be sent.
     """
 
     email_id: str
@@ -63,7 +63,7 @@ class EmailStore:
         return cls(client("dynamodb", settings), settings.table)
 
     def get(self, email_id: str) -> Row | None:
-        """The row, as the last write left it."""
+        """Return the row as the last write left it, or None if there is no row."""
         with errors():
             answer = self._client.get_item(TableName=self.table, Key={"EmailId": {"S": email_id}}, ConsistentRead=True)
         return to_row(answer.get("Item"))
@@ -72,7 +72,7 @@ class EmailStore:
         """Write a new row.
 
         Raises:
-            Conflict: a row of that id exists.
+            Conflict: a row with that id exists.
         """
         item = to_item(row)
         with errors():
@@ -84,11 +84,11 @@ class EmailStore:
             )
 
     def claim(self, email_id: str, *, lease: float) -> Claim:
-        """Pending → Sending, unless NextAttemptAt is still to come. Counts one attempt.
+        """Pending → Sending, unless NextAttemptAt is in the future. Counts one attempt.
 
         Raises:
-            Conflict: somebody else's, not due, or past sending.
-            ClaimUnanswered
+            Conflict: somebody else has claimed the email, or it is not due, or its status is past Sending.
+            ClaimUnanswered: it is unknown whether the claim took effect.
         """
         now, token = time.time(), new_token()
         due = "(NOT attribute_type(NextAttemptAt, :number) OR NextAttemptAt <= :now)"
@@ -101,22 +101,22 @@ class EmailStore:
         except Conflict as conflict:
             if isinstance((conflict.row or {}).get("Attempts", Decimal(0)), Decimal):
                 raise
-        # An empty value that a producer wrote, to which nothing can be added.
+        # A producer wrote something other than a number, such as an empty string. Nothing can be added to that.
         return take({"Attempts": 1}, condition=f"{due} AND {uncounted}")
 
     def take_over(self, email_id: str, token: str, *, lease: float) -> Claim:
-        """Put a new claim in the place of the one with this token, which got no answer. Counts no attempt.
+        """Replace the claim with this token, which got no answer, with a new claim. Counts no attempt.
 
         Raises:
             Conflict: the row has moved on, or another delivery of the same message was faster.
-            ClaimUnanswered
+            ClaimUnanswered: it is unknown whether the new claim took effect.
         """
         condition, values = "ClaimedBy = :old", {":old": claim_id(token)}
         new, expires_at = new_token(), time.time() + lease
         return self._take(email_id, TAKE_OVER, new, expires_at, {}, condition=condition, values=values)
 
     def record(self, claim: Claim, receipt: Receipt) -> None:
-        """Sending (or Unknown, where the holder is late) → Sent. Where a callback came first, its status stays."""
+        """Sending (or Unknown, if the holder is late) → Sent. If a callback came first, its status stays."""
         received = {
             "Provider": receipt.provider,
             "ProviderMessageId": receipt.message_id,
@@ -130,14 +130,14 @@ class EmailStore:
                 self._move_claimed(claim, transition, received, remove=remove)
             except Conflict as conflict:
                 found = conflict.row or {}
-                transition, remove = ADD_RECEIPT.get(cast("EmailStatus", status_of(found))), ()  # or the producer's own
+                transition, remove = ADD_RECEIPT.get(cast("EmailStatus", status_of(found))), ()  # or a producer's own
                 if transition is None or found.get("ClaimedBy") != claim.id:
                     raise
             else:
                 return
 
     def give_back(self, claim: Claim, *, next_attempt_at: float, reason: str, counted: bool = True) -> None:
-        """Sending → Pending, not to be claimed before then; `counted` is False where nothing was tried."""
+        """Sending → Pending, with no claim before `next_attempt_at`. `counted` is False if nothing was tried."""
         assign = {"NextAttemptAt": int(next_attempt_at), "FailureReason": reason[:MAX_REASON]}
         self._move_claimed(claim, GIVE_BACK, assign, attempts=0 if counted else -1)
 
@@ -150,10 +150,10 @@ class EmailStore:
         self._move_claimed(claim, MARK_UNKNOWN, {"FailureReason": reason[:MAX_REASON]})
 
     def track(self, email_id: str, transition: Transition, reason: str) -> None:
-        """Take one of TRACK's transitions, on a provider's word; whoever was to send it does not any more.
+        """Make one of TRACK's transitions, because a provider reported it. Nobody sends the email after that.
 
         Raises:
-            Conflict: there is no row, or it shows that or worse, or its status is the producer's own.
+            Conflict: there is no row, or its status is the same, worse, or the producer's own.
         """
         if reason:
             self._move(email_id, transition, {"FailureReason": reason[:MAX_REASON]}, remove=("NextAttemptAt",))
@@ -161,23 +161,23 @@ class EmailStore:
             self._move(email_id, transition, {}, remove=("FailureReason", "NextAttemptAt"))
 
     def end(self, email_id: str, transition: Transition, reason: str) -> None:
-        """End without a send, by a transition that needs no claim: DISCARD, ABANDON."""
+        """End the email without a send, by a transition that needs no claim: DISCARD or ABANDON."""
         self._move(email_id, transition, {"FailureReason": reason[:MAX_REASON]})
 
     def resolve_sent(self, email_id: str) -> None:
-        """Unknown or Failed → Sent, on an operator's word."""
+        """Unknown or Failed → Sent, because an operator says so."""
         self._move(email_id, RESOLVE_SENT, {"FailureReason": "resolved by an operator: it was sent"})
 
     def resend(self, email_id: str) -> None:
-        """Unknown or Failed → Pending, with all its attempts before it. Whoever held a claim holds it no more."""
+        """Unknown or Failed → Pending. Resets the attempt counter, and ends any claim."""
         forgotten = ("Attempts", "NextAttemptAt", "ClaimedBy", "ClaimExpiresAt", "FailureReason")
         self._move(email_id, RESEND, {}, remove=forgotten)
 
     def touch(self, email_id: str, seen: str | None) -> None:
-        """Set a Pending row's UpdatedAt, where it is still what was seen (None: missing): one of several may.
+        """Set a Pending row's UpdatedAt if it is still `seen` (None: missing). Of several callers, only one succeeds.
 
         Raises:
-            Conflict: the row has moved on, or somebody else touched it.
+            Conflict: the row has moved on, or somebody else has touched it.
         """
         values: Row = {":pending": EmailStatus.PENDING.value, ":now": _iso(time.time())}
         if seen is None:
@@ -195,9 +195,9 @@ class EmailStore:
             )
 
     def scan(self, segment: int, segments: int, start: Row | None) -> tuple[list[Row], Row | None, float]:
-        """One page of the Pending and Sending rows of one of several segments, what they are judged by alone.
+        """Read one page of a segment's Pending and Sending rows, with only the attributes that a sweep needs.
 
-        Returns the rows, the key to go on from (None at the end), and the read units it took.
+        Returns the rows, the key to continue from (None at the end), and the read units that the page took.
         """
         values = {":pending": EmailStatus.PENDING.value, ":sending": EmailStatus.SENDING.value}
         request: ScanInputTypeDef = {
@@ -268,7 +268,7 @@ class EmailStore:
             "UpdateExpression": f"SET {', '.join(changes)}" + (f" REMOVE {', '.join(remove)}" if remove else ""),
             "ConditionExpression": f"attribute_exists(EmailId) AND {source}" + (condition and f" AND {condition}"),
             "ExpressionAttributeValues": {name: serialize(value) for name, value in values.items()},
-            # Only claims are followed by a look at the row; for the others up to 400 KB would travel for nothing.
+            # Only claims use the row afterwards. For the others, up to 400 KB would be transferred for nothing.
             "ReturnValues": "ALL_NEW" if transition in (CLAIM, TAKE_OVER) else "NONE",
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
@@ -278,7 +278,7 @@ class EmailStore:
 
 
 def _source_condition(transition: Transition, values: Row) -> str:
-    """The condition that the row stands where the transition starts; adds what it names to `values`."""
+    """Return the condition that the row has one of the transition's sources. Adds its values to `values`."""
     statuses = {f":from_{status}": status.value for status in sorted(filter(None, transition.sources))}
     values |= statuses
     condition = f"EmailStatus IN ({', '.join(statuses)})"
@@ -290,7 +290,7 @@ def _source_condition(transition: Transition, values: Row) -> str:
 
 
 def _is_own_success(row: Row | None, transition: Transition, claim_id: str) -> bool:
-    """Whether the row that stands in the way is what this very write left, its answer lost and the write resent."""
+    """Whether the row is as this very write left it: then the answer was lost, and the write was sent again."""
     return row is not None and row.get("ClaimedBy") == claim_id and row.get("EmailStatus") == transition.target
 
 
