@@ -8,7 +8,7 @@ INCLUDE = ("tasks.callbacks", "tasks.logs", "tasks.pipeline", "tasks.reap", "tas
 app = Celery("tasks", task_cls="tasks.task:Task", include=INCLUDE)
 app.config_from_object("celeryconfig")
 
-# Celery's command line loads Flower's command before this. Other programs are spared a second of imports.
+# Celery's command line loads Flower's command before this module. Other programs save a second of imports.
 if "flower.command" in sys.modules:
     import celery_sqs.flower
 

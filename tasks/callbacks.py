@@ -1,4 +1,4 @@
-"""The task for what providers say of emails that they were given."""
+"""The task that records what providers report about emails after accepting them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @cache
 def get_tracking() -> Tracking:
-    """The process's own: its boto3 client is thread-safe."""
+    """Return this process's Tracking. Its boto3 client is thread-safe, so all threads share it."""
     return Tracking.from_settings(get_settings())
 
 
 @app.task(name="tasks.record_callback", bind=True, max_retries=None)
 def record_callback(self: Task, body: str) -> str:
-    """A body of the callbacks' queue, whatever it is: into the email's history and, by rank, its row."""
+    """Record a message of the callbacks queue in the email's history, and in its row if its status ranks higher."""
     outcome = steps.record_callback(get_tracking(), body, Carried(self.request.retries + 1))
-    # Celery would write the body, which has addresses, into the copy's repr, and so into events.
+    # Otherwise Celery would write the body, which has addresses, into the copy's repr and so into events.
     return self.end(outcome, argsrepr=self.request.argsrepr)

@@ -1,4 +1,4 @@
-"""What is in a worker's log: of Celery's lines those that tell something, each with the task it belongs to."""
+"""What a worker logs: Celery's lines only if they are useful, and every line with the task that it belongs to."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from settings import get_settings
 if TYPE_CHECKING:
     from celery.app.task import Task
 
-# It logs every task's arguments at DEBUG, and with them what is in raw bodies.
+# At DEBUG, this logger writes every task's arguments, and with them the bodies of raw messages.
 QUOTES_ARGUMENTS = "celery.pool"
-# "Task … received", "… succeeded", "… retry": the outcome's own line says more. At DEBUG they are there.
+# These log "Task … received", "… succeeded" and "… retry". The outcome's own line says more, so these need DEBUG.
 TELL_WHAT_THE_OUTCOME_TELLS = ("celery.app.trace", "celery.worker.strategy")
-# It quotes the body and the headers of what it cannot use.
+# This logger quotes the body and the headers of messages that it cannot use.
 QUOTES_MESSAGES = "celery.worker.consumer.consumer"
 
 
 @celeryd_init.connect
 def spare_the_banner(instance: Any, **_: Any) -> None:
-    """Celery prints it for a person."""
+    """Do not print Celery's banner, which is for people, if the log is JSON."""
     instance.quiet = instance.quiet or get_settings().log_format == "json"
 
 
 @setup_logging.connect
 def set_up(loglevel: int, logfile: str | None = None, colorize: bool = False, **_: Any) -> None:
-    """Instead of Celery's own handlers. Every line, Celery's and libraries' too, is rendered alike.
+    """Replace Celery's own handlers, so that every line is rendered alike, including those of Celery and libraries.
 
-    Prefork's children are forks: they write by the handler that is here.
+    Prefork's child processes are forks, so they write with the handler that is set up here.
     """
     handler = WatchedFileHandler(logfile, encoding="utf-8") if logfile else logging.StreamHandler(sys.__stderr__)
-    # A task that rejects says why.
+    # A Reject needs no traceback, because the task has said why it rejects the message.
     write_by(handler, loglevel, formatter(get_settings().log_format, colorize=colorize, explained=(Reject,)))
-    multiprocessing = get_multiprocessing_logger()  # does not propagate
+    multiprocessing = get_multiprocessing_logger()  # it does not propagate
     multiprocessing.handlers = [handler]
     multiprocessing.setLevel(logging.ERROR)
     logging.getLogger(QUOTES_MESSAGES).addFilter(_without_message)
@@ -52,13 +52,13 @@ def set_up(loglevel: int, logfile: str | None = None, colorize: bool = False, **
 
 @task_prerun.connect
 def bind(task_id: str, task: Task, **_: Any) -> None:
-    """What every line of the task has. The task itself adds the `email_id`.
+    """Add these fields to every line of the task. The task itself adds the `email_id`.
 
-    `message_id` is the SQS MessageId of the raw message with which the email's journey began; where another Celery
-    program began it, that program's task id. `attempt` counts how often this step was taken up, waits included;
-    `sends`, which emails/sender.py adds once it has claimed the email, is the row's Attempts.
+    `message_id` is the SQS MessageId of the raw message with which the email's journey began. If another Celery program
+    began it, this is that program's task id. `attempt` counts how often this step was tried, including waits. `sends`
+    is the row's Attempts, which emails/sender.py adds once it has claimed the email.
     """
-    structlog.contextvars.clear_contextvars()  # a thread's or greenlet's last task may have been killed
+    structlog.contextvars.clear_contextvars()  # the last task of this thread or greenlet may have been killed
     structlog.contextvars.bind_contextvars(
         task=task.name, task_id=task_id, message_id=task.request.root_id, attempt=task.request.retries + 1
     )
@@ -70,7 +70,7 @@ def unbind(**_: Any) -> None:
 
 
 def _without_message(record: logging.LogRecord) -> bool:
-    """Of Celery's complaint about a message, what is wrong: not the body and headers that follow."""
+    """Shorten Celery's warning about a message to what is wrong, without the body and the headers that follow."""
     if record.levelno >= logging.WARNING and isinstance(record.args, tuple):
         record.msg = record.msg.partition("\n")[0].partition(" [")[0]
         record.args = record.args[: record.msg.count("%")]

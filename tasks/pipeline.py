@@ -1,4 +1,4 @@
-"""The tasks: a raw body → process_email → load_email → send_email."""
+"""The tasks that send an email: bridge → process_email → load_email → send_email."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 logger = get_task_logger(__name__)
 
-# Of a task's message. Every copy keeps the header, even one that an older worker makes, which knows nothing of it.
+# A header of a task's message. Every copy keeps it, even if an older worker that does not know it makes the copy.
 CLAIM_TOKENS_HEADER = "claim_tokens"
 
 
 @cache
 def get_sender() -> Sender:
-    """The process's own: its boto3 clients are thread-safe."""
+    """Return this process's Sender. Its boto3 clients are thread-safe, so all threads share it."""
     return Sender.from_settings(get_settings())
 
 
 @app.task(name="tasks.bridge")
 def bridge(body: str) -> None:
-    """A body of the raw queue, whatever it is: celery_sqs makes it this task's argument."""
+    """Take a message of the raw queue. celery_sqs passes its body as this task's argument, whatever the body is."""
     email_id = steps.read(body)
     if isinstance(email_id, DeadLetter):
         raise Reject(email_id.reason)
@@ -47,14 +47,14 @@ def bridge(body: str) -> None:
 
 @app.task(name="tasks.process_email")
 def process_email(email_id: str) -> None:
-    """Start an email on its way."""
+    """Enqueue load_email, which send_email follows."""
     bind_contextvars(email_id=email_id)
     load_email.apply_async((email_id,), chain=[send_email.s()])
 
 
 @app.task(name="tasks.load_email", bind=True, max_retries=None)
 def load_email(self: Task, email_id: str, missing_since: float | None = None) -> str:
-    """Read the row and judge it; send_email follows only where it may be sent."""
+    """Read the row and decide. send_email follows only if the email may be sent."""
     outcome = steps.load(get_sender(), email_id, Carried(self.request.retries + 1, missing_since))
     if isinstance(outcome, Send):
         return email_id
@@ -65,14 +65,14 @@ def load_email(self: Task, email_id: str, missing_since: float | None = None) ->
 
 @app.task(name="tasks.send_email", bind=True, max_retries=None)
 def send_email(self: Task, email_id: str, missing_since: float | None = None) -> str:
-    """Claim the row, send what it says, record what became of it."""
+    """Claim the row, send the email, and record the result."""
     tokens = claim_tokens.from_text(self.request.get(CLAIM_TOKENS_HEADER))
     carried = Carried(self.request.retries + 1, missing_since, tokens)
     return _end(self, email_id, steps.send(get_sender(), email_id, carried))
 
 
 def _end(task: Task, email_id: str, outcome: Outcome) -> str:
-    """End the task; a retry's message carries since when the row is missing, and the tokens of claims."""
+    """End the task. The message of a retry carries when the row was first missing, and the tokens of claims."""
     if not isinstance(outcome, RetryLater):
         return task.end(outcome)
     headers = dict(task.request.headers or {})
@@ -85,7 +85,7 @@ def _end(task: Task, email_id: str, outcome: Outcome) -> str:
 def explain_revoked(sender: Task, request: Any, expired: bool, **_: Any) -> None:
     """Record why the email will not be sent, so that it is not left Pending with no message to send it.
 
-    Celery sends this signal for a task that somebody revoked, and for one that came after its `expires`.
+    Celery sends this signal for a task that somebody revoked, and for a task that came after its `expires`.
     """
     reason = EXPIRED if expired else "cancelled: its task was revoked"
     try:

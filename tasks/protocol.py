@@ -1,4 +1,4 @@
-"""What a message of Celery's for a task of ours says."""
+"""Reads a Celery message for one of our tasks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from emails.message import InvalidMessage, check_email_id
 
-# Those of tasks/pipeline.py whose first argument is an email_id.
+# The tasks in tasks/pipeline.py that take an email_id as their first argument.
 EMAIL_TASKS = frozenset({"tasks.process_email", "tasks.load_email", "tasks.send_email"})
 
 
 def email_id_of(body: str) -> str:
-    """The email_id in a message for a task that works on one email.
+    """Return the email_id in a message for a task that works on one email.
 
     Source: Celery's "Message Protocol", version 2, as kombu's virtual transports write it.
 
     Raises:
-        InvalidMessage
+        InvalidMessage: it is not a message for such a task, or its email_id is not valid.
     """
     try:
         message = _json(body)
@@ -31,7 +31,7 @@ def email_id_of(body: str) -> str:
 
 
 def _json(text: str) -> Any:
-    """The value of JSON text, which a program with Celery's own settings wraps in base64."""
+    """Return the value of JSON text. A program with Celery's default settings wraps the text in base64."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""For beat: what `email-service reap` does."""
+"""The task that beat runs to do what `email-service reap` does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = get_task_logger(__name__)
 
 @app.task(name="tasks.reap")
 def reap() -> None:
-    """Delete the control queues that crashed processes left."""
+    """Delete the control queues that crashed processes left behind."""
     settings = get_settings()
     for name in leased_queues.reap(client("sqs", settings), settings.control_queue_prefix):
         logger.info("deleted %s, which had no owner any more", name)

@@ -1,4 +1,4 @@
-"""What a worker does before it consumes: says what it works on, and stops where that is missing."""
+"""What a worker does before it consumes: it logs its settings, and it stops if something that it needs is missing."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tasks.pipeline import get_sender
 
 logger = get_task_logger(__name__)
 
-MESSAGES_A_RECEIVE = 10  # the most that SQS hands out at a time
+MESSAGES_A_RECEIVE = 10  # the most that SQS returns at a time
 HEARTBEAT_SECONDS = 30
 
 
 @celeryd_init.connect
 def check(**_: Any) -> None:
-    """Check providers, queues and tables, and keep to the provider's own send rate where the settings name none."""
+    """Check providers, queues and tables. If the settings have no send rate, keep to the provider's own."""
     settings = get_settings()
-    # Not those of this process's Sender: prefork's children must not share the connection that this may open.
+    # This does not use the Sender's providers, because prefork's children must not share a connection that this opens.
     rate = load_providers(settings)[settings.provider].max_send_rate()
     if rate and not settings.send_rate:
         override(send_rate=rate)
@@ -39,47 +39,50 @@ def check(**_: Any) -> None:
 
 @celeryd_after_setup.connect
 def say_settings(**_: Any) -> None:
-    """In one line, once there is a log."""
+    """Log the settings in one line, now that logging is set up."""
     logger.info("%s", get_settings())
 
 
 @worker_init.connect
 def set_heartbeat_interval(sender: Any, **_: Any) -> None:
-    """Say every 30 s that the worker is there, not every 2 s: each time is a request for everybody who watches."""
+    """Send a heartbeat every 30 s and not every 2 s, because each one is a request for everybody who watches."""
     sender.options["heartbeat_interval"] = sender.options.get("heartbeat_interval") or HEARTBEAT_SECONDS
 
 
 @worker_shutting_down.connect
 def stop_waiting(**_: Any) -> None:
-    """Let no email wait for its turn under a send rate; in a thread, since a signal's handler must not wait."""
+    """End the wait for the send rate. This happens in a thread, because a signal handler must not wait."""
     _thread.start_new_thread(get_sender().close, ())
 
 
 @worker_init.connect
 def prefetch_enough(sender: Any, **_: Any) -> None:
-    """Let the pool be busy while every queue is polled: a poll holds room for what it may bring, and waits 20 s."""
+    """Raise the prefetch limit, so that the pool stays busy while every queue is polled.
+
+    A poll takes up to 20 s. For that time, it reserves part of the limit for the messages that it may return.
+    """
     least = sender.concurrency + MESSAGES_A_RECEIVE * len(get_settings().queues)
     sender.prefetch_multiplier = max(sender.prefetch_multiplier, math.ceil(least / sender.concurrency))
 
 
 @worker_init.connect
 def observe(sender: Any, **_: Any) -> None:
-    """Start OpenTelemetry in a worker that sends from this process; one of processes starts it in each of them."""
+    """Start OpenTelemetry if the worker sends from this process. A prefork worker starts it in each child process."""
     if get_implementation(sender.pool_cls).__module__ != "celery.concurrency.prefork":
         observe_process()
 
 
 @worker_process_init.connect
 def observe_process(**_: Any) -> None:
-    """Start OpenTelemetry where its own environment names a collector; elsewhere it is not even imported."""
+    """Start OpenTelemetry if its environment variables name a collector. If not, it is not even imported."""
     if not (is_exported("TRACES") or is_exported("METRICS")):
         return
     try:
-        from tasks import telemetry  # noqa: PLC0415 (an extra, and not free)
+        from tasks import telemetry  # noqa: PLC0415 (an optional extra, and slow to import)
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("opentelemetry"):
             raise
-        # A cluster may name its collector to every program: no reason for a worker to stop.
+        # A cluster may name its collector to every program, so this is no reason for a worker to stop.
         advice = "No traces, no metrics: an OTLP endpoint is set, but the extra `telemetry` is not installed."
         print(advice, file=sys.stderr)  # noqa: T201 (no logging is set up yet)
     else:

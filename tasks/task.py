@@ -1,4 +1,4 @@
-"""What every task of ours has: it ends as its outcome says, and raises nothing that quotes an email."""
+"""The base class of our tasks. A task ends as its outcome says, and raises nothing that quotes an email."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from emails.logs import place
 from emails.outcome import DeadLetter, Outcome, RetryLater
 from emails.store import StoreRefused, StoreUnavailable
 
-# Celery's own, by which it and celery_sqs tell what to do.
+# Celery's own exceptions, which tell Celery and celery_sqs what to do.
 SIGNALS = (TaskPredicate, OperationalError, SoftTimeLimitExceeded)
 FORESEEN = (StoreRefused, StoreUnavailable, MessageTooLarge, PublishRefused)
 PAUSE_SECONDS = 10
 
-# A task of this process is done, with this outcome. A receiver's exception is logged and goes no further.
+# Sent when a task of this process is done, with its outcome. If a receiver raises, the exception is only logged.
 task_done = Signal(name="task_done", providing_args=["outcome"])
 
 
 class Unforeseen(Exception):
-    """Stands for an exception that nobody foresaw, and says its type and where it was raised."""
+    """Replaces an unexpected exception, and says its type and where it was raised."""
 
 
 class Task(CeleryTask):
-    """Any other exception goes into logs and events, its text and traceback with it: they may quote an email."""
+    """The base class of our tasks, which replaces unexpected exceptions by Unforeseen.
+
+    Celery writes an exception's text and traceback into logs and events, and they may quote an email.
+    """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -38,17 +41,17 @@ class Task(CeleryTask):
         except SIGNALS:
             raise
         except FORESEEN as error:
-            raise error from None  # the cause is botocore's, and quotes AWS
-        except Exception as error:  # noqa: BLE001 (whatever it is)
+            raise error from None  # its cause is botocore's, which quotes AWS
+        except Exception as error:  # noqa: BLE001 (any exception may quote an email)
             raise Unforeseen(place(error)).with_traceback(error.__traceback__) from None
 
     def end(self, outcome: Outcome, retry_args: tuple[Any, ...] | None = None, **retry_options: Any) -> str:
-        """Return, be retried or be rejected, as the outcome says."""
+        """Return the outcome's text, or raise Retry or Reject, as the outcome requires."""
         if isinstance(outcome, DeadLetter):
             raise Reject(outcome.reason)
         get_task_logger(self.__module__).info("%s", outcome)
         if isinstance(outcome, RetryLater):
-            if outcome.affects_all:  # so that others need not come to see the same
+            if outcome.affects_all:  # so that other messages do not end in the same way
                 pause.begin(PAUSE_SECONDS)
             raise self.retry(retry_args, countdown=outcome.delay, **retry_options)
         task_done.send(sender=self, outcome=outcome)

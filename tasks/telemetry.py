@@ -1,6 +1,6 @@
-"""Traces and metrics by OpenTelemetry, in the processes that send. Imported where they are asked for, not elsewhere.
+"""Traces and metrics by OpenTelemetry, in the processes that send. This is imported only if they are asked for.
 
-No address and no content is in any of it: ids, names, statuses and durations are.
+They contain ids, names, statuses and durations, but never an address or content.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from emails.providers.contract import Provider, Receipt
 
 ENDED = frozenset({EmailStatus.SENT, EmailStatus.FAILED, EmailStatus.UNKNOWN})
-# Those of OpenTelemetry's HTTP metrics, and EMAIL_PROVIDER_TIMEOUT's default; the SDK's own are for milliseconds.
+# The buckets of OpenTelemetry's HTTP metrics, and EMAIL_PROVIDER_TIMEOUT's default. The SDK's own are for milliseconds.
 BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30)
 
 
@@ -64,7 +64,7 @@ class WatchedProvider:
 
     @contextmanager
     def _watch(self, email: Email) -> Iterator[None]:
-        # An exception's text and traceback may quote the email: the kind of result alone is kept.
+        # An exception's text and traceback may quote the email, so only the kind of result is kept.
         with self._tracer.start_as_current_span(
             f"send {self.name}",
             kind=SpanKind.CLIENT,
@@ -86,7 +86,7 @@ class WatchedProvider:
 
 
 def _result_of(error: Exception) -> str:
-    """As the Sender judges it: what a provider did not foresee tells nothing of what left."""
+    """Return the kind of result as the Sender judges it. After an unexpected error, it is unknown what was sent."""
     if isinstance(error, TemporaryError):
         return "temporary"
     return "permanent" if isinstance(error, PermanentError) else "no telling"
@@ -94,9 +94,9 @@ def _result_of(error: Exception) -> str:
 
 @cache
 def start() -> None:
-    """Export what this process does from now on, as the standard OTEL_* environment says, by OTLP over HTTP."""
+    """Export what this process does from now on by OTLP over HTTP, as the standard OTEL_* variables say."""
     here = resource()
-    # A span's events are what the instrumentation records of exceptions: texts and tracebacks that may quote an email.
+    # Spans get no events, because the instrumentation records exceptions as events, and their text may quote an email.
     tracers = TracerProvider(resource=here, span_limits=SpanLimits(max_events=0))
     if is_exported("TRACES"):
         tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -104,7 +104,7 @@ def start() -> None:
     meters = MeterProvider(readers, resource=here)
     trace.set_tracer_provider(tracers)
     metrics.set_meter_provider(meters)
-    CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]  # it ships some types only
+    CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]  # its types are incomplete
 
     emails = metrics.get_meter("email-service").create_counter(
         "email.outcomes", description="Emails that a worker brought to their end"
@@ -117,12 +117,12 @@ def start() -> None:
 
     @task_failure.connect(weak=False)
     def name_the_error(exception: BaseException, **_: Any) -> None:
-        """After the instrumentation, which has put the exception's text there."""
+        """Replace the status that the instrumentation has set, because it contains the exception's text."""
         trace.get_current_span().set_status(Status(StatusCode.ERROR, type(exception).__name__))
 
     @worker_process_shutdown.connect(weak=False)
     def export_the_rest(**_: Any) -> None:
-        """A pool's process runs no exit handlers; the SDK does it by one in every other."""
+        """Export what is left. The SDK does this in an exit handler, but a pool's process does not run any."""
         tracers.shutdown()
         meters.shutdown()
 
