@@ -1,1 +1,1 @@
-"""The pipeline as AWS Lambda functions: SQS hands them the messages, and they need no Celery."""
+"""The pipeline as AWS Lambda functions. They get their messages from SQS, and do not need Celery."""

@@ -1,4 +1,4 @@
-"""An event with up to ten messages: each is taken up by itself, and what is not settled comes back by itself."""
+"""Handles an event of up to ten messages one by one. Only the messages that are not settled stay on their queue."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What is left after a message for its record, for its copy, and for the answer to Lambda.
+# The time that is left for recording the result of a message, sending its copy, and answering Lambda.
 TO_SETTLE_SECONDS = 5
-# SQS hides a message for 12 hours after its receive at most (SQS Developer Guide, "Amazon SQS visibility timeout").
+# SQS hides a message for at most 12 hours after it is received (SQS Developer Guide, "Amazon SQS visibility timeout").
 LONGEST_HIDDEN_SECONDS = 11 * 3600
 RETRY_SECONDS = 0.5
 
 
 class TimeoutTooShort(Exception):
-    """The function may end before a send does: no message could ever be taken up."""
+    """The function's timeout is shorter than a send may take, so no message could ever be handled."""
 
 
 class ComesBack(Exception):
-    """The message is not settled: Lambda leaves it on its queue."""
+    """The message is not settled, so Lambda leaves it on its queue."""
 
 
 class Step(Protocol):
-    """What is done about a message's body. It is not called where less than `longest` seconds are left."""
+    """What to do about a message's body. It is not called if less than `longest` seconds are left."""
 
     longest: float
 
     def __call__(self, body: str, carried: Carried, ends_at: float) -> Outcome:
-        """Do it before `ends_at` (epoch seconds), or RetryLater."""
+        """Handle the body before `ends_at` (epoch seconds), or return RetryLater."""
         ...
 
 
 class Batch:
-    """A Lambda function over SQS that reports which messages of an event are to come back."""
+    """A Lambda function for an SQS queue. It reports which messages of an event should stay on the queue."""
 
     def __init__(self, step: Step, sqs: SQSClient) -> None:
         self._step = step
@@ -68,7 +68,7 @@ class Batch:
         self._urls: dict[str, str] = {}
 
     def __call__(self, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-        if not event["Records"]:  # Powertools takes none for all
+        if not event["Records"]:  # Powertools raises for an event without messages
             return {"batchItemFailures": []}
         ends_at = time.time() + context.get_remaining_time_in_millis() / 1000 - TO_SETTLE_SECONDS
         if ends_at - time.time() < self._step.longest:
@@ -94,7 +94,7 @@ class Batch:
 
         is_fifo = Record(event["Records"][0]).is_fifo
         processor = SqsFifoPartialProcessor(skip_group_on_error=True) if is_fifo else BatchProcessor(EventType.SQS)
-        # An event of which nothing was settled is an answer, no error: that would have Lambda poll more slowly.
+        # Even if no message was settled, this answers and does not raise. After an error, Lambda polls more slowly.
         processor.raise_on_entire_batch_failure = False
         try:
             return dict(process_partial_response(event, handle, processor, context))
@@ -107,7 +107,7 @@ class Batch:
         try:
             outcome = self._take_step(record, ends_at)
         except Exception as error:
-            # Its text may quote what the code worked on.
+            # Only its type is named, because its text may quote what the code worked on.
             name = type(error).__name__
             logger.exception("the function raised %s", name)
             outcome = DeadLetter(Reason(name, f"the function raised {name}; its log has the rest"))
@@ -125,7 +125,10 @@ class Batch:
                 logger.info("%s", outcome)
 
     def _take_step(self, record: Record, ends_at: float) -> Outcome:
-        """On FIFO no copy can carry a token, so a claim that got no answer is taken over here, while time is left."""
+        """Take the step. On a FIFO queue, also take over a claim that got no answer, as long as there is time.
+
+        On other queues, a delayed copy carries the claim's token. A FIFO message has no copies.
+        """
         carried = record.carried
         while True:
             outcome = self._step(record.body, carried, ends_at)
@@ -137,14 +140,14 @@ class Batch:
             time.sleep(RETRY_SECONDS)
 
     def _send_copy(self, record: Record, later: RetryLater) -> None:
-        """Send the delayed copy. The message itself is done once SQS has confirmed that."""
+        """Send the delayed copy. The message itself is done once SQS has confirmed the copy."""
         copy = record.copy(later)
         if copy is None:
             raise ComesBack("stays on its queue, since it is too large to carry how long it has waited")
         self._sqs.send_message(QueueUrl=self._url(record.queue), DelaySeconds=math.ceil(later.delay), **copy)
 
     def _hide(self, record: Record, later: RetryLater) -> None:
-        """A copy would come after what follows it in its group: the message itself waits, and all that follow it."""
+        """Hide the message, so that it and the rest of its group wait. A copy would go to the group's end."""
         self._sqs.change_message_visibility(
             QueueUrl=self._url(record.queue),
             ReceiptHandle=record.receipt_handle,

@@ -1,4 +1,4 @@
-"""What AWS Lambda calls, made once for many events."""
+"""The functions that AWS Lambda calls. They are made once and handle many events."""
 
 from __future__ import annotations
 

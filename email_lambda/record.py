@@ -1,4 +1,4 @@
-"""A message as Lambda's event source mapping for SQS hands it over, and what its copies carry."""
+"""A message as Lambda's event source mapping for SQS passes it, and what its copies carry."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from emails.outcome import RetryLater
 
 WAIT_ATTRIBUTE = "Wait"
-# Beside the wait, since older functions take a wait with anything more in it for none of ours. They keep the attribute,
-# as a producer's.
+# The tokens are not part of the wait, because older functions do not recognise a wait with an unknown field. They treat
+# this attribute as the producer's, and so they keep it.
 TOKENS_ATTRIBUTE = "ClaimTokens"
 MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")  # SQS Developer Guide, "Message ID": at most 100 characters
 ONE_OF_OURS = ("Reason", "Detail", WAIT_ATTRIBUTE, TOKENS_ATTRIBUTE)
@@ -39,7 +39,7 @@ class Wait:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """What a copy of ours carries, or None: whoever may send to the queue can write the attribute."""
+        """Return the wait that a copy of ours carries, or None: any sender to the queue can write the attribute."""
         try:
             wait = cls(**json.loads(text))
         except (ValueError, TypeError, RecursionError):
@@ -47,13 +47,13 @@ class Wait:
         types = {"message_id": str, "attempt": int, "missing_since": int | float | None}
         if not all(isinstance(getattr(wait, name), kind) for name, kind in types.items()):
             return None
-        return wait if MESSAGE_ID.fullmatch(wait.message_id) else None  # it goes into the log
+        return wait if MESSAGE_ID.fullmatch(wait.message_id) else None  # the id goes into the log
 
 
 class Record:
     """One message of an event.
 
-    Source of its form: AWS Lambda Developer Guide, "Using Lambda with Amazon SQS".
+    Source of its format: AWS Lambda Developer Guide, "Using Lambda with Amazon SQS".
     """
 
     def __init__(self, record: Mapping[str, Any]) -> None:
@@ -61,9 +61,9 @@ class Record:
         self.receipt_handle: str = record["receiptHandle"]
         self.queue: str = record["eventSourceARN"].rpartition(":")[2]
         self._id: str = record["messageId"]
-        self._group: str | None = record["attributes"].get("MessageGroupId")  # of a fair queue's message, too
+        self._group: str | None = record["attributes"].get("MessageGroupId")  # fair queues have groups too
         self._attributes = {name: _attribute(value) for name, value in record.get("messageAttributes", {}).items()}
-        if self.is_fifo:  # it waits without copies, and SQS counts
+        if self.is_fifo:  # it waits without copies, so SQS's own counters apply
             receives = int(record["attributes"]["ApproximateReceiveCount"])
             first = int(record["attributes"]["ApproximateFirstReceiveTimestamp"]) / 1000
             self.wait = Wait(self._id, receives, first)
@@ -77,7 +77,7 @@ class Record:
         return self.queue.endswith(".fifo")
 
     def copy(self, later: RetryLater) -> dict[str, Any] | None:
-        """The parameters of SendMessage for a copy that carries the wait, or None where no room is left for it.
+        """Return the parameters of SendMessage for a copy that carries the wait, or None if it has no room for that.
 
         It carries the tokens too, if there is room.
         """
@@ -89,7 +89,7 @@ class Record:
         return parameters if WAIT_ATTRIBUTE in parameters["MessageAttributes"] else None
 
     def dead_letter(self, reason: Reason) -> dict[str, Any]:
-        """The parameters of SendMessage for the dead-letter queue."""
+        """Return the parameters of SendMessage for the dead-letter queue."""
         parameters = self._copy({"Reason": string_attribute(reason.code), "Detail": string_attribute(reason.detail)})
         if self.is_fifo:
             parameters["MessageDeduplicationId"] = self._id
@@ -99,14 +99,14 @@ class Record:
         return str(self._attributes.get(attribute, {}).get("StringValue", ""))
 
     def _copy(self, ours: dict[str, Any]) -> dict[str, Any]:
-        # Without the wait: what is sent back from the dead letters begins anew.
+        # The old wait is left out, so that a dead letter that is sent back to its queue starts afresh.
         producers = {name: value for name, value in self._attributes.items() if name not in ONE_OF_OURS}
         parameters = {"MessageBody": self.body, "MessageAttributes": fitting(self.body, ours, producers)}
         return parameters | ({"MessageGroupId": self._group} if self._group else {})
 
 
 def _attribute(value: Mapping[str, Any]) -> dict[str, Any]:
-    """As boto3 has it."""
+    """Return the attribute in boto3's form."""
     if value.get("binaryValue") is not None:
         return {"DataType": value["dataType"], "BinaryValue": base64.b64decode(value["binaryValue"])}
     return {"DataType": value["dataType"], "StringValue": value.get("stringValue") or ""}

@@ -1,4 +1,4 @@
-"""The steps of a Batch: what is done about a message's body."""
+"""The steps of a Batch, which say what to do about a message's body."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SendEmail:
-    """The email that a raw message names is judged, claimed, sent and recorded."""
+    """Reads the row of the email that a raw message names, claims the email, sends it and records the result."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
@@ -26,7 +26,7 @@ class SendEmail:
         email_id = steps.read(body)
         if isinstance(email_id, DeadLetter):
             return email_id
-        # A read first: a row that is not to be sent now would cost a claim, and a write that takes the claim back.
+        # The row is read first. If the email should not be sent now, this saves a claim and the write that undoes it.
         if not carried.tokens:
             outcome = steps.load(self._sender, email_id, carried)
             if not isinstance(outcome, Send):
@@ -35,9 +35,9 @@ class SendEmail:
 
 
 class RecordCallback:
-    """A callback goes into its email's history and, by rank, into the row."""
+    """Records a callback in its email's history, and in the row if its status ranks higher."""
 
-    longest = 1.0  # a few writes; one that is cut off is made again
+    longest = 1.0  # seconds for a few writes; a write that is cut off is made again
 
     def __init__(self, tracking: Tracking) -> None:
         self._tracking = tracking
