@@ -1,4 +1,4 @@
-"""What can be configured, read from the environment and `.env`, and validated at start."""
+"""The settings, which are read from the environment and `.env` and validated at startup."""
 
 from settings.environment import EnvironmentSettings, SettingsError
 from settings.model import Settings, get_settings, override

@@ -1,4 +1,4 @@
-"""Every boto3 client of ours."""
+"""Creates every boto3 client that the service uses."""
 
 from __future__ import annotations
 
@@ -45,15 +45,20 @@ def client(
     read_timeout: float = READ_TIMEOUT,
     attempts: int = ATTEMPTS,
 ) -> Any:
-    """A thread-safe client; boto3's own credential chain, but for the local endpoint."""
+    """Return a thread-safe boto3 client.
+
+    Credentials come from boto3's usual chain, except in the region `localstack`, which gets dummy ones. `read_timeout`
+    is in seconds, and `attempts` includes the first one.
+    """
     config = Config(
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=read_timeout,
         retries={"mode": "standard", "total_max_attempts": attempts},
-        # boto3's default of 10 connections churns under 16 threads.
+        # With boto3's default of 10, 16 threads would keep closing and opening connections.
         max_pool_connections=settings.concurrency + 4,
         tcp_keepalive=True,
-        # Both save CPU on every call (bench): building the user agent anew, and checking what the type checker has.
+        # Each of these saves CPU on every call, as the bench shows: botocore does not build the user agent again, and
+        # does not check parameters that the type checker has checked already.
         user_agent="email-service",
         parameter_validation=False,
     )
@@ -68,9 +73,9 @@ def session_options(settings: Settings) -> dict[str, str]:
     return {"region_name": LOCAL_REGION, **key}
 
 
-# Most of what a client costs is its session's reading of service models. A session is not thread-safe (boto3 guide,
-# "Session"), the clients are.
+# Sessions are cached, because most of the time that a new client takes goes into reading the service models. A lock
+# guards them, because sessions are not thread-safe (boto3 guide, "Session"). Clients are.
 _session = cache(boto3.Session)
 _making = Lock()
-# A process that is forked while another thread makes a client would wait for that thread for ever.
+# If a process forks while another thread holds the lock, nobody would ever release the child's copy of it.
 os.register_at_fork(after_in_child=lambda: globals().update(_making=Lock()))

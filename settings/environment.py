@@ -1,4 +1,4 @@
-"""How settings are read from the environment and `.env`, and how a child process gets them."""
+"""Reads settings from the environment and `.env`, and passes them on to child processes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class SettingsError(SystemExit):
-    """A setting is wrong. Unhandled, it stops the process with its message, one line a field, and exit code 1."""
+    """A setting is wrong. If nothing catches it, the process prints one line per wrong setting and exits with 1."""
 
 
 class EnvironmentSettings(BaseSettings):
-    """Settings, each of which is an EMAIL_ variable: the service's own, or those of one provider."""
+    """A group of settings that come from `EMAIL_` variables: the service's own, or those of one provider."""
 
     model_config = SettingsConfigDict(
         env_prefix="EMAIL_",
@@ -28,24 +28,28 @@ class EnvironmentSettings(BaseSettings):
         extra="ignore",
         frozen=True,
         populate_by_name=True,
-        hide_input_in_errors=True,  # a traceback would show a password
+        hide_input_in_errors=True,  # a traceback could otherwise show a password
     )
 
     @classmethod
-    def settings_customise_sources(  # type: ignore[override]  # pydantic-settings names the sources in its call
+    def settings_customise_sources(  # type: ignore[override]  # pydantic-settings passes the sources by name
         cls, _: type[BaseSettings], **sources: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """One source of the environment and `.env`, else AWS_REGION there would win over EMAIL_REGION here."""
+        """Read the environment and `.env` as one source.
+
+        If they were two, AWS_REGION in the environment would win over EMAIL_REGION in `.env`.
+        """
         environment = sources["env_settings"]
         environment.env_vars = {**sources["dotenv_settings"].env_vars, **environment.env_vars}
         return sources["init_settings"], environment
 
     @classmethod
     def read(cls, **given: object) -> Self:
-        """Read the settings. A given value wins over the environment, and the environment over `.env`.
+        """Read the settings. A given value wins over the environment, and the environment wins over `.env`.
 
         Raises:
-            SettingsError: a value is wrong; it says which, its value, and what would be right.
+            SettingsError: A value is wrong. The message names the setting, says what would be right, and quotes the
+                value unless it may be private.
         """
         try:
             return cls(**given)
@@ -53,37 +57,37 @@ class EnvironmentSettings(BaseSettings):
             raise SettingsError("\n".join(map(cls._explanation, error.errors()))) from None
 
     def environment(self) -> dict[str, str]:
-        """The environment variables that give a child process the values that were set here."""
+        """Return the environment variables that give a child process the values that were set here."""
         return {variable(field): _text(getattr(self, field)) for field in sorted(self.model_fields_set)}
 
     @classmethod
     def _explanation(cls, problem: ErrorDetails) -> str:
         text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        if not problem["loc"]:  # a check of several fields, whose text names them
+        if not problem["loc"]:  # a check of several fields, which are named in its text
             return text
-        found, *path = map(str, problem["loc"])  # a field or an alias
+        found, *path = map(str, problem["loc"])  # the name of a field or one of its aliases
         for field, info in cls.model_fields.items():
             alias = info.validation_alias
             names = list(map(str, alias.choices)) if isinstance(alias, AliasChoices) else [variable(field)]
             if found in (field, *names):
                 break
-        name = " or ".join(names)  # pydantic does not say by which it came
+        name = " or ".join(names)  # pydantic does not say which of the names was used
         value = ""
-        if info.repr:  # the others may be private
+        if info.repr:  # the values of other fields may be private
             name += f"[{']['.join(path)}]" if path else ""
             value = f"is {_without_user_info(problem['input'])!r}; "
-        if problem["type"] == "string_pattern_mismatch":  # no person reads a pattern: the description alone
+        if problem["type"] == "string_pattern_mismatch":  # the description says it without a regular expression
             return f"{name}: {value}should be {info.description}"
         return f"{name}: {value}{text}" + (f" ({info.description})" if info.description else "")
 
 
 def variable(field: str) -> str:
-    """The environment variable of a field."""
+    """Return the name of the field's environment variable."""
     return f"EMAIL_{field.upper()}"
 
 
 def _text(value: object) -> str:
-    """The value as the environment has it."""
+    """Return the value as text for an environment variable."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, tuple):
@@ -92,5 +96,5 @@ def _text(value: object) -> str:
 
 
 def _without_user_info(value: object) -> object:
-    """The value without what stands before an @: in a URL, well-formed or not, that may be a password."""
+    """Remove everything before an `@`. It may be a password in a URL, even if the URL is not well-formed."""
     return re.sub(r".*@", "…@", value, flags=re.DOTALL) if isinstance(value, str) else value

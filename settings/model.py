@@ -1,4 +1,4 @@
-"""The settings, one field each, and the checks that cross them."""
+"""The settings, each of which is a field, and the checks that involve several of them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from settings.environment import EnvironmentSettings
 
 LOCALSTACK = "localstack"
 LOCALSTACK_ENDPOINT = "http://localhost:4566"
-# The local endpoint wants a signature, not an account; any will do.
+# The local endpoint wants signed requests but knows no accounts, so any region and key will do.
 LOCAL_REGION = "us-east-1"
 LOCAL_ACCESS_KEY = "test"
 
 SQS_MAX_VISIBILITY_SECONDS = 12 * 3600  # SQS quotas: "Message visibility timeout"
-S3_SECONDS = 40  # the longest that S3 is waited for at once: settings/aws.py's attempts, time-outs and backoff
-STAGE_PATTERN = r"[a-z0-9][a-z0-9_-]{0,39}"  # what leaves room for `emails_…_tasks_dlq` in SQS's 80 characters
-QUEUE_NAME_PATTERN = r"[A-Za-z0-9_-]{1,66}"  # the same, where the name comes from a queue URL: `…_bulk_dlq.fifo`
-TABLE_NAME_PATTERN = r"[A-Za-z0-9_.-]{3,248}"  # DynamoDB naming rules, less `_events`
+S3_SECONDS = 40  # the longest that one S3 call takes, with the attempts, timeouts and backoff of settings/aws.py
+STAGE_PATTERN = r"[a-z0-9][a-z0-9_-]{0,39}"  # short enough for `emails_…_tasks_dlq` to fit SQS's 80 characters
+QUEUE_NAME_PATTERN = r"[A-Za-z0-9_-]{1,66}"  # the same for a name from a queue URL: `…_bulk_dlq.fifo` has to fit
+TABLE_NAME_PATTERN = r"[A-Za-z0-9_.-]{3,248}"  # DynamoDB's naming rules, with room for `_events`
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
-# A whole folder or bucket: "s3://bucket/a" would begin the URIs of "s3://bucket/another" too.
+# A prefix is a whole folder or bucket, because "s3://bucket/a" would also match URIs in "s3://bucket/another".
 AttachmentPrefix = Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^,]+/)?$")]
 
 
@@ -34,7 +34,7 @@ def _comma_separated(value: object) -> object:
 
 
 class Settings(EnvironmentSettings):
-    """Every setting but the providers' own. Durations are in seconds. `.env.example` says the same for a person."""
+    """All settings except the providers' own. Durations are in seconds. `.env.example` documents them for users."""
 
     region: str = Field(
         default=LOCALSTACK,
@@ -106,14 +106,14 @@ class Settings(EnvironmentSettings):
     @field_validator("endpoint_url")
     @classmethod
     def _has_no_user_info(cls, url: HttpUrl | None) -> HttpUrl | None:
-        # AWS requests are signed, so nothing would use them; logs, errors and Flower show the endpoint.
+        # Nothing would use them, since AWS requests are signed, but logs, errors and Flower would show them.
         if url and (url.username is not None or url.password is not None):
             raise ValueError(
                 "should have no user name and password: credentials come from the environment or the machine's role"
             )
         return url
 
-    # `info.data` has the fields above that are valid: what is wrong with the others is said there.
+    # `info.data` holds only the fields above that are valid. An invalid field reports its own error.
     @field_validator("queue_url")
     @classmethod
     def _names_a_queue_of_the_region(cls, url: HttpUrl | None, info: ValidationInfo) -> HttpUrl | None:
@@ -158,55 +158,55 @@ class Settings(EnvironmentSettings):
 
     @property
     def endpoint(self) -> str | None:
-        """The endpoint of every AWS service without a trailing slash, or None for the region's own."""
+        """The endpoint of all AWS services, without a trailing slash, or None if the region's own are used."""
         if self.endpoint_url:
             return str(self.endpoint_url).rstrip("/")
         return LOCALSTACK_ENDPOINT if self.is_local else None
 
     @property
     def queue(self) -> str:
-        """The raw queue's name."""
+        """The name of the raw queue."""
         return _last_segment(self.queue_url) if self.queue_url else f"emails_{self.stage}"
 
     @property
     def tasks_queue(self) -> str:
-        """The name of the queue of Celery's own messages."""
+        """The name of the queue that holds Celery's own messages."""
         return f"{self.queue.removesuffix('.fifo')}_tasks"
 
     @property
     def bulk_queue(self) -> str:
-        """The name of the raw queue whose emails may wait for those of the other."""
+        """The name of the raw queue for bulk emails, which give way to those of the other raw queue."""
         base, dot, fifo = self.queue.partition(".")
         return f"{base}_bulk{dot}{fifo}"
 
     @property
     def raw_queues(self) -> tuple[str, ...]:
-        """Where producers send ids."""
+        """The names of the queues to which producers send ids."""
         return self.queue, self.bulk_queue
 
     @property
     def callbacks_queue(self) -> str:
-        """The name of the queue where what providers say of sent emails arrives."""
+        """The name of the queue that receives what providers report about sent emails."""
         return f"{self.queue.removesuffix('.fifo')}_callbacks"
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """Every queue that a worker consumes."""
+        """The names of all queues that a worker consumes."""
         return *self.raw_queues, self.tasks_queue, self.callbacks_queue
 
     @property
     def control_queue_prefix(self) -> str:
-        """What the names of the queues begin with by which workers and who watches them talk."""
+        """The prefix of the queues that carry events and remote control between workers and monitors such as Flower."""
         return f"{self.queue.removesuffix('.fifo')}_control_"
 
     @property
     def table(self) -> str:
-        """The emails' table."""
+        """The name of the emails' table."""
         return self.table_name or f"emails_{self.stage}"
 
     @property
     def events_table(self) -> str:
-        """The table of what became of each recipient."""
+        """The name of the table that holds what providers reported about each recipient."""
         base = self.table.removeprefix("emails_")
         return f"{self.table}_events" if base == self.table else f"email_events_{base}"
 
@@ -219,7 +219,7 @@ class Settings(EnvironmentSettings):
 
 
 def dead_letter_queue(queue: str) -> str:
-    """The name of a queue's dead-letter queue; a FIFO queue's is FIFO too, as SQS demands."""
+    """Return the name of a queue's dead-letter queue. It is FIFO if the queue is, as SQS requires."""
     if queue.endswith(".fifo"):
         return f"{queue.removesuffix('.fifo')}_dlq.fifo"
     return f"{queue}_dlq"
@@ -230,16 +230,16 @@ _overrides: dict[str, object] = {}
 
 @cache
 def get_settings() -> Settings:
-    """The process's settings, read once.
+    """Return the settings of this process, which are read only once.
 
     Raises:
-        SettingsError
+        SettingsError: A setting is wrong.
     """
     return Settings.read(**_overrides)
 
 
 def override(**values: object) -> None:
-    """Set values that win over the environment, in this process and in those that it forks."""
+    """Set values that win over the environment, in this process and in processes that it forks."""
     _overrides.update(values)
     get_settings.cache_clear()
 

@@ -1,4 +1,4 @@
-"""What OpenTelemetry's own environment says: no setting of ours (its specification, "Environment Variables")."""
+"""Reads OpenTelemetry's own environment variables (see "Environment Variables" in its specification)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ if TYPE_CHECKING:
 
 
 def is_exported(signal: Literal["TRACES", "METRICS"]) -> bool:
-    """Whether the environment names a collector for the signal, and does not turn it off."""
+    """Return whether the environment names a collector for the signal and does not turn the signal off."""
     named = (os.environ.get(f"OTEL_EXPORTER_OTLP_{infix}ENDPOINT") for infix in ("", f"{signal}_"))
     is_off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
     return any(named) and not is_off and os.environ.get(f"OTEL_{signal}_EXPORTER") != "none"
 
 
 def resource() -> Resource:
-    """This process, as a collector knows it. Raises ModuleNotFoundError without the extra `telemetry`."""
+    """Return the attributes by which a collector identifies this process.
+
+    Raises:
+        ModuleNotFoundError: The extra `telemetry` is not installed.
+    """
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 (an extra)
 
-    # Two processes' metrics are two series: without an id of its own each would overwrite the other's.
+    # Every process needs its own id. Otherwise two processes would overwrite each other's metrics.
     name = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "email-service")}
     return Resource.create({**name, "service.instance.id": str(uuid.uuid4())})
