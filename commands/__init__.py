@@ -1,4 +1,4 @@
-"""What a person types: `email-service COMMAND`, one command a file."""
+"""The program `email-service COMMAND`. Each command is a module in this package."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from emails.resources import ResourcesMissing, unreachable
 from emails.store import StoreRefused, StoreUnavailable
 from settings import get_settings
 
-# A program of its own; the rest of the modules here are commands.
+# `email_broker` is a separate program. All other modules here are commands.
 NOT_COMMANDS = frozenset({"broker"})
 
 
 class Commands(click.Group):
-    """Every module in this folder is a command, imported when it is asked for: some stay out of the image.
+    """Makes every module in this folder a command, for example `dead_letters.py` the command `dead-letters`.
 
-    `dead_letters.py` is the command `dead-letters`, as click names it.
+    A module is imported only when its command is used or listed, because the image does not contain all of them.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -39,9 +39,9 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return self._invoke(ctx)
-        except click.UsageError:  # it quotes the command line
+        except click.UsageError:  # it quotes only the command line
             raise
-        except click.ClickException as error:  # it may quote a row, a message, or what AWS answered
+        except click.ClickException as error:  # it may quote a row, a message or AWS
             raise click.ClickException(printable(error.format_message())) from None
 
     def _invoke(self, ctx: click.Context) -> object:
@@ -60,12 +60,12 @@ class Commands(click.Group):
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a line: what every command prints, rows, messages and answers included, is harmless to a terminal."""
+    """Print a line that is harmless to a terminal, even if it quotes a row, a message or an answer from AWS."""
     click.echo(printable(text), err=err)
 
 
 def say_json(value: object) -> None:
-    """Print a JSON document, in ASCII without control characters: programs read it, but a terminal may show it."""
+    """Print the value as JSON for programs. It is ASCII without control characters, so terminals may show it."""
     click.echo(json.dumps(value).replace("\x7f", "\\u007f"))
 
 
@@ -74,6 +74,6 @@ def say_json(value: object) -> None:
 def main() -> None:
     """Send email from Amazon SQS and DynamoDB.
 
-    A row in DynamoDB is an email; its id on the queue sends it. Every command works on the region, endpoint, queue and
-    table that the EMAIL_ settings name (see .env.example), which is the local emulator where they name none.
+    An email is a row in DynamoDB. It is sent when its id is put on the queue. All commands use the region, endpoint,
+    queue and table that the EMAIL_ settings name (see .env.example). Without any, they use the local emulator.
     """

@@ -1,4 +1,4 @@
-"""`email_broker`, the predecessor's program: a worker, or with --dry-run a preview of what one would do."""
+"""The predecessor's program `email_broker`: it runs a worker or, with --dry-run, shows what one would do."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from settings import Settings, get_settings, override
 @click.option("-t", "--table-name", help="The emails' table.")
 @click.option("--dry-run", is_flag=True, help="Poll once, say what would be sent, and change nothing.")
 def main(region: str | None, queue_url: str | None, table_name: str | None, dry_run: bool) -> None:
-    """Run a worker that sends the emails whose ids come by the queue.
+    """Run a worker that sends the emails whose ids arrive on the queue.
 
-    An option that is not given comes from the environment or .env (EMAIL_REGION, EMAIL_QUEUE_URL, EMAIL_TABLE_NAME).
+    An option that is not given is read from the environment or .env (EMAIL_REGION, EMAIL_QUEUE_URL, EMAIL_TABLE_NAME).
     """
     options = {"region": region, "queue_url": queue_url, "table_name": table_name}
     override(**{name: value for name, value in options.items() if value})
@@ -50,7 +50,7 @@ def _dry_run(settings: Settings) -> None:
         for message in messages:
             say(f"{message['MessageId']}: {_verdict(sender, message['Body'])}")
     finally:
-        if messages:  # one that SQS does not give back now comes back by itself
+        if messages:  # if this fails, they are visible again after the visibility timeout
             held = [{"ReceiptHandle": message["ReceiptHandle"], "VisibilityTimeout": 0} for message in messages]
             until_confirmed(queue.change_visibility_batch, held)
     count = len(messages)

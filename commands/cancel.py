@@ -1,4 +1,4 @@
-"""Keep an email from being sent."""
+"""The command that cancels an email."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from settings import get_settings
 @click.command()
 @click.argument("email_id", metavar="ID")
 def cancel(email_id: str) -> None:
-    """Fail the email ID, which is Pending, before anybody sends it.
+    """Cancel the email ID if it is still Pending. It becomes Failed and is not sent.
 
-    Its message may still be on the queue; a worker that gets it finds nothing to do. `resolve --resend` undoes it.
+    Its message may stay on the queue. A worker that receives it does nothing. `resolve --resend` undoes a cancellation.
     """
     try:
         EmailStore.from_settings(get_settings()).end(email_id, DISCARD, "cancelled")

@@ -1,4 +1,4 @@
-"""See the dead letters, send them back, or delete them."""
+"""The commands that list, show, redrive and delete dead letters."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
 
     from emails.dead_letters import DeadLetterQueue, ReceivedDeadLetter
 
-# A message for a row of any other status does nothing: a worker says "already <status>".
+# If the row has any other status, a worker does nothing for the message but log "already <status>".
 TO_BE_SENT = frozenset({EmailStatus.PENDING, EmailStatus.SENDING, None})
 
 
 @click.group()
 def dead_letters() -> None:
-    """See the messages that nobody could use, send them back, or delete them.
+    """List the dead letters, send them back to their queues, or delete them.
 
-    They lie in the dead-letter queue of each queue of the stage, for 14 days. A command hides from others what it looks
-    at, until it ends (one that is killed: for five minutes). SQS's view is approximate: what came this moment, or what
-    another command looks at, may be missing.
+    A dead letter is a message that could not be processed. It stays in its queue's dead-letter queue for 14 days. While
+    a command runs, the dead letters that it reads are hidden from other commands. If it is killed, they stay hidden for
+    five minutes. SQS's view is approximate: a message may be missing if it has just arrived or is hidden.
     """
 
 
 @dead_letters.command("list")
 @click.option("--json", "as_json", is_flag=True, help="As a JSON object, for programs.")
 def list_(as_json: bool) -> None:
-    """Count the reasons in each queue, and name each dead letter. Bodies stay out of it."""
+    """Count each queue's dead letters by reason, and list them without their bodies."""
     found: dict[str, dict[str, Any]] = {}
     for queue in _queues():
         with queue, _progress(queue, "looking at") as advance:
             about = queue.count()
             letters = []
             for read in queue.read():
-                letters += [_summary(letter) for letter in read]  # not the bodies: there may be many
+                letters += [_summary(letter) for letter in read]  # without the bodies, since there may be many
                 advance(len(read))
         letters.sort(key=lambda letter: letter["Reason"])
         reasons = Counter(letter["Reason"] for letter in letters)
@@ -94,10 +94,11 @@ def _chosen(command: Callable[..., None]) -> Callable[..., None]:
 @dead_letters.command()
 @_chosen
 def redrive(message_id: str, reason: str) -> None:
-    """Send dead letters back to the queue they came from: all, those of one --reason, or one MESSAGE_ID.
+    """Send dead letters back to the queue they came from: all, those with one --reason, or one MESSAGE_ID.
 
-    Fix what caused them first. Each is sent, and deleted when SQS has confirmed it: interrupted, a message may be there
-    twice, which sends no email twice. One whose email is not to be sent any more stays, and is named.
+    Fix what caused them first. A dead letter is deleted after SQS has confirmed that it was sent back. If the command
+    is interrupted in between, the message exists twice, but its email is still sent only once. If an email is not to be
+    sent any more, its dead letter stays and the command names it.
     """
     _one_choice(message_id, reason)
     store = EmailStore.from_settings(get_settings())
@@ -113,7 +114,7 @@ def redrive(message_id: str, reason: str) -> None:
                     advance(1)
                     if why:
                         say(f"{letter.message_id} stays: {why}", err=True)
-        finally:  # interrupted, it says how far it came
+        finally:  # say how far it got, even if it is interrupted
             say(f"{queue.name}: {redriven} back on {queue.source}")
     if message_id and not found:
         raise _not_found(message_id)
@@ -125,9 +126,9 @@ def redrive(message_id: str, reason: str) -> None:
 @_chosen
 @click.option("--yes", is_flag=True, help="Do not ask, for scripts.")
 def discard(message_id: str, reason: str, yes: bool) -> None:
-    """Delete dead letters for good: all, those of one --reason, or one MESSAGE_ID.
+    """Delete dead letters permanently: all, those with one --reason, or one MESSAGE_ID.
 
-    It says what it found and asks. What comes after the question is not deleted.
+    The command says what it found and asks first. Messages that arrive after the question are not deleted.
     """
     _one_choice(message_id, reason)
     with ExitStack() as stack:
@@ -176,8 +177,8 @@ def _summary(letter: ReceivedDeadLetter) -> dict[str, str]:
 
 
 def _email_id(letter: ReceivedDeadLetter) -> str:
-    """The email that the message was to send, or nothing where the body does not say so."""
-    holds_task = letter.queue == dead_letter_queue(get_settings().tasks_queue)  # Celery wrote it, not a producer
+    """Return the id of the email that the message was to send, or "" if the body does not name one."""
+    holds_task = letter.queue == dead_letter_queue(get_settings().tasks_queue)  # written by Celery, not by a producer
     try:
         return (protocol.email_id_of if holds_task else parse_message)(letter.body)
     except InvalidMessage:
@@ -185,7 +186,7 @@ def _email_id(letter: ReceivedDeadLetter) -> str:
 
 
 def _why_useless(store: EmailStore, letter: ReceivedDeadLetter) -> str:
-    """Why a worker would do nothing for this message, and what helps; or nothing."""
+    """Say why a worker would do nothing for this message and what helps. Return "" if a worker would process it."""
     email_id = _email_id(letter)
     row = store.get(email_id) if email_id else None
     if row is None or (status := status_of(row)) in TO_BE_SENT:
@@ -211,7 +212,7 @@ def _not_found(message_id: str) -> click.ClickException:
 
 @contextmanager
 def _progress(queue: DeadLetterQueue, doing: str) -> Iterator[Callable[[int], Any]]:
-    """On standard error, where that is a terminal; gives what counts on."""
+    """Show progress on standard error if it is a terminal, and give a function that adds to the count."""
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn(f"{doing} {queue.name}"), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -1,4 +1,4 @@
-"""The whole journey, from raw messages to sent emails, on an emulator of its own."""
+"""The command that shows the whole pipeline, from raw messages to sent emails, on its own emulator."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ FAILS = "nobody@example.com"
 
 @dataclass(frozen=True)
 class Case:
-    """An id on the queue, and where it has to end."""
+    """An id on the queue, and the status or the reason for a dead letter that it has to end with."""
 
     email_id: str
     ends: str
@@ -77,7 +77,7 @@ CASES = (
         _row("attachment-and-emoji", Subject="Your report \U0001f389", Attachments=[FILE]),
     ),
     Case("already-sent", "Sent", _row("already-sent", EmailStatus="Sent")),
-    # By the stub in any case: no mail catcher fails when it is told to.
+    # The stub sends these two even with --smtp, because a mail catcher cannot be told to fail.
     Case("fails-for-good", "Failed", _row("fails-for-good", to=FAILS, SendVia="stub")),
     Case("fails-once-then-goes", "Sent", _row("fails-once-then-goes", to=GOES_ON_THE_SECOND_TRY, SendVia="stub")),
     Case("no-recipient", "Failed", _row("no-recipient", RecipientsTo=[])),
@@ -95,10 +95,10 @@ DEAD_LETTERS = sorted(["EmailNotFound", "NotJson"])
     help="Send to a mail catcher, in clear text: `localhost:1025` is the inbox of docker-compose.yml.",
 )
 def demo(smtp: str) -> None:
-    """Start an emulator and a worker, send a handful of emails, good and bad, and show what became of each.
+    """Start an emulator and a worker, send a few good and bad emails, and show what became of each.
 
-    Needs nothing and leaves nothing running; the emails lie as .eml files in a new folder, or where --smtp sends them.
-    Exit code 0 only if every one ended as it should.
+    The demo needs no setup and leaves nothing running. It writes the emails as .eml files to a new folder or, with
+    --smtp, sends them there. The exit code is 0 only if every email ended as it should.
     """
     catcher = _mail_catcher(smtp) if smtp else None
     console = Console()
@@ -154,7 +154,7 @@ def _run(settings: Settings, console: Console) -> bool:
             ended_well = all(rows[case.email_id].get("EmailStatus") == case.ends for case in CASES if case.row)
             late = time.monotonic() > deadline
             if ended_well or late:
-                letters = list(dead_letters(sqs, settings))  # takes seconds: SQS looks everywhere
+                letters = list(dead_letters(sqs, settings))  # this takes seconds, because SQS asks all its servers
                 ended_well = ended_well and sorted(letter.reason for letter in letters) == DEAD_LETTERS
             if ended_well or late:
                 break

@@ -1,4 +1,4 @@
-"""Run SQS and DynamoDB on this machine."""
+"""The command that runs SQS and DynamoDB on this machine."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HOST = "127.0.0.1"
-DEFAULT_PORT = 4566  # LocalStack's, which every tool's examples have
+DEFAULT_PORT = 4566  # LocalStack's port, which other tools use in their examples
 START_SECONDS = 30
 
 
 class EmulatorFailed(Exception):
-    """ministack did not start. The text says why."""
+    """The emulator, ministack, did not start. The text says why."""
 
 
 @contextmanager
 def running_emulator(port: int) -> Iterator[str]:
-    """Ministack on 127.0.0.1, its state in memory; gives its URL, and stops it at the end.
+    """Run ministack on 127.0.0.1 with its state in memory, give its URL, and stop it at the end.
 
     Raises:
-        EmulatorFailed
+        EmulatorFailed: It did not start, or an emulator runs on the port already.
     """
     program = shutil.which("ministack", path=str(Path(sys.executable).parent)) or "ministack"
     environment = {
         **os.environ,
         "GATEWAY_PORT": str(port),
-        "BIND_HOST": HOST,  # without it, it listens on all interfaces
+        "BIND_HOST": HOST,  # by default it listens on all interfaces
         "MINISTACK_HOST": "localhost",
         "IOT_MTLS_ENABLED": "0",
         "LOG_LEVEL": "WARNING",
@@ -52,9 +52,9 @@ def running_emulator(port: int) -> Iterator[str]:
     url = f"http://{HOST}:{port}"
     if _is_ready(url):
         raise EmulatorFailed(f"Port {port} has an emulator already.")
-    # A session of its own: Ctrl-C reaches us, and we stop it.
-    # Its log is wanted only where it fails: when it stops it logs a traceback for every connection that is open.
-    log = TemporaryFile()  # noqa: SIM115 (it is closed below, after the process)
+    # It gets its own session, so that Ctrl-C reaches only this process, which then stops it.
+    # Its log is shown only if it fails to start, because on exit it logs a traceback for every open connection.
+    log = TemporaryFile()  # noqa: SIM115 (it is closed below, after the process has ended)
     process = subprocess.Popen([program], env=environment, stdout=log, stderr=log, start_new_session=True)  # noqa: S603 (our own program)
     try:
         deadline = time.monotonic() + START_SECONDS
@@ -80,10 +80,10 @@ def running_emulator(port: int) -> Iterator[str]:
 @click.command()
 @click.option("--port", default=DEFAULT_PORT, show_default=True, help="The port on 127.0.0.1.")
 def emulator(port: int) -> None:
-    """Run an emulator of SQS and DynamoDB, with queues and table made, until SIGINT or SIGTERM.
+    """Run an emulator of SQS and DynamoDB until SIGINT or SIGTERM, and create the queues and tables in it.
 
-    What it holds is gone when it stops. Where --port is another than the default, tell the other commands by
-    EMAIL_ENDPOINT_URL.
+    When it stops, everything in it is lost. If --port is not the default, set EMAIL_ENDPOINT_URL for the other
+    commands.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -99,7 +99,7 @@ def emulator(port: int) -> None:
 
 def _is_ready(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/_ministack/ready", timeout=1) as answer:  # noqa: S310 (http, of ours)
-            return bool(answer.status == 200)  # noqa: PLR2004 (HTTP's OK)
+        with urllib.request.urlopen(f"{url}/_ministack/ready", timeout=1) as answer:  # noqa: S310 (our own http URL)
+            return bool(answer.status == 200)  # noqa: PLR2004 (HTTP's code for OK)
     except (urllib.error.URLError, OSError):
         return False

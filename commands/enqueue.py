@@ -1,4 +1,4 @@
-"""Put ids on the raw queue."""
+"""The command that puts ids on the raw queue."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def enqueue(email_ids: tuple[str, ...], *, bulk: bool, from_file: IO[str] | None) -> None:
     """Put each ID on the raw queue, as any producer would: {"email_id": "ID"}.
 
-    Ids come from the arguments, from --from-file, or from standard input where neither is given. They go in batches of
-    ten; what SQS does not take is tried again, and named at the end.
+    Ids come from the arguments, from --from-file or, if neither is given, from standard input. They are sent in batches
+    of ten. Ids that SQS does not accept are tried again, and those that still fail are named at the end.
     """
     if not email_ids and from_file is None:
         from_file = sys.stdin

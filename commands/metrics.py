@@ -1,4 +1,7 @@
-"""Export the figures of the queues: one process a stage, since every worker would ask SQS for the same."""
+"""The command that exports metrics of the queues.
+
+It is a separate process, one per stage, because every worker would ask SQS for the same figures.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,11 @@ if TYPE_CHECKING:
 
 @click.command()
 def metrics() -> None:
-    """Export how many messages each queue and its dead letters have, and how old the oldest is, by OTLP.
+    """Export the number of messages in each queue and dead-letter queue, and the age of the oldest, by OTLP.
 
-    One process a stage is enough; it runs until it is stopped. It asks SQS once a queue and export, and once for all
-    CloudWatch, which alone knows the ages; an export is every minute unless OTEL_METRIC_EXPORT_INTERVAL (milliseconds)
-    says otherwise. OTEL_EXPORTER_OTLP_ENDPOINT names the collector.
+    Run one process per stage. It runs until it is stopped. OTEL_EXPORTER_OTLP_ENDPOINT names the collector. An export
+    is made every minute, or every OTEL_METRIC_EXPORT_INTERVAL milliseconds. It takes one request to SQS for each queue,
+    and one request to CloudWatch, which alone knows the ages.
     """
     if not is_exported("METRICS"):
         raise click.ClickException(
@@ -52,7 +55,7 @@ def metrics() -> None:
         for name, seconds in ages_of_oldest_messages(cloudwatch, names).items():
             yield Observation(seconds, {"email.queue": name})
 
-    # Before there are threads, which inherit it: sigwait wants the signals for itself.
+    # sigwait needs the signals to be blocked in all threads. Threads inherit that if it is set before they start.
     stop = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
     provider = _meter_provider()

@@ -1,4 +1,4 @@
-"""Make the queues and the tables."""
+"""The command that creates the queues and tables."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from settings import get_settings
 
 @click.command()
 def provision() -> None:
-    """Make the queues, each with its dead-letter queue, and the tables.
+    """Create the tables, and the queues with their dead-letter queues.
 
-    What is there already stays; a queue whose attributes differ is corrected. Run it as often as you like.
+    What exists already stays, but a queue is corrected if its attributes differ. Run it as often as you like.
     """
     settings = get_settings()
     say(str(settings))

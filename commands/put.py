@@ -1,4 +1,4 @@
-"""Write an email's row."""
+"""The command that writes an email's row."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from settings import get_settings
 @click.command()
 @click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
 def put(file: IO[str]) -> None:
-    r"""Write a row from the JSON object in FILE (or standard input).
+    r"""Write a row from the JSON object in FILE, or in standard input.
 
-    The row is checked as a worker would check it, and EmailStatus is Pending where it is missing. An id that has a row
-    already is refused.
+    The row is checked as a worker would check it. If EmailStatus is missing, it becomes Pending. If the id has a row
+    already, nothing is written.
 
     \b
     Example:
@@ -39,7 +39,7 @@ def put(file: IO[str]) -> None:
     except StoreRefused as error:
         hint = (
             " (a row has at most 400 KB)" if error.__cause__ else ""
-        )  # DynamoDB said it, without the attribute's name
+        )  # DynamoDB refused the row, without naming an attribute
         raise click.ClickException(f"This row cannot be stored: {error}{hint}") from None
     except Conflict:
         raise click.ClickException(f"{email.id} has a row already; see `email-service status {email.id}`.") from None
@@ -57,7 +57,7 @@ def _read(file: IO[str]) -> dict[str, Any]:
 
 
 def _number(text: str) -> Decimal:
-    """The number, or NaN, which JSON does not have and no row can hold, if even Decimal cannot hold its exponent."""
+    """Parse the number. If its exponent is too large even for Decimal, return NaN, which no row can hold."""
     try:
         return Decimal(text)
     except InvalidOperation:

@@ -1,4 +1,4 @@
-"""How deep the queues are, for a person."""
+"""The command that shows how many messages the queues hold."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from settings.model import dead_letter_queue
 
 @click.command()
 def queues() -> None:
-    """Show how many messages each queue has, as approximate as SQS's figures, and how many are dead letters.
+    """Show how many messages and how many dead letters each queue has. SQS's figures are approximate.
 
-    Ready ones wait for a worker; those in flight are with one; delayed ones wait for a time of their own.
+    Ready messages wait for a worker, messages in flight are held by one, and delayed messages become ready later.
     """
     settings = get_settings()
     check_resources(settings)

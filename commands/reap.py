@@ -1,4 +1,4 @@
-"""Delete the control queues that crashed processes left."""
+"""The command that deletes the control queues that crashed processes left behind."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from settings.aws import client
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Name them, and delete nothing.")
 def reap(dry_run: bool) -> None:
-    """Delete the queues for events and remote control that crashed processes left.
+    """Delete the queues for events and remote control that crashed processes left behind.
 
-    A process deletes its own when it exits. What a crash leaves is known by a tag, a lease that nobody has renewed for
-    an hour. Fit for a cron; two at once do no harm.
+    A process deletes its own queues when it exits. If it crashes, nobody renews the lease in their tags any more, and
+    after an hour the queues count as left behind. The command can run from cron, and two at once do no harm.
     """
     settings = get_settings()
     count = 0

@@ -1,4 +1,4 @@
-"""Settle what only a person can know."""
+"""The command that resolves an email by a person's decision."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from settings import get_settings
 @click.option("--sent", is_flag=True, help="It was sent: the provider's log has it.")
 @click.option("--resend", is_flag=True, help="Send it (again), with all its attempts before it.")
 def resolve(email_id: str, *, sent: bool, resend: bool) -> None:
-    """Settle the email ID, which is Unknown or Failed.
+    """Resolve the email ID, which is Unknown or Failed, as sent or to be sent again.
 
-    Unknown means that a worker or an answer was lost: look for the id at the provider (header X-Email-Id) before
-    --resend, or somebody may get it twice.
+    An email is Unknown if a worker or the provider's answer was lost. Before you use --resend, look for the id at the
+    provider (header X-Email-Id), or somebody may get the email twice.
     """
     if sent == resend:
         raise click.UsageError("Say --sent or --resend.")
@@ -40,7 +40,7 @@ def resolve(email_id: str, *, sent: bool, resend: bool) -> None:
 
 
 def refused(email_id: str, conflict: Conflict, wanted: str) -> str:
-    """Why a row does not take a transition, for a person."""
+    """Explain to a person why a row's status could not be changed."""
     if conflict.row is None:
         return f"{email_id} has no row."
     return f"{email_id} is {status_of(conflict.row) or 'without a status'}, not {wanted}."

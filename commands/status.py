@@ -1,4 +1,4 @@
-"""Tell an email's story."""
+"""The command that shows what became of an email."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from settings import get_settings
 if TYPE_CHECKING:
     from emails.store import Row
 
-# What the service writes, in the order of the story. The rest of the row is the producer's, and may be private.
+# The attributes that are shown, in this order. The rest of the row is the producer's, and may be private.
 STORY = (
     "Provider",
     "ProviderMessageId",
@@ -31,7 +31,7 @@ STORY = (
     "ClaimExpiresAt",
     "UpdatedAt",
 )
-# Of each recipient, what a provider said.
+# What is shown of a provider's report about a recipient.
 EVENT = ("Recipient", "EventType", "Permanent", "RejectReason", "OccurredAt", "Description", "Diagnostic", "Provider")
 EPOCH = ("NextAttemptAt", "ClaimExpiresAt")
 
@@ -40,7 +40,10 @@ EPOCH = ("NextAttemptAt", "ClaimExpiresAt")
 @click.argument("email_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="As a JSON object, for programs.")
 def status(email_id: str, as_json: bool) -> None:
-    """Show what became of the email ID, and of each recipient of whom a provider has said something. No content."""
+    """Show what became of the email ID, and what providers reported about its recipients.
+
+    The email's content is not shown.
+    """
     settings = get_settings()
     row = EmailStore.from_settings(settings).get(email_id)
     if row is None:
@@ -71,12 +74,12 @@ def _story(email_id: str, row: Row) -> dict[str, object]:
 def _moment(seconds: Decimal) -> object:
     try:
         return datetime.fromtimestamp(int(seconds), UTC).isoformat()
-    except (ValueError, OverflowError):  # no number, or none of the years 1 to 9999
+    except (ValueError, OverflowError):  # it is not a number, or not in the years 1 to 9999
         return _plain(seconds)
 
 
 def _plain(value: object) -> object:
-    """The value as JSON has it. Whoever may write the table may put any type there."""
+    """Return the value as JSON can hold it. It may be of any type, since others write to the table too."""
     if isinstance(value, Decimal):
         whole = value.is_finite() and value == value.to_integral_value()
         return int(value) if whole else float(value)

@@ -1,4 +1,4 @@
-"""Find the emails that no message stands for any more."""
+"""The command that finds emails that have lost their message."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ from settings import get_settings
     help="The file where an interrupted sweep leaves how far it came, and goes on from.",
 )
 def sweep(dry_run: bool, read_units: float, position: Path) -> None:
-    """Enqueue Pending emails that no message stands for, and settle claims that ended long ago.
+    """Enqueue Pending emails that have lost their message, and end claims that expired long ago.
 
-    Scans the whole table, at a pace. A Pending row counts as left behind where nothing has changed it for
-    EMAIL_SWEEP_AFTER seconds and it is not scheduled; one that never had an UpdatedAt gets it first, and its turn comes
-    with a later sweep; one whose EmailId no worker takes is Failed. Fit for a cron; two at once do nothing twice.
+    The command scans the whole table at a limited rate. A Pending email counts as lost if it is not scheduled and its
+    row has not changed for EMAIL_SWEEP_AFTER seconds. If a row has no UpdatedAt yet, it gets one, and a later sweep
+    looks at it again. If no worker would accept a row's EmailId, the row becomes Failed. The command can run from cron,
+    and two at once do nothing twice.
     """
     settings = get_settings()
     store = EmailStore.from_settings(settings)
