@@ -1,1 +1,1 @@
-"""The figures, and what they are measured with."""
+"""The benchmark behind docs/figures.md, and the servers and programs that it needs."""

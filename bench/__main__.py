@@ -1,7 +1,7 @@
-"""The bench: `make bench N=250`. Stands the contenders side by side on the stand-in, and writes down what they took.
+"""The benchmark: `make bench N=250`. It compares the contenders on the stand-in and writes down what they cost.
 
-They take short turns, while the others stand still, so that what else the machine does strikes all alike. Each has a
-stand-in and processes of its own.
+The contenders take short turns while the others are stopped, so that anything else the machine does affects all of them
+alike. Each contender has its own stand-in and its own processes.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from bench.running import Measured
 
 SMALL_BYTES, LARGE_BYTES = 2 * 1024, 100 * 1024
-LARGE_SHARE = 5  # a fifth of the emails are enough where each takes so much longer
+LARGE_SHARE = 5  # a fifth of the emails is enough, since each takes so much longer
 SINGLE_EMAILS = 30
-SETTLE_SECONDS = 20  # longer than the longest poll that anybody has under way
-IDLE_SECONDS = 180  # each queue is asked three times a minute, so one minute would be off by a third
+SETTLE_SECONDS = 20  # longer than any long poll that is in progress
+IDLE_SECONDS = 180  # each queue is polled three times a minute, so one minute would be off by a third
 
-LEAST_WIDTH = 110  # of the widest table
+LEAST_WIDTH = 110  # the width of the widest table
 
 console = Console(highlight=False)
 console.width = max(console.width, LEAST_WIDTH)
@@ -114,7 +114,7 @@ def _summaries(runs: dict[str, list[Measured]]) -> dict[str, Any]:
 
 
 def _one_at_a_time() -> dict[str, Any]:
-    """Single emails, by turns to two workers."""
+    """Measure single emails, which are given to two workers in turn."""
     with running(STOCK, SMALL_BYTES) as stock, running(CHAIN, SMALL_BYTES) as chain:
         contenders = {STOCK: stock, CHAIN: chain}
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -125,7 +125,7 @@ def _one_at_a_time() -> dict[str, Any]:
 
 
 def _idle() -> dict[str, float]:
-    """What workers ask SQS for in a minute if there is nothing to do."""
+    """Measure how many requests a minute workers send to SQS if there is nothing to do."""
     with ExitStack() as stack:
         contenders = {name: stack.enter_context(running(name, SMALL_BYTES)) for name in (STOCK, CHAIN, WORKER)}
         time.sleep(SETTLE_SECONDS)

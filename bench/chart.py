@@ -1,4 +1,4 @@
-"""docs/images/bench.svg: three small bar charts, each contender as a multiple of stock Celery."""
+"""Draws docs/images/bench.svg: three small bar charts of each contender as a multiple of stock Celery."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PANELS = (
 
 WIDTH, MARGIN, LABELS, GAP = 880, 20, 110, 36
 TOP, ROW, BAR = 84, 26, 16
-VALUE = 50  # room for a number, right of the longest bar
+VALUE = 50  # room for a number to the right of the longest bar
 PANEL = (WIDTH - 2 * MARGIN - LABELS - 2 * GAP) / 3
 
 STYLE = """\
@@ -37,7 +37,7 @@ STYLE = """\
 
 
 def chart(runs: dict[str, Summary]) -> str:
-    """Of medians. The dashed line is stock Celery."""
+    """Return the SVG. It shows medians, and stock Celery as a dashed line."""
     height = TOP + ROW * len(runs) + MARGIN - 6
     size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
     label = "SQS requests, CPU and emails a second as multiples of stock Celery"

@@ -1,4 +1,4 @@
-"""Who is compared: each with the commands that start it, and each with 16 emails in work at once."""
+"""The contenders and the commands that start them. Each contender works on 16 emails at once."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ STOCK, CHAIN, FLOOR = "stock-threads", "chain-threads", "floor-boto3"
 
 WORKER = "worker"
 
-# The queues by which these emails travel, as the others consume theirs alone: each costs three receives a minute when
-# idle, and so does the one for commands.
+# Like the other contenders, these workers consume only the queues that the emails travel through. An idle queue costs
+# three receives a minute, and so does the queue for commands.
 _QUEUES = f"emails_{STAGE},emails_{STAGE}_tasks"
 _WORKER = f"celery -A tasks worker --loglevel WARNING --concurrency {CONCURRENCY}"
 _OURS = f"{_WORKER} --queues {_QUEUES} --pool"
@@ -19,10 +19,10 @@ CONTENDERS = {
     STOCK: ("celery -A bench.stock_app worker --loglevel WARNING", "bench.stock_app"),
     CHAIN: (f"{_OURS} threads",),
     "chain-gevent": (f"{_OURS} gevent",),
-    "chain-prefork": (f"{_OURS} processes",),  # Celery takes "prefork" for its default, and celeryconfig's pool instead
+    "chain-prefork": (f"{_OURS} processes",),  # Celery takes "prefork" for no choice, and uses celeryconfig's pool
     "dramatiq": (f"dramatiq bench.dramatiq_app --processes 1 --threads {CONCURRENCY}", "bench.dramatiq_app"),
     FLOOR: ("bench.floor",),
 }
 
-# Beside them, for the idle figure alone: the worker that people run, with all its queues.
+# The worker as people run it, with all its queues, takes part only in the measurement of idle workers.
 COMMANDS = CONTENDERS | {WORKER: (_WORKER,)}

@@ -3,7 +3,7 @@
     dramatiq bench.dramatiq_app --processes 1 --threads 16
     python -m bench.dramatiq_app        the polling bridge beside it
 
-Settings come from the environment, as the service's do; its queue is `<raw queue>_dramatiq_default`.
+Settings come from the environment, as for the service. The queue is `<raw queue>_dramatiq_default`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ sender = Sender.from_settings(settings)
 broker = SQSBroker(
     namespace=f"{settings.queue}_dramatiq",
     endpoint_url=settings.endpoint,
-    config=client("sqs", settings).meta.config,  # as tuned as ours
+    config=client("sqs", settings).meta.config,  # tuned like the service's own client
     **session_options(settings),
 )
 dramatiq.set_broker(broker)
@@ -30,8 +30,8 @@ dramatiq.set_broker(broker)
 
 @dramatiq.actor
 def process_email(email_id: str) -> None:
-    steps = [load_email.message(email_id), send_email.message_with_options()]  # which takes load_email's result
-    dramatiq.pipeline(steps).run()  # type: ignore[no-untyped-call]  # as dramatiq has it
+    steps = [load_email.message(email_id), send_email.message_with_options()]  # send_email gets load_email's result
+    dramatiq.pipeline(steps).run()  # type: ignore[no-untyped-call]  # dramatiq does not type it
 
 
 @dramatiq.actor

@@ -1,4 +1,4 @@
-"""An answer that AWS gives instead of a result."""
+"""An error that AWS returns instead of a result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class ApiError(Exception):
-    """`code` is the error's name in the service's API, `members` what the answer holds beside the message."""
+    """`code` is the error's name in the service's API. `members` is what the answer contains besides the message."""
 
     def __init__(self, code: str, message: str = "", **members: Any) -> None:
         super().__init__(f"{code}: {message}")

@@ -1,7 +1,8 @@
-"""The part of DynamoDB's expression language that emails/store/ writes; anything else is refused, never guessed.
+"""The part of DynamoDB's expression language that emails/store/ uses. Anything else is refused, never guessed.
 
-A condition is checked token by token, then left to Python, whose `and`, `or` and parentheses mean the same. An update
-is SET, to a value, an attribute or if_not_exists, each perhaps plus a value, and then REMOVE.
+A condition is checked token by token and then evaluated by Python, where `and`, `or` and parentheses mean the same. An
+update consists of SET and, optionally, REMOVE. SET assigns a value, an attribute or if_not_exists, to each of which
+another value may be added.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from bench.errors import ApiError
 if TYPE_CHECKING:
     from types import CodeType
 
-Item = dict[str, dict[str, Any]]  # as the API has it: {"Attempts": {"N": "1"}}
+Item = dict[str, dict[str, Any]]  # as in the API: {"Attempts": {"N": "1"}}
 
 NAME, VALUE = r"[A-Za-z_]\w*", r":\w+"
 TOKEN = re.compile(rf"\s*(?:({NAME})|({VALUE})|(<=|[=<(),]))")
@@ -39,7 +40,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Operand:
-    """Values of two types, or one that is missing, compare as false."""
+    """A value in a comparison, which is false if the types differ or a value is missing."""
 
     type: str
     value: Any
@@ -53,11 +54,11 @@ class Operand:
     def __le__(self, other: Operand) -> bool:
         return self < other or self == other
 
-    __hash__ = None  # type: ignore[assignment]  # a dataclass's own would not fit this __eq__
+    __hash__ = None  # type: ignore[assignment]  # the dataclass's own would not match this __eq__
 
 
 def holds(condition: str, item: Item, values: Item) -> bool:
-    """Whether the ConditionExpression holds for the item."""
+    """Return whether the ConditionExpression is true for the item."""
     names = {
         "attribute": lambda name: _operand(item.get(name)),
         "value": lambda name: _operand(_given(name, values)),
@@ -69,7 +70,7 @@ def holds(condition: str, item: Item, values: Item) -> bool:
 
 
 def updated(update: str, item: Item, values: Item) -> Item:
-    """The item after the UpdateExpression. Every assignment sees the item as it was."""
+    """Return the item after the UpdateExpression. Every assignment sees the item as it was before."""
     parts = UPDATE.fullmatch(update)
     if not parts:
         raise ApiError("ValidationException", f"the stand-in does not know the update {update!r}")

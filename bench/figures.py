@@ -1,4 +1,4 @@
-"""From what was measured to what is said: medians, ratios, targets, tables."""
+"""Turns measurements into medians, ratios, targets and tables."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from bench.running import Measured
 
-Summary = dict[str, Any]  # each number with its `_min` and `_max` beside it
+Summary = dict[str, Any]  # each number has its `_min` and `_max` beside it
 
 PACKAGES = ("celery", "kombu", "boto3", "dramatiq", "dramatiq-sqs")
-KINDS = {"receive": "Receive", "send": "Send", "delete": "Delete"}  # how SQS's actions begin
+KINDS = {"receive": "Receive", "send": "Send", "delete": "Delete"}  # the first words of SQS's actions
 
 ABOUT = """\
 What an email costs in SQS requests, CPU and memory, and how fast a worker sends: this service, stock Celery, dramatiq,
@@ -52,7 +52,7 @@ share is counted several times."""
 
 @dataclass(frozen=True)
 class Table:
-    """One table, for the terminal and for docs/figures.md."""
+    """A table for the terminal and for docs/figures.md."""
 
     title: str
     header: tuple[str, ...]
@@ -65,13 +65,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Target:
-    """What chain-threads is to reach."""
+    """A figure that chain-threads should reach."""
 
     what: str
     value: float
     limit: float
     at_least: bool = False
-    at_best: float | None = None  # the same of each contender's best turn, which the machine disturbed least
+    at_best: float | None = None  # the same for the contenders' best turns, which the machine disturbed least
 
     @property
     def is_met(self) -> bool:
@@ -98,7 +98,7 @@ def versions() -> dict[str, str]:
 
 
 def summary(measured: list[Measured]) -> Summary:
-    """What an email took in these repeats."""
+    """Return what an email cost in these turns."""
     actions = sorted({action for one in measured for action in one.sqs})
     by_action = [_spread(action, (one.sqs.get(action, 0) / one.emails for one in measured)) for action in actions]
     return {
@@ -113,12 +113,12 @@ def summary(measured: list[Measured]) -> Summary:
 
 
 def billed(measured: list[Measured]) -> Summary:
-    """Units of 64 KB an email, as SQS bills them."""
+    """Return how many units of 64 KB SQS bills for an email."""
     return _spread("sqs_units", (sum(one.sqs_units.values()) / one.emails for one in measured))
 
 
 def latency(seconds: list[float]) -> Summary:
-    """In milliseconds."""
+    """Return the median and the 95th percentile in milliseconds."""
     twentieths = quantiles(seconds, n=20)
     return {"emails": len(seconds), "p50_ms": round(twentieths[9] * 1000, 1), "p95_ms": round(twentieths[18] * 1000, 1)}
 
@@ -165,7 +165,7 @@ def tables(result: dict[str, Any]) -> Iterable[Table]:
 
 
 def conditions(result: dict[str, Any]) -> str:
-    """On what it was measured, in one line."""
+    """Describe in one line the machine and the versions that were measured."""
     here = result["machine"]
     where = f"{here['cores']} cores of {here['model']}, Python {here['python']}, {here['platform']}"
     what = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
@@ -173,7 +173,7 @@ def conditions(result: dict[str, Any]) -> str:
 
 
 def as_document(result: dict[str, Any], met: list[Target]) -> str:
-    """docs/figures.md."""
+    """Return the text of docs/figures.md."""
     parts = [
         "# Figures",
         ABOUT,
@@ -190,7 +190,7 @@ def as_document(result: dict[str, Any], met: list[Target]) -> str:
 
 
 def as_json(result: dict[str, Any]) -> str:
-    """bench/latest.json."""
+    """Return the text of bench/latest.json."""
     return json.dumps(result, indent=2) + "\n"
 
 
@@ -206,7 +206,7 @@ def _cell(one: Summary, name: str, digits: int) -> str:
 
 
 def _kinds(one: Summary) -> str:
-    """How many of the requests receive, send and delete."""
+    """Return how many of an email's requests receive, send and delete."""
     actions = one["sqs_by_action"]
     sums = [
         sum(n for name, n in actions.items() if name.startswith(kind) and "_" not in name) for kind in KINDS.values()

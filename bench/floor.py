@@ -1,7 +1,8 @@
-"""The same job with nothing between it and boto3, as the least that it can cost: `python -m bench.floor`.
+"""The same job with nothing but boto3, which shows the least that it can cost: `python -m bench.floor`.
 
-Each thread receives ten messages, does the job of each, and deletes the ten. No task queue, no retry, no batching
-across threads, nothing that keeps a message invisible. Settings come from the environment, as the service's do.
+Each thread receives ten messages, processes each of them, and deletes the ten. There is no task queue, no retry, no
+batching across threads, and nothing that keeps a message invisible. Settings come from the environment, as for the
+service.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from emails.sender import Sender
 from settings import get_settings
 from settings.aws import client
 
-WAIT_SECONDS = 5  # below the client's read time-out
+WAIT_SECONDS = 5  # less than the client's read timeout
 
 settings = get_settings()
 sqs = client("sqs", settings)

@@ -1,6 +1,6 @@
 """The obvious way from the raw queue to a task queue: a process that polls one and starts tasks on the other.
 
-What people write who have no transport that reads raw bodies. The stock Celery app and the dramatiq app need it.
+People write this if their transport cannot read raw bodies. The stock Celery app and the dramatiq app need it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from settings.aws import client
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WAIT_SECONDS = 5  # below the client's read time-out
+WAIT_SECONDS = 5  # less than the client's read timeout
 
 
 def poll(start: Callable[[str], object]) -> None:
-    """Start the job of every message of the raw queue, for ever."""
+    """Start the job for every message on the raw queue. This never returns."""
     settings = get_settings()
     sqs = client("sqs", settings)
     queue = find_raw_queue(settings)

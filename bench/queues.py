@@ -1,4 +1,4 @@
-"""SQS standard queues in memory, for the stand-in: a receive costs the same however deep its queue is."""
+"""SQS standard queues in memory, for the stand-in. A receive costs the same, however deep the queue is."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEFAULTS = {
     "VisibilityTimeout": "30",
 }
 
-_message_numbers = count()  # ten UUIDs a batch would cost a tenth of it; the ids are as long as SQS's
+_message_numbers = count()  # UUIDs would take a tenth of a batch's time; these ids are as long as SQS's
 
 Request = dict[str, Any]
 Result = dict[str, Any]
@@ -35,7 +35,7 @@ Waiting = asyncio.Future[Result]  # a long poll
 
 @dataclass(slots=True, eq=False)
 class Message:
-    """A receipt handle is the message's id and which receive it came by: only the last one is good."""
+    """A message. A receipt handle consists of its id and the number of a receive. Only the last handle is valid."""
 
     id: str
     body: str
@@ -47,14 +47,14 @@ class Message:
     hidden_until: float = 0
 
     def received(self, request: Request) -> Result:
-        """As ReceiveMessage has it."""
+        """Return the message as ReceiveMessage shows it."""
         system = {
             "ApproximateFirstReceiveTimestamp": str(self.first_received_at),
             "ApproximateReceiveCount": str(self.receives),
             "SenderId": ACCOUNT,
             "SentTimestamp": str(self.sent_at),
         }
-        # AttributeNames is the older name of MessageSystemAttributeNames.
+        # AttributeNames is the old name of MessageSystemAttributeNames.
         names = request.get("MessageSystemAttributeNames") or request.get("AttributeNames") or ()
         members = {
             "MessageId": self.id,
@@ -68,17 +68,17 @@ class Message:
 
 
 class Queue:
-    """A message is in one of `visible`, `in_flight` and `delayed`, until it is deleted."""
+    """A queue. Each message is in `visible`, `in_flight` or `delayed` until it is deleted."""
 
     def __init__(self, name: str, url: str, attributes: dict[str, str], tags: dict[str, str]) -> None:
         self.url = f"{url}/{ACCOUNT}/{name}"
         self.attributes = {**DEFAULTS, **attributes, "QueueArn": f"arn:aws:sqs:us-east-1:{ACCOUNT}:{name}"}
         self.tags = tags
-        # A plain dict is slow to find its first key after many were popped.
+        # A plain dict is slow at finding its first key after many keys were popped.
         self.visible: OrderedDict[str, Message] = OrderedDict()
         self.in_flight: dict[str, Message] = {}
         self.delayed: dict[str, Message] = {}
-        # A message that was deleted, or hidden anew, leaves its old entry behind.
+        # If a message is deleted or hidden again, its old entry stays in this list.
         self._hidden: list[tuple[float, int, Message]] = []
         self._entry = count()
         self._waiting: deque[tuple[Waiting, Request]] = deque()
@@ -138,7 +138,7 @@ class Queue:
         return waiting
 
     def delete_message(self, request: Request) -> Result:
-        """Delete the message; where the handle is not its last one, do nothing, as SQS may."""
+        """Delete the message. If the handle is not its last one, do nothing, as SQS may."""
         if message := self._find(request["ReceiptHandle"]):
             self.in_flight.pop(message.id, None)
             self.visible.pop(message.id, None)
@@ -153,7 +153,7 @@ class Queue:
         return {}
 
     def close(self) -> None:
-        """The queue is deleted: nobody waits any more."""
+        """End all long polls, because the queue is deleted."""
         for waiting, _ in self._waiting:
             _end(waiting)
 
@@ -174,7 +174,7 @@ class Queue:
         return message if message and str(message.receives) == receives else None
 
     def _hide(self, message: Message, place: dict[str, Message], seconds: int) -> None:
-        """Keep the message in that place for so many seconds; with 0 it is visible at once."""
+        """Keep the message in `place` for this many seconds. If there are none, make it visible at once."""
         if not seconds:
             self.visible[message.id] = message
             return
@@ -191,7 +191,7 @@ class Queue:
             self._timer = self._loop.call_at(due, self._show)
 
     def _show(self) -> None:
-        """Make visible what was hidden until now."""
+        """Make every message visible that was hidden until now."""
         self._timer = None
         while self._hidden and self._hidden[0][0] <= self._loop.time():
             due, _, message = heappop(self._hidden)
@@ -203,10 +203,10 @@ class Queue:
         self._serve()
 
     def _serve(self) -> None:
-        """Answer who waits, first come, first served."""
+        """Answer the waiting long polls, first come, first served."""
         while self.visible and self._waiting:
             waiting, request = self._waiting.popleft()
-            if not waiting.done():  # its time was over, or its connection lost
+            if not waiting.done():  # it is done if its time was over or its connection was lost
                 waiting.set_result(self._take(request))
 
 

@@ -1,4 +1,4 @@
-"""One contender at work on a stand-in of its own, and what its emails cost."""
+"""Runs one contender on its own stand-in, and measures what its emails cost."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
-WARM_UP_EMAILS = 100  # every process and thread has made its clients and connections by then
-BYTES_BESIDE_BODY = 150  # of an item as DynamoDB counts it
+WARM_UP_EMAILS = 100  # enough for every process and thread to create its clients and connections
+BYTES_BESIDE_BODY = 150  # the rest of an item, as DynamoDB counts it
 ROWS_A_REQUEST = 25  # BatchWriteItem's limit
 START_SECONDS, SLOWEST_EMAILS_A_SECOND = 60, 5
 LOOK_EVERY_SECONDS = 0.02
 LATENCY_STEP_SECONDS = 0.002
 
-# Not to reach a contender: what the environment says of another place.
+# Variables that begin like this may name other queues and tables, and must not reach a contender.
 OTHER_PLACES = ("AWS_", "EMAIL_", "DYNAMO_TABLE", "QUEUE_URL")
 
 
 class Stuck(Exception):
-    """A contender ended, or did not do its work in time. The text says which, and has the end of its log."""
+    """A contender ended or did not do its work in time. The text names it and contains the end of its log."""
 
     def __init__(self, contender: str, what: str, log: IO[bytes]) -> None:
         log.seek(0)
@@ -53,19 +53,19 @@ class Stuck(Exception):
 
 @dataclass(frozen=True)
 class Measured:
-    """What so many emails took, all together."""
+    """What this many emails cost together."""
 
     emails: int
     seconds: float
     sqs: dict[str, int]  # by action
-    sqs_units: dict[str, int]  # the same as billed
+    sqs_units: dict[str, int]  # the same in the units that SQS bills
     dynamodb: dict[str, int]
     cpu_seconds: float
     peak_rss_bytes: int
 
 
 class StandIn:
-    """A stand-in that runs, asked over one connection."""
+    """A running stand-in, which is asked over one connection."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -84,7 +84,7 @@ class StandIn:
 
 
 class Contender:
-    """A contender that runs and has sent its first emails."""
+    """A running contender."""
 
     def __init__(self, name: str, standin: StandIn, settings: Settings, row_bytes: int, log: IO[bytes]) -> None:
         self.standin = standin
@@ -103,17 +103,17 @@ class Contender:
         self._supervisors = supervisors
         self._wait(lambda: self.standin.count("sqs", "ReceiveMessage"), START_SECONDS, "the first receive")
         enqueue_ids(self._raw_queue, self._write_rows(WARM_UP_EMAILS))
-        done = 2 * WARM_UP_EMAILS  # a claim and a record each
+        done = 2 * WARM_UP_EMAILS  # each has a claim and a record
         self._wait(lambda: self.standin.count("dynamodb", "UpdateItem") >= done, START_SECONDS, "the warm-up is sent")
         urls = self._sqs.list_queues(QueueNamePrefix=self._settings.queue)["QueueUrls"]
-        # The raw queue first: whoever starts a task of a raw message does so before deleting it.
+        # The raw queue comes first, because its messages are deleted only after their tasks have been started.
         self._queues = sorted((url for url in urls if not url.endswith("_dlq")), key=len)
         self.wait_drained(WARM_UP_EMAILS)
 
     def measure(self, emails: int) -> Measured:
-        """Let it send so many emails at once, until all are Sent and every queue is empty; it stands still after that.
+        """Send this many emails, wait until all are Sent and every queue is empty, and return what they cost.
 
-        And while the queue fills: the producer is no part of what is measured.
+        The contender is stopped while the queue is filled, because the producer is not measured, and again at the end.
         """
         ids = self._write_rows(emails)
         self.stand_still()
@@ -138,11 +138,11 @@ class Contender:
         )
 
     def stand_still(self) -> None:
-        """Until the next `measure`."""
+        """Stop the contender until the next `measure`."""
         self._signal(signal.SIGSTOP)
 
     def latency(self) -> float:
-        """Seconds from the raw message of one email until its row is Sent."""
+        """Send one email, and return the seconds from its raw message until its row is Sent."""
         (email_id,) = self._write_rows(1)
         body = json.dumps({"email_id": email_id})
         done = self.standin.count("dynamodb", "UpdateItem") + 2  # a claim and a record
@@ -210,17 +210,17 @@ class Contender:
 
 @contextmanager
 def running(name: str, row_bytes: int) -> Iterator[Contender]:
-    """Start a stand-in and the contender, and let it send its first emails; ends both, whatever happens."""
+    """Start a stand-in and the contender, and let it warm up. Both are ended, whatever happens."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OTHER_PLACES)}
     environment["PYTHONPATH"] = str(ROOT)
     with ExitStack() as stack:
-        folder = stack.enter_context(TemporaryDirectory())  # without the .env that may be here
+        folder = stack.enter_context(TemporaryDirectory())  # so that no .env is read
         log = stack.enter_context(TemporaryFile())
 
         def start(command: str, output: Any) -> subprocess.Popen[Any]:
             python = (sys.executable, "-m")
             supervisor = [*python, "bench.supervisor", *python, *command.split()]
-            # Leaving the context closes standard input, which ends it.
+            # When the context is left, standard input is closed, which ends the supervisor.
             return stack.enter_context(
                 subprocess.Popen(
                     supervisor,

@@ -1,4 +1,7 @@
-"""What runs in a session (setsid(2)), and what it has cost: from /proc, since a worker's children count with it."""
+"""Finds the processes of a session (setsid(2)), and what they have cost.
+
+It reads /proc, because a worker's children count too.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,26 @@ if TYPE_CHECKING:
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
-# Fields of /proc/<pid>/stat after the command, which may hold spaces and parentheses (proc_pid_stat(5)).
+# Fields of /proc/<pid>/stat, counted after the command, which may contain spaces and parentheses (proc_pid_stat(5)).
 STATE, SESSION = 0, 3
-TIMES = slice(11, 15)  # utime, stime, cutime, cstime: the process's own, and of children that it waited for
+TIMES = slice(11, 15)  # utime, stime, cutime, cstime: of the process, and of children that it has waited for
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a session's processes, all together."""
+    """What all processes of some sessions have cost together."""
 
     cpu_seconds: float
-    peak_rss_bytes: int  # each process's own peak, so that what forked processes share counts in each
+    peak_rss_bytes: int  # the sum of all peaks, in which memory that forked processes share counts several times
 
 
 def members(session: int) -> list[int]:
-    """The processes of the session that live, but for its leader."""
+    """Return the living processes of the session, except its leader."""
     return [pid for pid, stat in _stats() if pid != session == int(stat[SESSION]) and stat[STATE] not in "ZX"]
 
 
 def cost(sessions: list[int]) -> Cost:
-    """What the processes of the sessions have cost since they started, the leaders left out."""
+    """Return what the processes of the sessions, except their leaders, have cost since they started."""
     ticks, peak = 0, 0
     for pid, stat in _stats():
         if int(stat[SESSION]) in sessions and pid not in sessions:
@@ -46,7 +49,7 @@ def _stats() -> Iterator[tuple[int, list[str]]]:
             try:
                 text = (folder / "stat").read_text(errors="replace")
             except (FileNotFoundError, ProcessLookupError):
-                continue  # it has ended meanwhile
+                continue  # the process has ended
             yield int(folder.name), text.rpartition(")")[2].split()
 
 
@@ -55,5 +58,5 @@ def _peak_rss(pid: int) -> int:
         lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]  # a zombie has none
+    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]  # a zombie has no such line
     return sum(kilobytes) * 1024

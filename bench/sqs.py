@@ -1,4 +1,4 @@
-"""SQS, for the stand-in: the actions that the bench calls, how often each was asked for, and what SQS would bill."""
+"""SQS for the stand-in: the actions that the bench needs, with counts of requests and of what SQS would bill."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ACTIONS: dict[str, Callable[[Queue, Request], Result | Waiting]] = {
 
 
 class Queues:
-    """SQS, how often each action was asked for, and as how many requests SQS would bill it."""
+    """All queues, with counts of each action's requests and of the requests that SQS would bill for them."""
 
     def __init__(self, url: str) -> None:
         self.requests: Counter[str] = Counter()
@@ -69,7 +69,7 @@ class Queues:
         return result
 
     def queue(self, url: str) -> Queue:
-        """The queue of that URL or name."""
+        """Return the queue with this URL or name."""
         if _name(url) not in self._queues:
             raise ApiError("QueueDoesNotExist", "The specified queue does not exist.")
         return self._queues[_name(url)]
@@ -84,7 +84,7 @@ class Queues:
         size = sum(map(_size, messages))
         if size > MAX_PAYLOAD_BYTES and action != "ReceiveMessage":
             raise ApiError("BatchRequestTooLong", f"{size} bytes are more than {MAX_PAYLOAD_BYTES}")
-        self.units[action] += max(0, -(-size // BILLED_BYTES) - 1)  # the first is counted with its request
+        self.units[action] += max(0, -(-size // BILLED_BYTES) - 1)  # the first unit is the request itself
 
     def _bill_received(self, waiting: Waiting) -> None:
         if not waiting.cancelled():
@@ -104,7 +104,7 @@ def _each(change: Callable[[Request], Result], request: Request) -> Result:
 
 
 def _size(message: Request) -> int:
-    """The payload in bytes: the body, and each attribute's name, type and value."""
+    """Return the payload in bytes: the body, and each attribute's name, type and value."""
     size = len((message.get("MessageBody") or message.get("Body") or "").encode())
     for name, value in message.get("MessageAttributes", {}).items():
         content = value.get("StringValue", "").encode() or base64.b64decode(value.get("BinaryValue", ""))

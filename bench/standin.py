@@ -1,11 +1,11 @@
 """A fast in-memory stand-in for SQS and DynamoDB that counts requests: `python -m bench.standin --port 4570`.
 
-Not an emulator: it knows just what the bench asks of it, and refuses the rest. It exists because a bench on an emulator
-measures the emulator. Signatures, accounts and regions are ignored, nothing is kept, and nothing but AWS JSON is
-spoken, except on three paths:
+It is not an emulator. It supports only what the bench needs and refuses everything else. It exists because a bench on
+an emulator would measure the emulator. It ignores signatures, accounts and regions, and keeps nothing when it stops. It
+speaks AWS JSON, except on three paths:
 
     GET /counts         {"sqs": {action: requests}, "sqs_units": {action: requests as billed}, "dynamodb": {…}}
-    GET /reset-counts   the same, and starts at 0 again
+    GET /reset-counts   the same, then starts at 0 again
     GET /queue?url=URL  {"visible": n, "in_flight": n, "delayed": n}
 """
 
@@ -32,15 +32,15 @@ CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 CONTINUE = re.compile(rb"\r\nexpect: *100-continue", re.IGNORECASE)
 TARGET = re.compile(rb"\r\nx-amz-target: *(\w+)\.(\w+)", re.IGNORECASE)
 
-# What botocore makes of a missing queue, by the service's migration from the query protocol to JSON.
+# botocore still expects the error codes that SQS used before it moved from the query protocol to JSON.
 QUERY_ERRORS = {"QueueDoesNotExist": "AWS.SimpleQueueService.NonExistentQueue;Sender"}
 
-# json.dumps makes an encoder for every call with separators.
+# json.dumps creates a new encoder for every call with separators.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Server:
-    """The two services behind one port."""
+    """Both services behind one port."""
 
     def __init__(self, url: str) -> None:
         self._queues = Queues(url)
@@ -73,12 +73,12 @@ class Server:
 
 
 class Connection(asyncio.Protocol):
-    """HTTP/1.1 with keep-alive. A client sends its next request when it has the answer to its last one."""
+    """A connection by HTTP/1.1 with keep-alive. Clients send a request only after the answer to the one before."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._received = b""
-        self._needed = 0  # bytes until the request is whole, once its head is here
+        self._needed = 0  # bytes of the whole request, once its headers are here
         self._waiting: Waiting | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._waiting:
-            self._waiting.cancel()  # or what comes would be in flight to nobody
+            self._waiting.cancel()  # otherwise messages would be given to a client that is gone
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -140,7 +140,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(port: int) -> None:
-    """Serve until SIGINT or SIGTERM; port 0 is any free one."""
+    """Serve until SIGINT or SIGTERM. Port 0 takes any free port."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

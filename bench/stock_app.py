@@ -3,7 +3,7 @@
     celery -A bench.stock_app worker
     python -m bench.stock_app           the polling bridge beside it
 
-Settings come from the environment, as the service's do; its queue is `<raw queue>_stock_celery`.
+Settings come from the environment, as for the service. The queue is `<raw queue>_stock_celery`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""DynamoDB tables in memory, for the stand-in: the actions that the bench calls."""
+"""DynamoDB tables in memory, for the stand-in, with the actions that the bench needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Result = dict[str, Any]
 
 
 class Table:
-    """Items by the type and value of each key attribute."""
+    """A table, which finds its items by the type and value of each key attribute."""
 
     def __init__(self, description: dict[str, Any]) -> None:
         self.description = description
@@ -46,7 +46,7 @@ class Table:
         return tuple(next(iter(item[schema["AttributeName"]].items())) for schema in self.description["KeySchema"])
 
     def _check(self, key: Item, request: Request) -> Item:
-        """The item that stands there, where the request's condition holds for it."""
+        """Return the item with this key, or raise an ApiError if the request's condition is false for it."""
         item = self._items.get(self._key(key), {})
         condition = request.get("ConditionExpression")
         if condition and not holds(condition, item, request.get("ExpressionAttributeValues", {})):
@@ -60,7 +60,7 @@ ACTIONS: dict[str, Callable[[Table, Request], Result]] = {
     "DescribeTable": lambda table, _: {"Table": table.description},
     "DescribeTimeToLive": lambda _, __: {
         "TimeToLiveDescription": {"TimeToLiveStatus": "ENABLED"}
-    },  # nothing lives long
+    },  # nothing lives long enough to expire
     "GetItem": Table.get_item,
     "PutItem": Table.put_item,
     "UpdateItem": Table.update_item,
@@ -68,7 +68,7 @@ ACTIONS: dict[str, Callable[[Table, Request], Result]] = {
 
 
 class Tables:
-    """DynamoDB, and how often each action was asked for."""
+    """All tables, with counts of each action's requests."""
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
