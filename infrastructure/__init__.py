@@ -1,1 +1,1 @@
-"""What is deployed: the Lambda functions' zip, and the CDK app. Run from the repository's root."""
+"""The CDK app, and the zip of the Lambda functions that it deploys. Run both from the repository's root."""

@@ -1,4 +1,4 @@
-"""The CDK app: two stacks a stage of `cdk.json`, or of `cdk -c stages='{"name": {"provider": "stub"}}'`."""
+"""The CDK app: two stacks for each stage in `cdk.json`, or in `cdk -c stages='{"name": {"provider": "stub"}}'`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from infrastructure.stage import Stage
 
 
 def build(app: cdk.App) -> cdk.App:
-    """Put every stage's stacks into the app, to be checked by cdk-nag when it is synthesized."""
+    """Add the stacks of every stage to the app. cdk-nag checks them when the app is synthesized."""
     stages = app.node.get_context("stages")
     for name, chosen in (json.loads(stages) if isinstance(stages, str) else stages).items():
         stage = Stage.parse(name, chosen)

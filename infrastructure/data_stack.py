@@ -1,4 +1,4 @@
-"""What holds emails, ids and callbacks: the queues and tables that `email-service provision` makes, as AWS has them."""
+"""The data stack: the queues and tables that `email-service provision` creates, with keys and SES's callbacks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from infrastructure.stage import Stage
 
-# What comes back of an email: docs/providers.md has the same list. SEND settles an Unknown email whose other callbacks
-# are late. Opens and clicks change no status.
+# The events that SES reports; docs/providers.md has the same list. SEND resolves an Unknown email even if its other
+# callbacks are late. Opens and clicks are not reported, because they change no status.
 EVENTS = (
     ses.EmailSendingEvent.SEND,
     ses.EmailSendingEvent.REJECT,
@@ -35,7 +35,7 @@ EVENTS = (
 
 
 class DataStack(cdk.Stack):
-    """Serves Lambda functions and Celery workers alike; knows neither."""
+    """The queues and tables. They serve Lambda functions and Celery workers alike, and depend on neither."""
 
     def __init__(self, scope: Construct, stage: Stage) -> None:
         super().__init__(
@@ -52,19 +52,19 @@ class DataStack(cdk.Stack):
         self.table = self._table("Emails", settings.table, tables_key)
         self._table("Events", settings.events_table, tables_key, sort_key="EventId", ttl=EXPIRY_ATTRIBUTE)
 
-        # Ids alone travel through these: SQS's own key, so that no producer needs a right to another.
+        # These queues carry only ids. They use SQS's own key, so that producers need no permission for another key.
         self.queue = self._queue("Raw", settings.queue)
         self._queue("Bulk", settings.bulk_queue)
         self._queue("Tasks", settings.tasks_queue)
 
-        # Callbacks name recipients.
+        # Callbacks name recipients, so their queue has a key of its own.
         callbacks_key = self._key("Callbacks", "sqs")
         self._callbacks(self._queue("Callbacks", settings.callbacks_queue, callbacks_key), callbacks_key)
 
     def _key(self, name: str, service: str) -> kms.Key:
-        """A key that whoever may use the table or queue uses through it, and in no other way.
+        """Create a key for tables or queues. Whoever may use those may use the key, but only through their service.
 
-        Source: Amazon DynamoDB Developer Guide, "DynamoDB encryption at rest: usage notes", the key policy's example.
+        Source: Amazon DynamoDB Developer Guide, "DynamoDB encryption at rest: usage notes", example of a key policy.
         """
         key = kms.Key(
             self,
@@ -120,7 +120,9 @@ class DataStack(cdk.Stack):
         common = {
             "encryption": sqs.QueueEncryption.KMS if key else sqs.QueueEncryption.SQS_MANAGED,
             "encryption_master_key": key,
-            "data_key_reuse": cdk.Duration.days(1) if key else None,  # a KMS request a day, not every five minutes
+            "data_key_reuse": cdk.Duration.days(1)
+            if key
+            else None,  # one KMS request a day instead of one every five minutes
             "enforce_ssl": True,
             "removal_policy": self.removal_policy,
         }
@@ -141,7 +143,7 @@ class DataStack(cdk.Stack):
         )
 
     def _callbacks(self, queue: sqs.Queue, key: kms.Key) -> None:
-        """SES → topic → queue."""
+        """Connect SES to the queue through a topic."""
         name = self._stage.settings.callbacks_queue
         topic = sns.Topic(self, "CallbacksTopic", topic_name=name, master_key=key, enforce_ssl=True)
         sns.Subscription(
@@ -152,7 +154,9 @@ class DataStack(cdk.Stack):
             protocol=sns.SubscriptionProtocol.SQS,
             raw_message_delivery=True,
         )
-        topic_arn = self.format_arn(service="sns", resource=name)  # by its name: the topic itself needs the key
+        topic_arn = self.format_arn(
+            service="sns", resource=name
+        )  # from its name, since the topic itself depends on the key
         sns_principal = iam.ServicePrincipal("sns.amazonaws.com")
         of_the_topic = {"ArnEquals": {"aws:SourceArn": topic_arn}}
         queue.add_to_resource_policy(
@@ -174,7 +178,7 @@ class DataStack(cdk.Stack):
                 conditions=of_the_topic,
             )
         )
-        # Amazon SES Developer Guide, "Set up an Amazon SNS event destination", has no condition for the key.
+        # Amazon SES Developer Guide, "Set up an Amazon SNS event destination", shows no condition for the key.
         ses_principal = iam.ServicePrincipal("ses.amazonaws.com")
         key.add_to_resource_policy(
             iam.PolicyStatement(sid="SesPublishes", principals=[ses_principal], actions=to_encrypt, resources=["*"])

@@ -1,7 +1,7 @@
-"""The zip of the Lambda functions: the same bytes for the same commit, lock and Python.
+"""Builds the zip of the Lambda functions. The same commit, lock and Python give the same bytes.
 
-boto3 stays with Lambda's runtime, which brings it: alone it is three times the size of all the rest. Celery, Flower and
-what only a person's commands need stay out, since nothing in the functions imports them.
+boto3 is left out: Lambda's runtime contains it, and it is three times the size of everything else. Celery, Flower and
+what only the commands need are left out too, because the functions do not import them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from infrastructure.uv import ROOT, uv
 PLATFORMS = {"x86_64": "x86_64-manylinux2014", "arm64": "aarch64-manylinux2014"}
 PACKAGES = ("celery_sqs", "email_lambda", "emails", "settings")
 NOT_NEEDED = ("boto3", "celery", "click", "flower", "kombu", "rich")
-# What an installer writes, which differs from machine to machine.
+# Files that an installer writes, and that differ from machine to machine.
 INSTALLERS = ("INSTALLER", "RECORD", "REQUESTED", "WHEEL", "direct_url.json", "uv_cache.json")
-EARLIEST = (1980, 1, 1, 0, 0, 0)  # that a zip can say
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip can hold
 
 
 def build(target: Path, arch: str) -> None:
-    """Write the zip for this Python's minor version. Raises CalledProcessError where uv fails."""
+    """Write the zip for this Python's minor version. Raises CalledProcessError if uv fails."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -1,4 +1,4 @@
-"""Lambda's Python runtime on this machine, as a function sees it: its zip, boto3, and Lambda's own client."""
+"""Lambda's Python runtime on this machine, with what a function finds there: its zip, boto3 and Lambda's client."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ main(["bootstrap", {handler!r}])
 
 @dataclass(frozen=True)
 class Runtime:
-    """The zip and what Lambda brings, unpacked: nothing else can be imported."""
+    """The zip and the packages of Lambda's runtime, unpacked. Nothing else can be imported."""
 
     folder: Path
 
     def python(self, code: str) -> list[str]:
-        """The command that runs code as a cold start does: no packages of this machine, no .pyc of an earlier run."""
+        """Return a command that runs the code like a cold start, without this machine's packages and any old .pyc."""
         paths = [str(self.folder / name) for name in ("task", "runtime")]
         return [sys.executable, "-I", "-S", "-B", "-c", f"import sys; sys.path[:0] = {paths}\n{code}"]
 
     def import_seconds(self) -> float:
-        """What importing the functions takes. Raises CalledProcessError where they cannot be imported."""
-        return float(subprocess.check_output(self.python(IMPORT), text=True, env={}))  # noqa: S603 (ours)
+        """Return how long importing the functions takes. Raises CalledProcessError if they cannot be imported."""
+        return float(subprocess.check_output(self.python(IMPORT), text=True, env={}))  # noqa: S603 (our own code)
 
     def invoke(self, handler: str, event: bytes) -> Answer:
-        """Let Lambda's own client fetch the event, call the function and give its answer back."""
+        """Let Lambda's own client fetch the event, call the function and send its answer, which is returned."""
         with RuntimeApi(event) as api:
             environment = os.environ | {"AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{api.server_port}"}
             code = CLIENT.format(handler=handler)
-            process = subprocess.Popen(self.python(code), env=environment, stdout=sys.stderr)  # noqa: S603 (ours)
+            process = subprocess.Popen(self.python(code), env=environment, stdout=sys.stderr)  # noqa: S603 (our own code)
             try:
                 while api.answer is None and process.poll() is None and time.time() < api.deadline:
                     api.handle_request()
@@ -73,7 +73,7 @@ class Answer:
 
 @contextmanager
 def unpacked(zip_file: Path) -> Iterator[Runtime]:
-    """A runtime with this zip, until the context is left."""
+    """Unpack a runtime with this zip, and delete it when the context is left."""
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         requirements = folder / "requirements.txt"
@@ -85,12 +85,12 @@ def unpacked(zip_file: Path) -> Iterator[Runtime]:
 
 
 class RuntimeApi(HTTPServer):
-    """Hands out one event, and takes the answer to it.
+    """Hands out one event and accepts the answer to it.
 
     Source: AWS Lambda Developer Guide, "Using the Lambda runtime API for custom runtimes".
     """
 
-    timeout = 0.5  # of handle_request: a process may have died
+    timeout = 0.5  # for handle_request, because the process may have ended
 
     def __init__(self, event: bytes) -> None:
         super().__init__(("127.0.0.1", 0), _Request)
@@ -100,23 +100,23 @@ class RuntimeApi(HTTPServer):
 
 
 class _Request(BaseHTTPRequestHandler):
-    """One request of Lambda's client."""
+    """A request of Lambda's client."""
 
     server: RuntimeApi
 
     def do_GET(self) -> None:
-        """The next event."""
+        """Send the event."""
         self.send_response(200)
         self.send_header("Lambda-Runtime-Aws-Request-Id", "local")
         self.send_header("Lambda-Runtime-Deadline-Ms", str(int(self.server.deadline * 1000)))
         self.send_header("Lambda-Runtime-Invoked-Function-Arn", FUNCTION_ARN)
-        self.send_header("Content-Type", "application/json")  # awslambdaric dies without it
+        self.send_header("Content-Type", "application/json")  # awslambdaric crashes without it
         self.send_header("Content-Length", str(len(self.server.event)))
         self.end_headers()
         self.wfile.write(self.server.event)
 
     def do_POST(self) -> None:
-        """The answer to it, or an error: of the function, or of loading it."""
+        """Accept the answer, or the error that the function or its import raised."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.answer = Answer(body, failed=not self.path.endswith("/response"))
         self.send_response(202)

@@ -1,4 +1,4 @@
-"""The pipeline as Lambda functions, over a data stack."""
+"""The Lambda stack: the pipeline as Lambda functions that use a data stack."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 ZIP = ROOT / "email_lambda.zip"
 MEMORY_MB = 512
 LOG_RETENTION = logs.RetentionDays.THREE_MONTHS
-# The event source mapping hands a message over at once, but it was hidden before the function began.
+# A message's visibility timeout starts a little before the function does.
 HEAD_START_SECONDS = 30
-LEAST_CONCURRENCY = 2  # that SQS's event source mappings have; bulk's, so that it delays no other email
+LEAST_CONCURRENCY = 2  # the lowest that SQS allows; bulk gets it, so that it delays no other email
 BATCH_SIZE = 10
 
 ARCHITECTURES = {"x86_64": lambda_.Architecture.X86_64, "aarch64": lambda_.Architecture.ARM_64}
 
 
 class LambdaStack(cdk.Stack):
-    """ScalableEmail<Stage>."""
+    """The stack `ScalableEmail<Stage>`."""
 
     def __init__(self, scope: Construct, stage: Stage, data: DataStack) -> None:
         super().__init__(scope, stage.stack_name, tags={"stage": stage.settings.stage})
@@ -95,7 +95,7 @@ class LambdaStack(cdk.Stack):
         return lambda_.Alias(self, f"{name}Live", alias_name="live", version=function.current_version)
 
     def _role(self, name: str, log_group: logs.LogGroup, statements: Sequence[iam.PolicyStatement]) -> iam.IRole:
-        """With these statements, and none that CDK would add by itself."""
+        """Create a role with these statements, and without those that CDK would add by itself."""
         own = [
             allow("Log", ["logs:CreateLogStream", "logs:PutLogEvents"], [log_group.log_group_arn]),
             allow("Trace", ["xray:PutTelemetryRecords", "xray:PutTraceSegments"], ["*"]),
@@ -118,7 +118,7 @@ class LambdaStack(cdk.Stack):
         return role.without_policy_updates()
 
     def _may_consume(self, queues: Sequence[str]) -> list[iam.PolicyStatement]:
-        """What every function does: SQS's part is the event source mapping's, which acts by the function's role."""
+        """Return what every function may do, and its event source mapping, which uses the function's role."""
         settings = self._stage.settings
         ours = [self._queue_arn(queue) for queue in queues]
         dead_letters = [self._queue_arn(dead_letter_queue(queue)) for queue in queues]
@@ -133,7 +133,7 @@ class LambdaStack(cdk.Stack):
         settings = self._stage.settings
         statements = []
         if "ses" in (settings.provider, *settings.send_via):
-            # Both, since the message is ours to the last byte, as in docs/iam/worker.json.
+            # SendEmail needs both, because it is given a raw message. docs/iam/worker.json has both too.
             actions = ["ses:SendEmail", "ses:SendRawEmail"]
             resources = [
                 self.format_arn(service="ses", resource="identity", resource_name="*"),
@@ -161,16 +161,16 @@ def allow(sid: str, actions: list[str], resources: list[str]) -> iam.PolicyState
 
 
 def acknowledge(construct: Construct, rule: str, reason: str) -> None:
-    """Tell cdk-nag why the construct departs from a rule of AWS Solutions."""
+    """Tell cdk-nag why the construct deviates from one of its AwsSolutions rules."""
     rule = f"AwsSolutions::AwsSolutions-{rule}"
     cdk.Validations.of(construct).acknowledge(cdk.Acknowledgment(id=rule, reason=reason))
 
 
 def built_for(path: Path) -> tuple[lambda_.Runtime, lambda_.Architecture]:
-    """The runtime and the architecture for which the zip was built: its compiled module names them.
+    """Return the runtime and architecture for which the zip was built, from the name of its compiled module.
 
     Raises:
-        SystemExit: there is no zip.
+        SystemExit: There is no zip, or it was not built by `make email_lambda.zip`.
     """
     if not path.exists():
         raise SystemExit(f"There is no {path}: build it with `make email_lambda.zip`.")

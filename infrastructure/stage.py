@@ -1,4 +1,4 @@
-"""A stage: its settings, and the names that follow from them."""
+"""A stage: its settings, and the names that are derived from them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
     from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-# The account and region say where a stage is, and the stage's name what it has there.
+# A stage cannot choose these: its account and region decide where it is, and its name decides all other names.
 NOT_FOR_A_STAGE = frozenset({"region", "endpoint_url", "stage", "queue_url", "table_name"})
 
-# Of the time for which SQS hides a message: before a function begins with it, and after it has sent the last email.
+# The part of the visibility timeout before a function starts with a message and after it has sent its last email.
 SECONDS_BESIDE_A_SEND = 40
 
 
 class StageSettings(SesSettings, SmtpSettings, StubSettings, Settings):
-    """All settings of a stage. They come from cdk.json alone: the environment here is not the stage's."""
+    """All settings of a stage. They come only from cdk.json, because the environment here is not the stage's."""
 
     @classmethod
-    def settings_customise_sources(  # type: ignore[override]  # as settings.environment has it
+    def settings_customise_sources(  # type: ignore[override]  # as in settings.environment
         cls, _: type[BaseSettings], **sources: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (sources["init_settings"],)
@@ -42,17 +42,17 @@ SECRETS = frozenset(name for name, field in StageSettings.model_fields.items() i
 
 @dataclass(frozen=True)
 class Stage:
-    """What `cdk.json` has under `stages`: a name, and the settings that differ from their defaults, by their fields."""
+    """An entry under `stages` in `cdk.json`: a name, and the settings that differ from their defaults."""
 
     settings: StageSettings
     environment: dict[str, str]
 
     @classmethod
     def parse(cls, name: str, chosen: Mapping[str, Any]) -> Stage:
-        """Check it as a worker's start checks its environment.
+        """Check the entry as a worker checks its environment when it starts.
 
         Raises:
-            SettingsError
+            SettingsError: A setting is wrong, unknown or secret.
         """
         if secrets := chosen.keys() & SECRETS:
             raise SettingsError(f"stages.{name}: whoever may read the stack would read {', '.join(sorted(secrets))}")
@@ -75,10 +75,10 @@ class Stage:
 
     @property
     def stack_name(self) -> str:
-        """ScalableEmail<Stage>."""
+        """The name of the Lambda stack, `ScalableEmail<Stage>`, with which the data stack's begins."""
         return "ScalableEmail" + "".join(part.capitalize() for part in re.split("[-_]", self.settings.stage))
 
     @property
     def is_production(self) -> bool:
-        """Whether what it holds outlives its stacks."""
+        """Whether the stage's data outlives its stacks."""
         return self.settings.stage.startswith("prod")

@@ -1,4 +1,4 @@
-"""The stacks, synthesized once: to import aws_cdk takes seconds."""
+"""Synthesizes the stacks once, because importing aws_cdk takes seconds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STAGES = {
 
 @pytest.fixture(scope="session", autouse=True)
 def _zip_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One with the name alone from which runtime and architecture are told."""
+    """Replace the zip by one that has only the file name that tells its runtime and architecture."""
     path = tmp_path_factory.mktemp("zip") / "email_lambda.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("pydantic_core/_pydantic_core.cpython-313-aarch64-linux-gnu.so", b"")
@@ -36,7 +36,7 @@ def _zip_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def make_app(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., cdk.App]:
-    """The app with these stages, not synthesized yet."""
+    """Return a function that builds the app with some stages, but does not synthesize it."""
 
     def make(stages: Any) -> cdk.App:
         folder = tmp_path_factory.mktemp("cdk")
@@ -47,7 +47,7 @@ def make_app(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., cdk.App]
 
 @pytest.fixture(scope="session")
 def folder(make_app: Callable[..., cdk.App]) -> Path:
-    """Where the templates are."""
+    """The folder with the templates."""
     return Path(make_app(STAGES).synth().directory)
 
 
@@ -62,7 +62,7 @@ def template(folder: Path) -> Callable[[str], dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def resources(template: Callable[[str], dict[str, Any]]) -> Callable[[str, str], list[dict[str, Any]]]:
-    """The resources of a type in a stack."""
+    """Return a function that finds all resources of a type in a stack."""
 
     def find(stack: str, kind: str) -> list[dict[str, Any]]:
         return [each for each in template(stack)["Resources"].values() if each["Type"] == kind]

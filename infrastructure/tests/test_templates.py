@@ -1,4 +1,4 @@
-"""What the stacks promise, in their templates."""
+"""Tests of what the stacks promise, by their templates."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_cfn_lint_finds_nothing(folder: Path) -> None:
     assert result.stdout + result.stderr == ""
 
 
-# Data.
+# The data stack.
 
 
 @each_stage
@@ -110,7 +110,7 @@ def test_a_callback_comes_from_the_topic_alone_and_the_topic_hears_ses_alone(res
 
 
 def events_of_the_docs() -> list[str]:
-    """The event types of the configuration set that docs/providers.md has a person make."""
+    """Return the event types of the configuration set that docs/providers.md tells people to create."""
     (listed,) = re.findall(r'"MatchingEventTypes": (\[.*?\])', PROVIDERS.read_text(), flags=re.DOTALL)
     found: list[str] = json.loads(listed)
     return found
@@ -122,7 +122,7 @@ def test_ses_tells_what_the_docs_have_it_tell(resources: Resources, stage: str) 
     assert configuration_set["Properties"]["Name"] == f"emails_{stage}"
     (destination,) = resources(data(stage), "AWS::SES::ConfigurationSetEventDestination")
     found = destination["Properties"]["EventDestination"]["MatchingEventTypes"]
-    # SES's API writes DELIVERY_DELAY where CloudFormation writes deliveryDelay.
+    # SES's API writes DELIVERY_DELAY, but CloudFormation writes deliveryDelay.
     assert sorted(re.sub(r"(?=[A-Z])", "_", each).upper() for each in found) == sorted(events_of_the_docs())
 
 
@@ -148,7 +148,7 @@ def test_keys_rotate(resources: Resources, stage: str) -> None:
     assert all(key["Properties"]["EnableKeyRotation"] is True for key in keys)
 
 
-# Lambda.
+# The Lambda stack.
 
 
 def test_the_outputs_have_the_predecessors_names(template: Callable[[str], dict[str, Any]]) -> None:
@@ -230,7 +230,7 @@ def test_only_a_stage_that_sends_by_ses_may(resources: Resources) -> None:
     assert "ses:SendEmail" in str(resources("ScalableEmailProduction", "AWS::IAM::Role"))
 
 
-# Mistakes.
+# Wrong settings.
 
 
 @pytest.mark.parametrize(
