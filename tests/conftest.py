@@ -1,4 +1,4 @@
-"""One emulator a test process; tests keep apart by their own queues and tables."""
+"""Fixtures of all tests. Each test process has one emulator, and each test has its own queues and tables in it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ logging.getLogger("botocore").setLevel(logging.INFO)
 
 for _provider in entry_points(group=GROUP):
     _provider.load()
-# The service's settings, and those of each of its providers.
+# The settings classes of the service and of each of its providers.
 SETTINGS_MODELS = [model for model in EnvironmentSettings.__subclasses__() if not model.__module__.startswith("tests.")]
 
 
@@ -52,7 +52,7 @@ def emulator() -> Iterator[str]:
 
 @pytest.fixture
 def free_endpoint() -> str:
-    """A port where nothing listens: reserved by the kernel for this moment only."""
+    """An endpoint at which nothing listens. Its port was free a moment ago, but it is not reserved."""
     return f"http://127.0.0.1:{free_port()}"
 
 
@@ -69,25 +69,25 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: object)
 
 @pytest.fixture(autouse=True)
 def _no_pause_of_the_last_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A denied queue keeps the whole process from receiving for a while."""
+    """End the pause in which a denied queue keeps the whole process from receiving."""
     monkeypatch.setattr("celery_sqs.poller.pause._until", 0.0)
 
 
 @pytest.fixture(autouse=True)
 def _no_wait_for_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The emulator, unlike SQS, shows all it has in a short poll."""
+    """Do not wait for dead letters, because the emulator, unlike SQS, returns all of them in a short poll."""
     monkeypatch.setattr("emails.dead_letters.WAIT_SECONDS", 0)
 
 
 @pytest.fixture
 def settings(emulator: str) -> Settings:
-    """Settings of a stage of its own."""
+    """The settings of a new stage."""
     return new_stage(emulator)
 
 
 @pytest.fixture
 def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment names the test's own stage."""
+    """Make the environment name the test's own stage."""
     monkeypatch.setenv("EMAIL_ENDPOINT_URL", settings.endpoint or "")
     monkeypatch.setenv("EMAIL_STAGE", settings.stage)
     get_settings.cache_clear()
@@ -95,7 +95,7 @@ def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def set_environment(monkeypatch: pytest.MonkeyPatch) -> Callable[[EnvironmentSettings], None]:
-    """Put settings into the environment, as those of a child process."""
+    """Return a function that puts settings into the environment, as for a child process."""
 
     def put(settings: EnvironmentSettings) -> None:
         for name, value in settings.environment().items():
@@ -126,25 +126,25 @@ def raw_queue(settings: Settings) -> Queue:
 
 @pytest.fixture
 def put_dead_letter(sqs: SQSClient) -> Callable[..., str]:
-    """Put a body into the dead-letter queue of a queue, with these attributes; gives its MessageId."""
+    """Return a function that sends a message to a queue's dead-letter queue and returns its MessageId."""
 
     def send(queue: str, body: str, attributes: dict[str, str] | None = None, **parameters: str) -> str:
         url = sqs.get_queue_url(QueueName=dead_letter_queue(queue))["QueueUrl"]
         typed = {name: {"DataType": "String", "StringValue": text} for name, text in (attributes or {}).items()}
-        return sqs.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=typed, **parameters)["MessageId"]  # type: ignore[arg-type]  # FIFO's
+        return sqs.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=typed, **parameters)["MessageId"]  # type: ignore[arg-type]  # for FIFO queues
 
     return send
 
 
 @pytest.fixture
 def left_by_a_crash(sqs: SQSClient, settings: Settings) -> str:
-    """The name of a control queue whose owner let its lease end."""
+    """The name of a control queue that a crashed process left behind, with an expired lease."""
     return leave_control_queue(sqs, settings.control_queue_prefix)
 
 
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[..., None]:
-    """Wait for a condition, or fail saying which."""
+    """Return a function that waits for a condition, or fails and says which."""
 
     def wait(condition: Callable[[], object], seconds: float = 60, what: str = "") -> None:
         deadline = time.monotonic() + seconds

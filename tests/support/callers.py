@@ -1,9 +1,9 @@
-"""Callers of remote control who do not wait: `python -m tests.support.callers --calls 200 --seed 7`.
+"""Callers of remote control that do not wait for replies: `python -m tests.support.callers --calls 200 --seed 7`.
 
-The environment names the stage, as for a worker. Each call is made by a thread of its own, and so has a reply queue of
-its own. It waits a random time for replies, much too short for some, or watches events for so long. Then every second
-caller deletes its queue, as a process does at its exit; the others leave theirs, as one that is killed. Prints a line
-for each call.
+The environment names the stage, as for a worker. Each call is made in its own thread, and so has its own reply queue.
+It waits for replies for a random time, which is often much too short, or watches events for that time. About half of
+the callers then delete their queue, as a process does when it exits. The others leave it, as a killed process does. The
+program prints a line for each call.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def watch(seconds: float) -> bool:
 
 def call(dice: random.Random) -> None:
     answered = False
-    with suppress(OperationalError, BotoCoreError, ClientError):  # SQS may be told to refuse
+    with suppress(OperationalError, BotoCoreError, ClientError):  # requests to SQS may be made to fail
         answered = dice.choice([ask, ask, ask, watch])(dice.uniform(0.01, LONGEST_SECONDS))
     if dice.random() < 0.5:
         with app.connection_for_write() as connection, suppress(BotoCoreError, ClientError):
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     dice = random.Random(options.seed)
-    # No more than one call a thread.
+    # Each round has new threads, so that no thread makes more than one call.
     for first in range(0, options.calls, AT_ONCE):
         with ThreadPoolExecutor(AT_ONCE) as threads:
             for _ in range(min(AT_ONCE, options.calls - first)):

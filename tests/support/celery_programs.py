@@ -1,4 +1,4 @@
-"""Celery's programs (worker, flower, inspect), each in a process of its own."""
+"""Runs Celery's programs (worker, flower, inspect), each in its own process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def start_celery(
     cwd: Path | None = None,
     programs: Path = PROGRAMS,
 ) -> subprocess.Popen[bytes]:
-    """Start `celery -A APP ...` in a process group of its own. Its output is appended to the log file."""
+    """Start `celery -A APP ...` in its own process group. Its output is appended to the log file."""
     with log_file.open("ab") as log:
         return subprocess.Popen(
             [programs / "celery", "-A", app, *arguments],
@@ -37,7 +37,7 @@ def start_celery(
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """End a program and its children at once, if they are still there."""
+    """Kill a program and its children, if they are still running."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -47,7 +47,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 def running_celery(
     *arguments: str, log_file: Path, environment: Mapping[str, str], app: str = "tasks"
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start one of Celery's programs, and stop it at the end as an operator does."""
+    """Start one of Celery's programs, and stop it at the end by SIGTERM, as an operator does."""
     process = start_celery(*arguments, log_file=log_file, environment=environment, app=app)
     try:
         yield process

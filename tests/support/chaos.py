@@ -1,8 +1,9 @@
-"""No email is lost and none is sent twice, whatever breaks: `python -m tests.support.chaos --seed 7 --emails 2000`.
+"""Checks that no email is lost or sent twice: `python -m tests.support.chaos --seed 7 --emails 2000`.
 
 Emails go through workers that are killed and restarted, over connections to SQS, DynamoDB and an SMTP server that fail.
-Then the judge reads the rows, the queues, the provider's file, and who was killed while holding what; never a log. The
-seed decides the faults, the kills and the provider's answers; how threads and processes interleave remains chance.
+Then the judge reads the rows, the queues, the provider's file, and which workers were killed while they held which
+emails. It never reads a log. The seed decides the faults, the kills and the provider's answers. How threads and
+processes interleave is still left to chance.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def main() -> None:
     with running_emulator(free_port()) as url:
         chaos = Chaos(url, folder, options.seed, pool=options.pool, beside=options.beside)
         verdict = judge(chaos.run(options.emails))
-    if options.beside:  # its workers may keep another journal, and are judged by their own tests
+    if options.beside:  # the other version's workers may write another journal, and its own tests judge them
         del verdict[UNKNOWN_IS_EXPLAINED]
     console = Console()
     console.print(report(chaos, verdict, options.seed, options.emails))

@@ -1,6 +1,7 @@
-"""What is promised of a chaos run, and the judge.
+"""The promises that a chaos run must keep, and the judge that checks them.
 
-The judge reads the rows, the queues, the provider's file, and who was killed while holding what; never a log.
+The judge reads the rows, the queues, the provider's file, and which workers were killed while they held which emails.
+It never reads a log.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from tests.support.provider_double import ACCEPTED, FAILED, LATE, LOST, REFUSED
 if TYPE_CHECKING:
     from emails.store import Row
 
-STOPPED_AT_ITS_START = -signal.SIGTERM  # before it listens to signals
+STOPPED_AT_ITS_START = -signal.SIGTERM  # before it handles signals
 
 CLAIM_LEASE = 3
 MAX_ATTEMPTS = 5
 
 FINAL = frozenset({EmailStatus.SENT, EmailStatus.FAILED, EmailStatus.UNKNOWN})
 
-# What is promised.
+# The promises.
 ENDED = "every email is Sent, Failed or Unknown"
 ONCE = "no email was accepted twice but by the operator's word"
 ACCEPTED_IS_SENT = "what was accepted is Sent or Unknown"
@@ -38,7 +39,7 @@ UNUSABLE_IS_DEAD = "what nobody can use is a dead letter"
 STOPPED = "a worker that is asked to stop ends what it holds, and stops"
 NEVER_STALLED = "no worker is stalled, whoever calls it and does not wait"
 
-# Why an email is Unknown.
+# The reasons why an email may be Unknown.
 CRASH = "its worker was killed"
 NO_ANSWER = "the provider's answer was lost"
 RECORD_UNANSWERED = "DynamoDB's answers to its record were lost"
@@ -48,14 +49,14 @@ MACHINE_SLOW = "the machine was too slow for the time-outs"
 
 @dataclass
 class Holds:
-    """From the workers' journal: who worked on which email, and how that went."""
+    """What the workers' journal says: which process worked on which email, and how that ended."""
 
-    open: Counter[tuple[int, str]] = field(default_factory=Counter)  # by process and email: begun and not ended
-    outlasted: set[str] = field(default_factory=set)  # for longer than a lease
-    raised: set[str] = field(default_factory=set)  # ended by DynamoDB
-    unanswered: set[str] = field(default_factory=set)  # by the provider, in time
-    reached: set[str] = field(default_factory=set)  # given to the provider, as far as a worker knows
-    unanswered_claims: dict[str, int] = field(default_factory=dict)  # and the process that knows that it sent nothing
+    open: Counter[tuple[int, str]] = field(default_factory=Counter)  # by process and email: starts without an end
+    outlasted: set[str] = field(default_factory=set)  # emails held for longer than a lease
+    raised: set[str] = field(default_factory=set)  # emails whose work ended with an error from DynamoDB
+    unanswered: set[str] = field(default_factory=set)  # emails for which the provider did not answer in time
+    reached: set[str] = field(default_factory=set)  # emails that a worker gave to the provider, as far as it knows
+    unanswered_claims: dict[str, int] = field(default_factory=dict)  # by claim: the process that sent nothing
 
     @classmethod
     def read(cls, journal: str) -> Holds:
@@ -81,27 +82,25 @@ class Holds:
 
 @dataclass
 class Story:
-    """What happened, as far as the judge looks."""
+    """What happened in a run, as far as the judge needs it."""
 
     rows: dict[str, Row] = field(default_factory=dict)
-    seen: dict[str, Row] = field(
-        default_factory=dict
-    )  # the rows when the work was done, before the operator's last act
-    provider: dict[str, Counter[str]] = field(default_factory=dict)  # what it did, by email or by step
-    store_faults: Counter[str] = field(default_factory=Counter)  # of writes, by email
-    killed: set[int] = field(default_factory=set)  # by SIGKILL
+    seen: dict[str, Row] = field(default_factory=dict)  # the rows before the operator's last actions
+    provider: dict[str, Counter[str]] = field(default_factory=dict)  # what the provider did, by email or by step
+    store_faults: Counter[str] = field(default_factory=Counter)  # failed writes, by email
+    killed: set[int] = field(default_factory=set)  # workers killed by SIGKILL
     holds: Holds = field(default_factory=Holds)
-    resent: Counter[str] = field(default_factory=Counter)  # by the operator
-    marked_sent: set[str] = field(default_factory=set)  # by the operator
-    left: dict[str, tuple[int, ...]] = field(default_factory=dict)  # in queues: visible, in flight, delayed
+    resent: Counter[str] = field(default_factory=Counter)  # emails that the operator resent
+    marked_sent: set[str] = field(default_factory=set)  # emails that the operator marked as sent
+    left: dict[str, tuple[int, ...]] = field(default_factory=dict)  # by queue: visible, in flight, delayed
     letters: list[ReceivedDeadLetter] = field(default_factory=list)
-    unusable: dict[str, str] = field(default_factory=dict)  # a text of each message that nobody can use, and why
-    exit_codes: dict[int, int | None] = field(default_factory=dict)  # of workers that were asked to stop, by pid
-    stalls: list[str] = field(default_factory=list)  # what the liveness probe would say
+    unusable: dict[str, str] = field(default_factory=dict)  # a text in each unusable message, and why it is unusable
+    exit_codes: dict[int, int | None] = field(default_factory=dict)  # by pid, of workers that were asked to stop
+    stalls: list[str] = field(default_factory=list)  # what the liveness probe would report
 
 
 def judge(story: Story) -> dict[str, list[str]]:
-    """What was promised, and all that speaks against it."""
+    """Return each promise with everything that breaks it."""
     status = {email_id: row["EmailStatus"] for email_id, row in story.rows.items()}
     accepted = Counter({email_id: did[ACCEPTED] for email_id, did in story.provider.items()})
     letters = [(letter, _why_dead(letter, story)) for letter in story.letters]
@@ -148,7 +147,7 @@ def judge(story: Story) -> dict[str, list[str]]:
 
 
 def why_unknown(story: Story) -> list[tuple[Row, str]]:
-    """Each row that is or was Unknown, and what explains it, or nothing."""
+    """Return each row that is or was Unknown, with the explanation, or with "" if there is none."""
     rows = [*story.seen.values(), *(row for email_id, row in story.rows.items() if row != story.seen.get(email_id))]
     return [(row, _why(row, story)) for row in rows if row["EmailStatus"] == EmailStatus.UNKNOWN]
 
@@ -165,7 +164,10 @@ def _why_lost(email_id: str, story: Story) -> str:
 
 
 def _why_abandoned(row: Row, story: Story) -> str:
-    """Nothing excuses a claim that got no answer, but that its worker was killed, and the token was lost with it."""
+    """Return why the claim was abandoned, or "" if nothing explains it.
+
+    If DynamoDB did not answer the claim, the only excuse is that its worker was killed, so that its token was lost.
+    """
     email_id, holds = row["EmailId"], story.holds
     worker = holds.unanswered_claims.get(row.get("ClaimedBy", ""))
     if worker is not None:
@@ -180,7 +182,7 @@ def _why_abandoned(row: Row, story: Story) -> str:
 
 
 def _why_dead(letter: ReceivedDeadLetter, story: Story) -> str:
-    """The text of the unusable message that the dead letter is, or another reason for it, or nothing."""
+    """Return the text of the unusable message in the dead letter, or another reason for it, or "" if there is none."""
     for text, reason in story.unusable.items():
         if text in letter.body and letter.reason == reason:
             return text

@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 CONCURRENCY = 8
 EMAILS_A_KILL = 40
 MOST_KILLS = 30
-LONGEST_PAUSE_SECONDS = 8  # between two kills: workers that start take some of them
-LONGEST_REST_SECONDS = 60  # after the last kill, for work under faults alone
-MOST_EMAILS = 0.8  # accepted: about a tenth never is
-CALLS = 200  # of remote control, by callers who do not wait
+LONGEST_PAUSE_SECONDS = 8  # between two kills, including the time that new workers need to start
+LONGEST_REST_SECONDS = 60  # after the last kill, when there are only faults
+MOST_EMAILS = 0.8  # the share to wait for: about a tenth is never accepted
+CALLS = 200  # of remote control, by callers that do not wait for replies
 DRAIN_SECONDS = 240
-MOST_RESOLVED = 20  # by the operator at a time
+MOST_RESOLVED = 20  # emails that the operator resolves at once
 
 SETTINGS: dict[str, Any] = {
     "provider": "smtp",
@@ -72,14 +72,14 @@ AWS_RATES = {
     "duplicate": 0.03,
     "unanswered_claim": 0.05,
 }
-DUPLICATES = 0.1  # of raw messages
-LATE_ROWS = 0.05  # written after their message
+DUPLICATES = 0.1  # the share of raw messages that are sent twice
+LATE_ROWS = 0.05  # the share of rows that are written after their message
 
 
 class Chaos:
-    """One run. Everything but the workers goes past the faults."""
+    """One run. Only the workers and the callers of remote control go through the faults."""
 
-    def __init__(  # noqa: PLR0913 (what a run is made of)
+    def __init__(  # noqa: PLR0913 (they are what makes up a run)
         self,
         endpoint: str,
         folder: Path,
@@ -109,7 +109,7 @@ class Chaos:
         self._late_rows: list[Row] = []
 
     def run(self, emails: int, **environment: str) -> Story:
-        """Send the emails while everything breaks, then let the workers end it in peace."""
+        """Send the emails while everything breaks, then let the workers finish without faults."""
         folder, seed = self._folder, str(self._seed)
         with (
             running_server("provider_double", "--seed", seed, "--file", str(folder / "emails")) as port,
@@ -150,11 +150,11 @@ class Chaos:
 
     @contextmanager
     def _callers(self, aws: str) -> Iterator[None]:
-        """Call the workers throughout, by callers who do not wait for the answers."""
+        """Call the workers by remote control throughout the run, without waiting for their replies."""
         names = environment_of(self.settings, EMAIL_ENDPOINT_URL=aws)
         command = [sys.executable, "-m", "tests.support.callers", "--calls", str(CALLS), "--seed", str(self._seed)]
         calls_file = self._folder / "calls"
-        if self._beside:  # a caller who has gone stalls workers of older versions
+        if self._beside:  # workers of older versions stall if a caller is gone
             calls_file.touch()
             yield
             return
@@ -221,7 +221,7 @@ class Chaos:
             self._put(self._late_rows.pop())
 
     def _operate(self, *, some: bool) -> None:
-        """What an operator does about Unknown emails, without a look at the provider's file."""
+        """Resolve Unknown emails like an operator who does not look at the provider's file."""
         unknown = [i for i, row in self._rows().items() if row["EmailStatus"] == EmailStatus.UNKNOWN]
         chosen = self._dice.sample(sorted(unknown), min(len(unknown) // (3 if some else 1), MOST_RESOLVED))
         get_settings.cache_clear()
@@ -229,7 +229,7 @@ class Chaos:
         for email_id in chosen:
             verdict = self._dice.choice(["--resend", "--sent"])
             if CliRunner().invoke(email_service, ["resolve", email_id, verdict], env=environment).exit_code:
-                continue  # a late holder was faster
+                continue  # a worker that still held the email was faster
             if verdict == "--resend":
                 self.story.resent[email_id] += 1
             else:
@@ -237,7 +237,7 @@ class Chaos:
         get_settings.cache_clear()
 
     def _drain(self, team: Team) -> None:
-        """Wait for the end of all work; where it does not come, what follows from that is for the judge to say."""
+        """Wait until all work is done. If that does not happen in time, the judge reports what is left."""
         wait(lambda: team.fill() or not any(map(any, self._left().values())), DRAIN_SECONDS)
 
     def _rows(self) -> dict[str, Row]:

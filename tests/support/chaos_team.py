@@ -23,14 +23,14 @@ ROOT = Path(__file__).parents[2]
 
 WORKERS = 3
 START_SECONDS = 60
-EXIT_SECONDS = 60  # of a worker that is asked to stop
+EXIT_SECONDS = 60  # for a worker that is asked to stop
 
 
 class Team:
-    """The workers; each that ends is replaced.
+    """The workers. If one ends, it is replaced.
 
-    With a checkout of another version beside this one, all workers are of that version at first, and `roll` decides how
-    many of the next ones are ours.
+    If `beside` is a checkout of another version, all workers are of that version at first, and `roll` decides how many
+    are to come from this checkout.
     """
 
     def __init__(self, environment: dict[str, str], folder: Path, pool: str, beside: Path | None) -> None:
@@ -38,7 +38,7 @@ class Team:
         self._folder = folder
         self._pool = pool
         self._beside = beside
-        self._wanted = 0 if beside else WORKERS  # of this checkout
+        self._wanted = 0 if beside else WORKERS  # how many workers are to come from this checkout
         self._ours: set[int] = set()
         self.started: Counter[str] = Counter()
         self._workers: list[subprocess.Popen[bytes]] = []
@@ -52,24 +52,24 @@ class Team:
         return {worker.pid for worker in self._killed}
 
     def roll(self, progress: float) -> None:
-        """Replace the other version by ours during the first half of a run, and ours by the other in the second."""
+        """Replace the other version by this one in the first half of a run, and this one by the other in the second."""
         if self._beside:
             self._wanted = round(WORKERS * (1 - abs(2 * progress - 1)))
 
     def fill(self) -> None:
         ended = [worker for worker in self._workers if worker.poll() is not None]
-        self.gave_up += len(ended)  # as where DynamoDB does not answer a worker that starts
+        self.gave_up += len(ended)  # for example because DynamoDB did not answer at its start
         self._workers = [worker for worker in self._workers if worker not in ended]
         while len(self._workers) < WORKERS:
             self._workers.append(self._start())
 
     def kill(self, number: signal.Signals, dice: random.Random) -> None:
-        """Send a worker that works the signal, and start another: while it ends, where it does so by itself."""
+        """Send the signal to a worker that is at work, and start another without waiting for it to end."""
         wait(lambda: self.fill() or self._at_work(), START_SECONDS)
         candidates = self._at_work() or self._workers
         worker = dice.choice([each for each in candidates if self._is_one_too_many(each)] or candidates)
         self._workers.remove(worker)
-        if number == signal.SIGKILL:  # its processes too, as where its container ends
+        if number == signal.SIGKILL:  # its children too, as if its container ended
             os.killpg(worker.pid, number)
         else:
             worker.send_signal(number)
@@ -78,7 +78,7 @@ class Team:
         self.fill()
 
     def stop(self) -> dict[int, int | None]:
-        """Ask all to stop. Returns the exit codes of all that were ever asked to, None where one did not."""
+        """Ask all workers to stop. Return the exit code of each that was ever asked, or None if it did not stop."""
         for worker in self._workers:
             worker.send_signal(signal.SIGTERM)
         self._stopping += self._workers
@@ -91,7 +91,7 @@ class Team:
             kill(worker)
 
     def _at_work(self) -> list[subprocess.Popen[bytes]]:
-        """Those that have begun an email."""
+        """Return the workers that have started with an email."""
         pids = {int(line.split()[0]) for line in (self._folder / "journal").read_text().splitlines()}
         return [worker for worker in self._workers if worker.pid in pids]
 
@@ -110,7 +110,7 @@ class Team:
         worker = start_celery(
             *("worker", "-l", "INFO", "-P", self._pool),
             app=worker_app(root),
-            log_file=self._folder / "worker.log",  # for a person; the judge does not look
+            log_file=self._folder / "worker.log",  # for people; the judge does not read it
             environment=self._environment | {"PYTHONPATH": str(root), "EMAIL_LIVENESS_FILE": str(liveness)},
             cwd=self._folder,
             programs=programs,
@@ -120,7 +120,7 @@ class Team:
         return worker
 
     def stalls(self) -> list[str]:
-        """What the running workers say of themselves."""
+        """Return the stalls that the workers report about themselves."""
         found = []
         for file in self._folder.glob("liveness-*"):
             with suppress(OSError, ValueError):
@@ -129,13 +129,13 @@ class Team:
 
 
 def worker_app(root: Path) -> str:
-    """The journaling worker of a checkout; versions before tests/support had it in tests/slow."""
+    """Return the module of a checkout's journaling worker, which older versions have in tests/slow."""
     folder = "support" if (root / "tests" / "support" / "chaos_worker.py").exists() else "slow"
     return f"tests.{folder}.chaos_worker"
 
 
 def wait(condition: Callable[[], object], seconds: float) -> None:
-    """For a condition that may fail to come."""
+    """Wait for a condition, but no longer than this. It may still be false after that."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.1)

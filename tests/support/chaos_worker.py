@@ -1,9 +1,14 @@
-"""`celery -A tests.support.chaos_worker worker`: the service's own app, which keeps a journal.
+"""`celery -A tests.support.chaos_worker worker`: the service's own app, which also keeps a journal.
 
-In it stands who held which email for how long: `<pid> holds <id>`, then `<pid> leaves <id> <seconds> <outcome>`;
-`<pid> reaches <id>` before the provider is asked, and `<pid> unanswered <id>` where it did not answer in time; and
-`<pid> unanswered-claim <id> <claim>`. With CHAOS_NO_LEASE=1 every claim succeeds; with CHAOS_NO_TOKENS=1 no claim is
-taken over.
+The journal has these lines:
+
+    <pid> holds <id>                        the process starts to work on the email
+    <pid> reaches <id>                      the process is about to call the provider
+    <pid> unanswered <id>                   the provider did not answer in time
+    <pid> unanswered-claim <id> <claim>     DynamoDB did not answer the claim
+    <pid> leaves <id> <seconds> <outcome>   the process has ended its work on the email
+
+With CHAOS_NO_LEASE=1 every claim succeeds. With CHAOS_NO_TOKENS=1 no claim is taken over.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 NO_TOKENS = "CHAOS_NO_TOKENS" in os.environ
-WORKER = os.getpid()  # prefork's children are forks
+WORKER = os.getpid()  # the children of the prefork pool inherit it
 JOURNAL = os.open(os.environ["CHAOS_JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
@@ -68,7 +73,7 @@ class JournaledProvider(SmtpProvider):
 
 
 sender.load_providers = lambda settings: {"smtp": JournaledProvider.from_settings(settings)}
-sender.Sender = JournaledSender  # type: ignore[misc]  # before tasks.pipeline imports it
+sender.Sender = JournaledSender  # type: ignore[misc]  # replaced before tasks.pipeline imports it
 
 if os.environ.get("CHAOS_NO_LEASE"):
     rows.CLAIM = replace(rows.CLAIM, sources=frozenset(EmailStatus))

@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector that keeps what it is sent by OTLP over HTTP."""
+"""An OpenTelemetry collector that keeps everything that it receives by OTLP over HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Collector(ThreadingHTTPServer):
-    """Keeps what it is sent."""
+    """Keeps the bodies of the requests that it receives."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Receiver)
@@ -33,7 +33,7 @@ class Collector(ThreadingHTTPServer):
         ]
 
     def metric(self, name: str) -> dict[tuple[str, ...], float]:
-        """The last value of each series, by its labels' values in their names' order."""
+        """Return the last value of each series. Its key is its attributes' values, sorted by their names."""
         requests = map(ExportMetricsServiceRequest.FromString, self.bodies["/v1/metrics"])
         points = [
             point

@@ -1,9 +1,10 @@
-"""A proxy before an AWS endpoint that breaks requests as networks and AWS do.
+"""A proxy in front of an AWS endpoint that breaks requests as networks and AWS do.
 
-The n-th request of an action has the same fate in every run of the same seed and rates, whatever else happens:
-`python -m tests.support.fault_proxy --upstream http://127.0.0.1:4566 --seed 7 --rates '{"lost_request": 0.1}'`.
-It prints its own URL. `GET /_fault/on` and `/_fault/off` switch the faults, `/_fault/counts` tells what it did, and so
-does `--journal FILE`, a line of JSON for each request that a fault befell.
+    python -m tests.support.fault_proxy --upstream http://127.0.0.1:4566 --seed 7 --rates '{"lost_request": 0.1}'
+
+If the seed and the rates are the same, the n-th request of an action has the same fate in every run, whatever else
+happens. The proxy prints its own URL. `GET /_fault/on` and `/_fault/off` switch the faults on and off, and
+`/_fault/counts` returns how often each happened. `--journal FILE` writes a line of JSON for each request with a fault.
 """
 
 from __future__ import annotations
@@ -21,27 +22,28 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-# Of a whole request, of which at most one befalls it.
+# Faults of a whole request, which has at most one of them.
 REQUEST_FAULTS = (
-    "lost_request",  # the connection is closed, and nothing was done
-    "lost_response",  # it was done, and the connection is closed
-    "reset",  # it was done, and the connection is reset in the middle of the answer
+    "lost_request",  # the connection is closed, and the request is not carried out
+    "lost_response",  # the request is carried out, and the connection is closed
+    "reset",  # it is carried out, and the connection is reset in the middle of the answer
     "internal_error",
     "unavailable",
     "throttled",
-    "hang",  # it is done at once and answered late, or is done late, whether or not somebody still waits
+    "hang",  # it is carried out at once and answered late, or carried out late, even if nobody waits any more
 )
-# Of an entry of a batch request.
-ENTRY_REFUSED = "entry_refused"  # reported as failed
-ENTRY_UNCONFIRMED = "entry_unconfirmed"  # reported as failed, and was done
-# Of a received message.
-DUPLICATE = "duplicate"  # the next receive brings it too
-# Of a claim of the email service, in whatever request of it: it is done, at once or late, and never answered.
+# Faults of an entry of a batch request.
+ENTRY_REFUSED = "entry_refused"  # reported as failed, and not carried out
+ENTRY_UNCONFIRMED = "entry_unconfirmed"  # reported as failed, but carried out
+# A fault of a received message.
+DUPLICATE = "duplicate"  # the next receive returns it again
+# A fault of the email service's claims. Every request that makes the claim is carried out, at once or late, but never
+# answered.
 UNANSWERED_CLAIM = "unanswered_claim"
 
 RATES = frozenset((*REQUEST_FAULTS, ENTRY_REFUSED, ENTRY_UNCONFIRMED, DUPLICATE, UNANSWERED_CLAIM))
 
-# By the prefix of X-Amz-Target: the code of the service's own "try again", from its API reference.
+# By the prefix of X-Amz-Target: the error codes by which the service says "try again", from its API reference.
 CODES = {
     "AmazonSQS": {
         "internal_error": (500, "InternalFailure"),
@@ -56,12 +58,12 @@ CODES = {
 }
 
 HANG_SECONDS = (0.5, 6.0)
-RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER without a wait: socket(7)
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with a timeout of 0: socket(7)
 
 
 @dataclass(frozen=True)
 class Message:
-    """An HTTP request or response with a Content-Length; header names are in lower case."""
+    """An HTTP request or response with a Content-Length. Header names are in lower case."""
 
     first_line: str
     headers: dict[str, str]
@@ -98,8 +100,8 @@ class FaultProxy:
         self._seed = seed
         self._rates = rates
         self._journal = journal.open("a") if journal else None
-        self._numbers: Counter[str] = Counter()  # of each action's requests
-        self._claims: dict[str, int] = {}  # their numbers
+        self._numbers: Counter[str] = Counter()  # how many requests each action has had
+        self._claims: dict[str, int] = {}  # the number of each claim
         self._counts: Counter[str] = Counter()
         self._off = asyncio.Event()
         self._off.set()
@@ -109,7 +111,7 @@ class FaultProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection."""
-        # Once its client is gone nothing else refers to the task, and an upstream request with it would be forgotten.
+        # Once the client is gone, nothing else refers to the task. It could be collected before it has forwarded all.
         self._tasks.add(asyncio.current_task())
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while not writer.is_closing():
@@ -136,7 +138,7 @@ class FaultProxy:
             self._off.clear()
         elif path.endswith("/off"):
             self._off.set()
-            async with self._done:  # what is to be done late is done now, and not after the answer
+            async with self._done:  # late requests are carried out now, before the answer
                 await self._done.wait_for(lambda: not self._under_way)
         return answer(200, dict(self._counts))
 
@@ -207,7 +209,7 @@ class FaultProxy:
             await asyncio.wait_for(self._off.wait(), dice.uniform(*HANG_SECONDS))
 
     async def _forward_entries(self, request: Message, action: str, dice: random.Random) -> Message:
-        """Forward the request, with the faults of its parts."""
+        """Forward the request, with faults of its entries or messages."""
         if action == "ReceiveMessage":
             response = await self._forward(request)
             await self._duplicate(request, response, dice)
@@ -235,7 +237,7 @@ class FaultProxy:
         return dice.choices([ENTRY_REFUSED, ENTRY_UNCONFIRMED, None], [*rates, 1 - sum(rates)])[0]
 
     async def _duplicate(self, request: Message, response: Message, dice: random.Random) -> None:
-        """Make some of the received messages visible to the next receive too."""
+        """Make some of the received messages visible again, so that the next receive returns them too."""
         for message in json.loads(response.body).get("Messages", []):
             if dice.random() < self._rates.get(DUPLICATE, 0):
                 self._counts[DUPLICATE] += 1
@@ -246,7 +248,7 @@ class FaultProxy:
 
 
 def _claim_in(request: Message) -> str | None:
-    """The id of the claim that the request makes, if it makes one."""
+    """Return the id of the claim that the request makes, or None if it makes none."""
     if not request.headers["x-amz-target"].endswith(".UpdateItem"):
         return None
     values: dict[str, dict[str, str]] = json.loads(request.body).get("ExpressionAttributeValues", {})
@@ -255,7 +257,7 @@ def _claim_in(request: Message) -> str | None:
 
 async def run(port: int, proxy: FaultProxy) -> None:
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", port)
-    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201 (whoever starts it reads it)
+    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201 (its parent process reads it)
     async with server:
         await server.serve_forever()
 

@@ -1,4 +1,4 @@
-"""The fault proxy, and other servers of this folder, in processes of their own."""
+"""Runs the fault proxy and other servers of this folder, each in its own process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @contextmanager
 def running_server(module: str, *options: str) -> Iterator[str]:
-    """Run a module of this folder, and give what it prints first: its URL or port."""
+    """Run a module of this folder, and give the first line that it prints: its URL or port."""
     command = [sys.executable, "-m", f"tests.support.{module}", *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout

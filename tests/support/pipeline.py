@@ -1,4 +1,4 @@
-"""The pipeline as its users see it: a worker of the service, its queues, table, log and outbox."""
+"""The pipeline as its users see it: a worker with its queues, table, log and outbox."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Worker:
 
 @contextmanager
 def running_worker(emulator: str, folder: Path, environment: dict[str, str], *options: str) -> Iterator[Worker]:
-    """A worker of a stage of its own."""
+    """Run a worker on a new stage."""
     settings = new_stage(emulator)
     log_file, outbox = folder / "worker.log", folder / "outbox"
     own = environment_of(
@@ -58,7 +58,7 @@ def running_worker(emulator: str, folder: Path, environment: dict[str, str], *op
 
 
 def another_program(settings: Settings, transport: str = "celery_sqs.transport:Transport", **options: Any) -> Celery:
-    """A Celery app of somebody else's, on the same broker."""
+    """Return the Celery app of another program that uses the same broker."""
     program = Celery("another", broker=f"sqs://test:test@{urlsplit(settings.endpoint or '').netloc}")
     program.conf.broker_transport = transport
     program.conf.broker_transport_options = {"region": "us-east-1", "is_secure": False, **options}
@@ -77,7 +77,7 @@ class Pipeline:
         self._sqs = client("sqs", worker.settings)
 
     def lines(self, email_id: str) -> list[dict[str, Any]]:
-        """Of the log, what is about this email."""
+        """Return the lines of the log that are about this email."""
         lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{") and line.endswith("}")]
         return [line for line in lines if line.get("email_id") == email_id]
 

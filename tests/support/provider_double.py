@@ -1,7 +1,7 @@
-"""An SMTP server: accepts, refuses or fails an email's n-th transaction as its seed says, and keeps a file of it.
+"""An SMTP server whose seed decides whether an email's n-th transaction is accepted, is refused, or fails.
 
-A line of the file is what it did and the email's id, or the step at which it broke off before it knew the email.
-`python -m tests.support.provider_double --seed 7 --file FILE` prints its port.
+`python -m tests.support.provider_double --seed 7 --file FILE` prints its port and writes to the file what it does. Each
+line has a word below and the email's id, or the step at which it broke off before it knew the email.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from tests.support.smtp_server import SmtpServer, drop, hang
 if TYPE_CHECKING:
     from tests.support.smtp_server import Fate
 
-# What it does, which is what it writes to its file.
+# What it can do, in the words that it writes to its file.
 ACCEPTED = "accepted"
-REFUSED = "refused"  # for good
+REFUSED = "refused"  # permanently
 DEFERRED = "deferred"
-FAILED = "failed"  # accepted, and the connection closed in place of an answer
-LOST = "lost"  # the same, and not accepted
-LATE = "late"  # accepted, and answered when nobody waits any more
-BROKEN = "broken"  # before the last dot: the connection was closed
-HUNG = "hung"  # before the last dot
+FAILED = "failed"  # accepted, but the connection is closed instead of an answer
+LOST = "lost"  # the same, but not accepted
+LATE = "late"  # accepted, but answered when the client has given up
+BROKEN = "broken"  # the connection is closed before the last dot
+HUNG = "hung"  # it stops answering before the last dot
 
 REFUSED_EMAILS = 0.03
-FATES = {ACCEPTED: 0.79, DEFERRED: 0.12, FAILED: 0.03, LOST: 0.03, LATE: 0.03}  # of a transaction
+FATES = {ACCEPTED: 0.79, DEFERRED: 0.12, FAILED: 0.03, LOST: 0.03, LATE: 0.03}  # how likely each is for a transaction
 BROKEN_STEPS = 0.01
 HUNG_STEPS = 0.005
 DEFERRALS = ("451 4.3.0 later", "452 4.3.1 no room", "421 4.3.2 shutting down")
 
-LONGEST_WORK_SECONDS = 0.3  # before it accepts, and again before it answers: workers are killed meanwhile
+LONGEST_WORK_SECONDS = 0.3  # before it accepts, and again before it answers, so that workers are killed meanwhile
 LATE_SECONDS = 2
 
 
@@ -61,7 +61,7 @@ class Provider(SmtpServer):
         return drop if chance < BROKEN_STEPS else hang
 
     async def handle_DATA(self, conversation: Any, session: Any, envelope: Any) -> str:  # noqa: N802 (aiosmtpd's)
-        # Whoever has sent the last dot may be gone: that changes nothing of what becomes of the email.
+        # If the client is gone after it has sent the last dot, the email is still processed.
         work = asyncio.create_task(self._work(envelope.original_content))
         self._working.add(work)
         work.add_done_callback(self._working.discard)
@@ -71,7 +71,7 @@ class Provider(SmtpServer):
         return answer
 
     async def _work(self, message: bytes) -> str:
-        """The answer, or nothing where there is none."""
+        """Process the email and return the answer, or "" if there is none."""
         email_id = id_in(message)
         self._transactions[email_id] += 1
         dice = random.Random(f"{self._seed} {email_id} {self._transactions[email_id]}")
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--file", type=Path, required=True)
     options = parser.parse_args()
     provider = Provider(options.seed, options.file)
-    asyncio.run(provider.serve(lambda: print(provider.port, flush=True)))  # noqa: T201 (whoever starts it reads it)
+    asyncio.run(provider.serve(lambda: print(provider.port, flush=True)))  # noqa: T201 (its parent process reads it)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A proxy before the emulator, that a test tells what becomes of a request."""
+"""A proxy in front of the emulator, by which a test decides what happens to each request."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 
 
 class Dropped(Exception):
-    """The request is not to be forwarded, and the connection closed."""
+    """The connection is to be closed, and the request is not to be forwarded."""
 
 
 class Unanswered(Exception):
-    """The request is to be forwarded, and the connection closed without an answer."""
+    """The request is to be forwarded, but the connection is to be closed without an answer."""
 
 
 class Proxy(ThreadingHTTPServer):
-    """`meddle(service, action, body)` raises Dropped or Unanswered, or returns AWS's error code, or "" to forward it.
+    """Forwards a request if `meddle(service, action, body)` returns "".
 
-    S3 is asked by GET, and has no other action than the path.
+    If `meddle` returns the code of an AWS error, that is the answer. It may also raise Dropped or Unanswered. A GET is
+    taken for a request to S3, and its action is its path.
     """
 
     def __init__(self, upstream: str, meddle: Callable[[str, str, bytes], str]) -> None:
@@ -35,14 +36,14 @@ class Proxy(ThreadingHTTPServer):
         self.meddle = meddle
 
     def handle_error(self, *_: object) -> None:
-        """A client that was killed has no use for an answer."""
+        """Ignore errors, because a client that was killed needs no answer."""
 
 
 class _Forward(BaseHTTPRequestHandler):
-    """One connection to the proxy."""
+    """A connection to the proxy."""
 
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # an answer in one piece: two would wait for each other (Nagle, delayed ACK)
+    wbufsize = -1  # send answers in one piece: two would wait for each other (Nagle, delayed ACK)
     server: Proxy
 
     def do_GET(self) -> None:
@@ -89,7 +90,7 @@ class _Forward(BaseHTTPRequestHandler):
 
 @contextmanager
 def running(proxy: Proxy) -> Iterator[Proxy]:
-    """Serve in a thread, until the context is left."""
+    """Serve in a thread until the context is left."""
     with proxy:
         thread = threading.Thread(target=proxy.serve_forever)
         thread.start()

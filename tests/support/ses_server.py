@@ -1,4 +1,7 @@
-"""SES's API of version 2 over HTTP, told how to answer. What it is not told, an emulator says, where it has one."""
+"""A server of SES's API v2 that a test tells how to answer.
+
+If it is told nothing, it passes requests on to an emulator, if it has one.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ LONGEST_HANG_SECONDS = 30
 
 
 class SesServer(ThreadingHTTPServer):
-    """Accepts what it is asked, or asks the emulator, unless `error`, `drops` or `hangs` says otherwise; notes all."""
+    """Records requests to send, and accepts them unless `error`, `drops`, `hangs` or the emulator says otherwise."""
 
     daemon_threads = True
 
@@ -37,7 +40,7 @@ class SesServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def messages(self) -> list[bytes]:
-        """What it was asked to send."""
+        """Return the messages that it was asked to send."""
         return [base64.b64decode(request["Content"]["Raw"]["Data"]) for request in self.requests]
 
 

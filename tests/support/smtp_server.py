@@ -1,4 +1,4 @@
-"""An SMTP server, aiosmtpd's, that a test tells how to fail at which step."""
+"""An SMTP server, built on aiosmtpd, that a test can tell to fail at a step."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 async def drop(conversation: _Conversation) -> None:
-    """Close the connection without a word."""
+    """Close the connection without an answer."""
     conversation.transport.abort()
     await asyncio.Event().wait()
 
 
 async def hang(conversation: _Conversation) -> None:
-    """Say nothing, and keep the connection."""
+    """Send nothing, and keep the connection open."""
     await asyncio.Event().wait()
 
 
 async def drip(conversation: _Conversation) -> None:
-    """Answer a byte now and then."""
+    """Answer byte by byte, without an end."""
     while True:
         conversation._writer.write(b"2")
         await asyncio.sleep(0.05)
@@ -45,18 +45,18 @@ class Message:
 
 
 class SmtpServer:
-    """Accepts everything, but for `fates`: by step, and by recipient, a reply or what else to do.
+    """Accepts everything except what `fates` names: it has a reply, or a function to call, for a step or a recipient.
 
-    The steps are the commands in capitals, `greeting`, `content` (of which it reads some) and `dot`.
+    The steps are the commands in capitals, `greeting`, `content` (of which it reads a part) and `dot`.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None, *, implicit_tls: bool = False, **options: Any) -> None:
         self.fates: dict[str, Fate] = {}
-        self.seen: Counter[str] = Counter()  # by step
+        self.seen: Counter[str] = Counter()  # how often each step was reached
         self.messages: list[Message] = []
         self.logins: list[tuple[str, bytes, bytes]] = []
         self.ehlo_names: list[str] = []
-        self.injected = ""  # into the answer to STARTTLS, by somebody on the way
+        self.injected = ""  # added to the answer to STARTTLS, as by an attacker
         self.port = 0
         self._tls = tls if implicit_tls else None
         self._options = options | {"tls_context": None if implicit_tls else tls, "hostname": "mx.test"}
@@ -64,7 +64,7 @@ class SmtpServer:
         self._conversations: list[_Conversation] = []
 
     def fate(self, step: str) -> Fate | None:
-        """What befalls it this time."""
+        """Return what happens at this step this time."""
         return self.fates.get(step)
 
     def _converse(self) -> _Conversation:
@@ -98,7 +98,7 @@ class SmtpServer:
         self._loop.call_soon_threadsafe(self._stop.set)
 
     def drop_all(self) -> None:
-        """Close every connection there is."""
+        """Close all connections."""
         self._loop.call_soon_threadsafe(self._drop_all)
 
     def _drop_all(self) -> None:
@@ -108,7 +108,7 @@ class SmtpServer:
 
 
 class _Conversation(SMTP):
-    """One connection."""
+    """A connection."""
 
     def __init__(self, server: SmtpServer, **options: Any) -> None:
         super().__init__(server, enable_SMTPUTF8=options.pop("smtputf8", True), **options)
@@ -116,7 +116,7 @@ class _Conversation(SMTP):
         self._greeted = False
 
     async def meet(self, step: str) -> bool:
-        """Whether the step's fate has befallen it."""
+        """Carry out the step's fate. Return whether it had one."""
         self._server.seen[step] += 1
         fate = self._server.fate(step)
         if callable(fate):
@@ -168,7 +168,7 @@ for name in ("EHLO", "STARTTLS", "AUTH", "MAIL", "RSET", "QUIT"):
 
 @contextmanager
 def running(server: SmtpServer) -> Iterator[SmtpServer]:
-    """Serve in a thread, until the context is left."""
+    """Serve in a thread until the context is left."""
     started = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(started.set)))
     thread.start()

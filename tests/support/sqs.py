@@ -1,4 +1,4 @@
-"""SQS of the emulator, and CloudWatch's figures of its queues."""
+"""Functions for the emulator's SQS, and for CloudWatch's metrics of its queues."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def emulator_client(service: Any, endpoint: str, **options: Any) -> Any:
-    """A client of the emulator without the service's own settings."""
+    """Return a client of the emulator that does not use the service's settings."""
     local = {"region_name": "us-east-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
     return boto3.client(service, endpoint_url=endpoint, **local, **options)
 
 
 def message_counts(sqs: SQSClient, queue_url: str) -> tuple[int, int, int]:
-    """How many messages of a queue are visible, in flight, and delayed."""
+    """Return how many messages of a queue are visible, in flight and delayed."""
     attributes: Any = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
     visible, in_flight, delayed = (
         int(attributes[f"ApproximateNumberOfMessages{kind}"]) for kind in ("", "NotVisible", "Delayed")
@@ -30,7 +30,7 @@ def message_counts(sqs: SQSClient, queue_url: str) -> tuple[int, int, int]:
 
 
 def leave_control_queue(sqs: SQSClient, prefix: str) -> str:
-    """Create a control queue whose owner has crashed and whose lease is over, and return its name."""
+    """Create a control queue as a crashed process leaves it, with an expired lease, and return its name."""
     control_queues = ControlQueues(prefix, lambda: sqs, lambda: sqs, {}, {})
     control_queues.open("commands", "celery.pidbox", "")
     queue = control_queues.get("commands")

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 def new_stage(endpoint: str, name: str = "", **values: Any) -> Settings:
-    """Settings of a stage whose queues and tables exist. Its name is unique if none is given."""
+    """Create a stage's queues and tables, and return its settings. Its name is unique if none is given."""
     settings = Settings(endpoint_url=endpoint, stage=name or f"t{uuid.uuid4().hex[:10]}", **values)
     list(provision(settings))
     return settings
 
 
 def environment_of(settings: Settings, **others: str) -> dict[str, str]:
-    """What a program needs to find the stage, and other variables."""
+    """Return the variables by which a program finds the stage, together with the others."""
     return {"EMAIL_ENDPOINT_URL": settings.endpoint or "", "EMAIL_STAGE": settings.stage} | others
 
 
 def pending_row(email_id: str) -> dict[str, Any]:
-    """A row that can be sent, as the predecessor's producers write it."""
+    """Return a row that can be sent, as the predecessor's producers write it."""
     return {
         "EmailId": email_id,
         "EmailStatus": "Pending",
@@ -38,7 +38,7 @@ def pending_row(email_id: str) -> dict[str, Any]:
 
 
 def write_rows(settings: Settings, row: dict[str, Any], email_ids: list[str]) -> None:
-    """Write the row once for each id, 25 at a time: BatchWriteItem's limit."""
+    """Write the row once for each id, 25 at a time, which is BatchWriteItem's limit."""
     attributes: dict[str, Any] = {
         name: {"L": [{"S": each} for each in value]} if isinstance(value, list) else {"S": value}
         for name, value in row.items()
@@ -53,5 +53,5 @@ def write_rows(settings: Settings, row: dict[str, Any], email_ids: list[str]) ->
 
 
 def count_sent(outbox: Path) -> int:
-    """How many emails the stub provider has sent."""
+    """Return how many emails the stub provider has sent."""
     return sum(1 for _ in outbox.glob("*"))
