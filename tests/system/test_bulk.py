@@ -24,8 +24,9 @@ pytestmark = pytest.mark.slow
 
 BULK, SINGLE = 5000, 20
 
-# What may be sent meanwhile: each of the single email's three messages may find a whole prefetch of 64 before it.
-# Some are sent while the test looks, more of them on a busy machine. Without the priority it is thousands.
+# The most emails that may be sent while a single one waits. Each of its three messages may find a whole prefetch of 64
+# before it, and some more are sent while the test looks, especially on a busy machine. Without the priority there are
+# thousands.
 BETWEEN = 4 * 64
 
 

@@ -1,4 +1,4 @@
-"""Callers of `status` and watchers of events who come and go while a worker sends emails."""
+"""Callers of remote control and watchers of events come and go while a worker sends emails."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-EMAILS = int(os.environ.get("EMAILS", "500"))  # 2,000 by hand
+EMAILS = int(os.environ.get("EMAILS", "500"))  # 2,000 if it is run by hand
 CALLS = EMAILS // 10
-AT_ONCE = 100  # emails
+AT_ONCE = 100  # emails enqueued at once
 ROOT = Path(__file__).parents[2]
 
 

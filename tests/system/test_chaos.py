@@ -1,4 +1,8 @@
-"""The chaos run, and its judge: what it must find in a story, and that it does where the claim is taken away."""
+"""The chaos run and its judge.
+
+The judge must accept what is explained, and find what breaks a promise. If claims do not work, it must also find the
+emails that are sent twice or left Unknown.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ EMAILS = 300
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # the machine may be busy; the run has limits of its own
+@pytest.mark.timeout(900)  # the machine may be busy, and the run has its own limits
 def test_every_email_is_accounted_for_and_none_is_sent_twice_whatever_breaks(
     emulator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,7 +71,7 @@ def test_emails_are_unknown_without_a_reason_where_no_claim_is_taken_over(emulat
 
 
 def story(**row: Any) -> Story:
-    """One email, accepted and Sent where nothing else is said."""
+    """Return the story of one email, which was accepted and is Sent unless `row` says otherwise."""
     return Story(
         rows={"e": {"EmailId": "e", "EmailStatus": "Sent"} | row},
         provider={"e": Counter({ACCEPTED: 1})},

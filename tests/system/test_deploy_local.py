@@ -1,4 +1,4 @@
-"""`make deploy-local`: both stacks by the real CDK CLI on the emulator, which runs the functions from their zip."""
+"""`make deploy-local`: the real CDK CLI deploys both stacks to the emulator, which runs the functions' zip."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from emails.email import Email
     from emails.providers.contract import Receipt
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first installs the CDK
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first test installs the CDK
 
 ROOT = Path(__file__).parents[2]
 ACCOUNT = {"region_name": "us-east-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
@@ -47,7 +47,7 @@ STAGES = ("one", "two")
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # What a make above this one told it is not for this one.
+    # This make must not get the variables of a make that runs the tests.
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "EMAIL_"))
     }
@@ -56,7 +56,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def deployed(emulator: str) -> str:
-    """The emulator with two stages on it."""
+    """The URL of the emulator, to which two stages have been deployed."""
     for stage in STAGES:
         result = make("deploy-local", f"STAGE={stage}", f"PORT={urlsplit(emulator).port}")
         assert result.returncode == 0, result.stdout + result.stderr
@@ -65,12 +65,12 @@ def deployed(emulator: str) -> str:
 
 @pytest.fixture(params=STAGES)
 def settings(deployed: str, request: pytest.FixtureRequest) -> Settings:
-    """Of each stage."""
+    """The settings of each stage in turn."""
     return Settings(endpoint_url=deployed, stage=request.param)
 
 
 def aws(service: str, emulator: str) -> Any:
-    return boto3.client(service, endpoint_url=emulator, **ACCOUNT)  # type: ignore[call-overload]  # the stubs have three
+    return boto3.client(service, endpoint_url=emulator, **ACCOUNT)  # type: ignore[call-overload]  # the stubs know only some services
 
 
 def test_a_raw_message_becomes_sent_and_a_bad_one_a_dead_letter(
@@ -131,7 +131,7 @@ def test_the_outputs_lead_to_the_function_its_queue_and_its_table(settings: Sett
 
 @pytest.fixture
 def as_an_account(deployed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the CDK finds in the environment."""
+    """Set the variables that the CDK needs."""
     environment = {"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     for name, value in {**environment, "AWS_ENDPOINT_URL": deployed.replace("127.0.0.1", "localhost")}.items():
         monkeypatch.setenv(name, value)
@@ -144,7 +144,7 @@ def test_deployed_again_without_a_change_there_is_no_difference(as_an_account: N
     assert "Number of stacks with differences: 0" in result.stdout + result.stderr
 
 
-# What a function does not ask itself: its event source mapping, Lambda's logging and X-Ray do, by its role.
+# Actions that a function does not use itself. The event source mapping, Lambda's logging and X-Ray use its role, too.
 LAMBDAS_OWN = {
     "logs:CreateLogStream",
     "logs:PutLogEvents",
@@ -157,7 +157,7 @@ LAMBDAS_OWN = {
 
 
 def role_of(function: str, emulator: str) -> list[dict[str, Any]]:
-    """The statements that a deployed function's role has."""
+    """Return the statements of a deployed function's role."""
     configuration = aws("lambda", emulator).get_function_configuration(FunctionName=function)
     name = configuration["Role"].rpartition("/")[2]
     iam = aws("iam", emulator)
@@ -178,7 +178,7 @@ def received(body: str, queue: str) -> dict[str, Any]:
 
 
 class Refusing(StubProvider):
-    """Refuses the first recipient, which goes into the history."""
+    """Refuses the first recipient, so that something is written to the history."""
 
     def send(self, email: Email) -> Receipt:
         refused = RefusedRecipient(email.recipients[0].addr_spec, RejectReason.INVALID)
@@ -186,7 +186,7 @@ class Refusing(StubProvider):
 
 
 def test_a_role_allows_what_its_function_asks_for_and_no_more(deployed: str, row: dict[str, Any]) -> None:
-    """The steps run here, behind a proxy: what the deployed functions ask nobody else hears."""
+    """The steps run in this process, behind a proxy, because a deployed function's requests cannot be recorded."""
     store = EmailStore.from_settings(Settings(endpoint_url=deployed, stage=STAGES[0]))
     store.put({**row, "EmailId": "iam"})
     recorder = Recorder()
@@ -212,7 +212,7 @@ def test_a_role_allows_what_its_function_asks_for_and_no_more(deployed: str, row
                 "batchItemFailures": []
             }
             if function == "record_callbacks":
-                # A callback waits where DynamoDB is away, which the proxy does not play here.
+                # A callback waits in its queue if DynamoDB is unavailable, which does not happen here.
                 recorder.seen |= {("sqs:SendMessage", arn(queue)), ("sqs:GetQueueUrl", arn(queue))}
             allowed = role_of(f"{settings.queue}_{function}", deployed)
             assert compare(allowed, recorder.seen, LAMBDAS_OWN) == NOTHING, function

@@ -1,4 +1,4 @@
-"""From a raw message to a recipient's complaint: by SES and by SMTP, and back by SNS through the callbacks' queue."""
+"""Emails are sent by SES and by SMTP, and SES's callbacks come back by SNS through the callbacks' queue."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stage(NamedTuple):
 def stage(
     request: pytest.FixtureRequest, emulator: str, tmp_path: Path, wait_until: Callable[..., None]
 ) -> Iterator[Stage]:
-    """A worker that sends by SES, and by SMTP where a row asks for it; a topic that is subscribed by its queue."""
+    """A worker that sends by SES, or by SMTP if a row asks for it, and a topic to which its queue is subscribed."""
     ses = client("sesv2", Settings(endpoint_url=HttpUrl(emulator)), read_timeout=10, attempts=1)
     if not ses.list_email_identities()["EmailIdentities"]:
         ses.create_email_identity(EmailIdentity="example.com")
@@ -87,7 +87,7 @@ def test_emails_are_sent_by_ses_and_by_smtp_and_what_became_of_them_comes_back(
     stage.publish(event("Delivery", "delivered"))
     stage.publish(event("Delivery", "bounced"))
     stage.publish(event("Bounce", "bounced"))
-    stage.publish(feedback("Complaint", "complained"))  # SES's own SMTP interface knows no tags
+    stage.publish(feedback("Complaint", "complained"))  # an email that was sent by SMTP has no tags
     for status, each in rows.items():
         pipeline.wait_until(lambda status=status, each=each: pipeline.status(each) == status)
     history = EventStore.from_settings(pipeline.settings)

@@ -1,4 +1,4 @@
-"""The policies in docs/iam allow what each program asks for, and nothing that none was seen to ask for."""
+"""The policies in docs/iam allow everything that each program asks for, and nothing that it does not."""
 
 from __future__ import annotations
 
@@ -35,33 +35,33 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-STAGE = "iam"  # in place of the policies' production
+STAGE = "iam"  # it replaces `production` in the policies
 POLICIES = Path(__file__).parents[2] / "docs" / "iam"
 
-# IAM's action for a request, where its name is another (Service Authorization Reference, "Amazon SQS").
+# IAM's action for a request, if its name is different (Service Authorization Reference, "Amazon SQS").
 ACTION = {
     "SendMessageBatch": "SendMessage",
     "DeleteMessageBatch": "DeleteMessage",
     "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
 }
 
-# Not seen here, each with its reason.
+# Actions that the policies need but that are not seen here, each with its reason.
 UNSEEN = {
-    "sqs:ChangeMessageVisibility",  # in Flower: of a reply that comes after its call's time-out
-    "sqs:TagQueue",  # CreateQueue with tags demands it, and a lease is renewed every ten minutes
-    # The recorder's provider is the stub. SendEmail asks for SendRawEmail where the message is ours, to the last byte
+    "sqs:ChangeMessageVisibility",  # by Flower, for a reply that arrives after its call's timeout
+    "sqs:TagQueue",  # CreateQueue with tags requires it, and it renews a lease every ten minutes
+    # The provider is the stub here. SendEmail also requires SendRawEmail if it is given a raw message
     # (django-anymail#384).
     "ses:SendEmail",
     "ses:SendRawEmail",
     "ses:GetAccount",
-    "cloudwatch:GetMetricData",  # of another protocol than the recorder understands; the page works without
+    "cloudwatch:GetMetricData",  # its protocol is not one that the recorder reads, and the page works without it
 }
 
 Request = tuple[str, str]
 
 
 class Recorder:
-    """The requests that went through a proxy, as IAM's actions on resources."""
+    """Records the requests that go through a proxy, as IAM's actions on resources."""
 
     def __init__(self) -> None:
         self.seen: set[Request] = set()
@@ -87,7 +87,7 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 def stage(emulator: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """A stage whose requests are recorded."""
+    """A stage in which all requests are recorded."""
     new_stage(emulator, STAGE)
     with running(Proxy(emulator, recorder)) as proxy:
         monkeypatch.setattr(os, "environ", os.environ.copy())
@@ -110,12 +110,12 @@ def statements(policy: str) -> list[dict[str, Any]]:
 
 
 def held_against(policy: str, seen: set[Request]) -> dict[str, set[Any]]:
-    """What the policy has too little, and too much."""
+    """Return what the policy lacks, and what it has in excess."""
     return compare(statements(policy), seen, UNSEEN)
 
 
 def compare(allowed: list[dict[str, Any]], seen: set[Request], unseen: set[str]) -> dict[str, set[Any]]:
-    """What the statements have too little, and too much: beside what is not to be seen here."""
+    """Return what the statements lack, and what they have in excess. `unseen` actions are not in excess."""
 
     def is_allowed(request: Request) -> bool:
         action, resource = request
@@ -136,7 +136,7 @@ NOTHING: dict[str, set[Any]] = {"missing": set(), "unseen": set()}
 
 @pytest.fixture
 def celery(stage: Settings, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start one of Celery's programs on the stage."""
+    """Return a function that starts one of Celery's programs on the stage."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -195,7 +195,7 @@ def test_a_worker(
     reaped = ("sqs:DeleteQueue", f"arn:aws:sqs:us-east-1:123456789012:{left}")
     with beat():
         wait_until(lambda: reaped in recorder.seen)
-    for number in range(100):  # more than it finishes, so that it gives some back
+    for number in range(100):  # more than the worker can finish, so that it gives some back
         sqs.send_message(QueueUrl=raw, MessageBody=json.dumps({"email_id": f"no-row-{number}"}))
     wait_until(lambda: message_counts(sqs, raw)[0] < 100)
     worker.send_signal(signal.SIGTERM)
@@ -213,7 +213,7 @@ app.start(["beat", "--schedule", sys.argv[1], "--pidfile", ""])
 
 @contextmanager
 def beat() -> Iterator[None]:
-    """Beat, which asks for nothing that its workers are not allowed."""
+    """Run beat, which asks for nothing that its workers may not do."""
     with TemporaryDirectory() as folder:
         process = subprocess.Popen([sys.executable, "-c", BEAT, f"{folder}/schedule"], env=os.environ)
         try:

@@ -1,4 +1,4 @@
-"""Three workers send no more than the rate together, and wait for it without asking SQS for more."""
+"""Three workers together send no faster than the rate, and wait for it without extra requests to SQS."""
 
 from __future__ import annotations
 
@@ -60,6 +60,6 @@ def test_three_workers_keep_to_the_rate(
             f"\n{EMAILS} emails at {RATE} a second took {WORKERS} workers {seconds:.1f} s, {requests['AmazonSQS']} SQS "
             f"requests and {requests['UpdateItem'] - 2 * EMAILS} reservations\n"
         )
-    # Each email has a turn of its own, 1/RATE s after the one before it, and was sent within a second of it.
+    # Each email has its own turn, 1/RATE s after the one before it, and was sent within a second of its turn.
     assert seconds >= (EMAILS - 1) / RATE - 2
     assert requests["AmazonSQS"] <= 2 * EMAILS
