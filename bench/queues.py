@@ -174,7 +174,7 @@ class Queue:
         return message if message and str(message.receives) == receives else None
 
     def _hide(self, message: Message, place: dict[str, Message], seconds: int) -> None:
-        """Keep the message in `place` for this many seconds. If there are none, make it visible at once."""
+        """Keep the message in `place` for this many seconds. With 0 it becomes visible at once."""
         if not seconds:
             self.visible[message.id] = message
             return

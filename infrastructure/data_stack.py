@@ -62,7 +62,7 @@ class DataStack(cdk.Stack):
         self._callbacks(self._queue("Callbacks", settings.callbacks_queue, callbacks_key), callbacks_key)
 
     def _key(self, name: str, service: str) -> kms.Key:
-        """Create a key for tables or queues. Whoever may use those may use the key, but only through their service.
+        """Create a key for tables or queues. Everyone who may use them may use the key, but only through their service.
 
         Source: Amazon DynamoDB Developer Guide, "DynamoDB encryption at rest: usage notes", example of a key policy.
         """
@@ -120,9 +120,7 @@ class DataStack(cdk.Stack):
         common = {
             "encryption": sqs.QueueEncryption.KMS if key else sqs.QueueEncryption.SQS_MANAGED,
             "encryption_master_key": key,
-            "data_key_reuse": cdk.Duration.days(1)
-            if key
-            else None,  # one KMS request a day instead of one every five minutes
+            "data_key_reuse": cdk.Duration.days(1) if key else None,  # a KMS request a day, not every five minutes
             "enforce_ssl": True,
             "removal_policy": self.removal_policy,
         }
