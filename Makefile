@@ -14,14 +14,14 @@ RUN := $(UV) run --no-sync
 CDK := cd infrastructure && ../$(RUN) node_modules/.bin/cdk
 LOCAL_AWS := export AWS_ENDPOINT_URL=http://localhost:$(PORT) AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test;
 
-# The Python that is here, never one that uv would fetch.
+# Use the Python of this machine. uv must never download another one.
 export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z_.-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/installed ## Run the whole journey on the embedded emulator: make demo, or with an inbox SMTP=localhost:1025
+demo: .venv/installed ## Send a few emails through the whole pipeline, on its own emulator; to an inbox: make demo SMTP=localhost:1025
 	@$(RUN) email-service demo $(if $(SMTP),--smtp $(SMTP))
 
 test: .venv/installed ## Run the fast tests
@@ -36,16 +36,16 @@ peer-suites: .venv/installed ## Run kombu's and Celery's own tests on celery_sqs
 bench: .venv/installed ## Compare with stock Celery, dramatiq and bare boto3: make bench N=250
 	@$(RUN) python -m bench --emails $(N)
 
-chaos: .venv/installed ## Send emails while everything breaks, and judge: make chaos SEED=7 EMAILS=2000 POOL=gevent
+chaos: .venv/installed ## Send emails while everything breaks, and check the promises: make chaos SEED=7 EMAILS=2000 POOL=gevent
 	@$(RUN) python -m tests.support.chaos $(if $(SEED),--seed $(SEED)) $(if $(POOL),--pool $(POOL)) --emails $(EMAILS)
 
-chaos-mixed: .venv/installed ## Chaos while workers of another version are replaced by these, and back: make chaos-mixed VERSION=HEAD~9 SEED=7
+chaos-mixed: .venv/installed ## Run chaos while another version's workers are replaced by this one's, and back: make chaos-mixed VERSION=HEAD~9 SEED=7
 	@git worktree add --force --detach --quiet .other-version $(VERSION)
 	@$(MAKE) --no-print-directory -C .other-version .venv/installed
 	@$(RUN) python -m tests.support.chaos --beside .other-version $(if $(SEED),--seed $(SEED)) --emails $(EMAILS); \
 		code=$$?; git worktree remove --force .other-version; exit $$code
 
-check: .venv/installed ## Lint, check types, imports, formats and the lock
+check: .venv/installed ## Check the format, lint, types, imports and lock files
 	@$(UV) lock --check --quiet
 	@$(UV) lock --check --quiet --directory infrastructure
 	@$(RUN) ruff format --check --quiet
@@ -54,20 +54,20 @@ check: .venv/installed ## Lint, check types, imports, formats and the lock
 	@$(RUN) lint-imports --no-logo
 	@$(RUN) check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
-format: .venv/installed ## Format the code, and fix what ruff can
+format: .venv/installed ## Format the code, and fix what ruff can fix
 	@$(RUN) ruff check --fix
 	@$(RUN) ruff format
 
-emulator: .venv/installed ## Run SQS and DynamoDB on this machine (PORT=4566), queues and table made
+emulator: .venv/installed ## Run SQS and DynamoDB on this machine, and create the queues and tables: make emulator PORT=4566
 	@$(RUN) email-service emulator --port $(PORT)
 
-provision: .venv/installed ## Make the queues and the table
+provision: .venv/installed ## Create the queues and tables
 	@$(RUN) email-service provision
 
 worker: .venv/installed ## Run a worker
 	@$(RUN) celery -A tasks worker --loglevel INFO
 
-flower: .venv/installed ## Look at workers, tasks and queues: Flower on http://127.0.0.1:5555
+flower: .venv/installed ## Run Flower on http://127.0.0.1:5555, which shows workers, tasks and queues
 	@$(RUN) celery -A tasks flower
 
 enqueue: .venv/installed ## Put an email's id on the queue: make enqueue EMAIL_ID=test-1
@@ -76,7 +76,7 @@ enqueue: .venv/installed ## Put an email's id on the queue: make enqueue EMAIL_I
 put: .venv/installed ## Write an email's row: make put ROW=email.json
 	@$(RUN) email-service put $(ROW)
 
-status: .venv/installed ## Tell an email's story: make status EMAIL_ID=test-1
+status: .venv/installed ## Show what became of an email: make status EMAIL_ID=test-1
 	@$(RUN) email-service status $(EMAIL_ID)
 
 cdk: infrastructure/.venv/installed ## Run the CDK: make cdk ARGS="deploy ScalableEmailStaging"
@@ -86,20 +86,20 @@ deploy-local: email_lambda.zip infrastructure/.venv/installed ## Deploy a stage 
 	@$(LOCAL_AWS) $(CDK) bootstrap --quiet aws://000000000000/us-east-1
 	@$(LOCAL_AWS) $(CDK) deploy --all --require-approval never --context stages='{"$(STAGE)": {}}'
 
-test-infrastructure: infrastructure/.venv/installed ## Test the CDK app's templates, and lint them
+test-infrastructure: infrastructure/.venv/installed ## Test and lint the templates of the CDK app
 	@cd infrastructure && ../$(RUN) pytest
 
-email_lambda.zip: .venv/installed ## Build the Lambda functions for this Python: make email_lambda.zip ARCH=arm64
+email_lambda.zip: .venv/installed ## Build the zip of the Lambda functions for this Python: make email_lambda.zip ARCH=arm64
 	@$(RUN) python -m infrastructure.email_lambda_zip --arch $(ARCH)
 
-invoke: .venv/installed ## Call the zip by Lambda's own client: echo '{"Records": []}' | make invoke
+invoke: .venv/installed ## Call a function in the zip by Lambda's own client: echo '{"Records": []}' | make invoke
 	@$(RUN) python -m infrastructure.lambda_runtime $(HANDLER)
 
-lock: $(UV) ## Resolve the dependencies anew
+lock: $(UV) ## Resolve the dependencies again
 	@$(UV) lock
 	@$(UV) lock --directory infrastructure
 
-clean: ## Remove what make installed and what the tools cached
+clean: ## Remove everything that make installed and the tools cached
 	@rm -rf .tools .venv infrastructure/.venv infrastructure/cdk.out infrastructure/node_modules .hypothesis .import_linter_cache .mypy_cache .peer-suites .pytest_cache .ruff_cache demo-outbox
 
 .venv/installed: $(UV) pyproject.toml uv.lock
