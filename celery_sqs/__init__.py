@@ -1,7 +1,7 @@
-"""Celery on SQS: a kombu transport. Knows nothing of the project around it.
+"""A kombu transport that lets Celery run on Amazon SQS. It does not depend on the project around it.
 
-`celery_sqs.transport:Transport` is the setting `broker_transport`. It is not imported here: the batching serves
-programs that have no Celery, too.
+Set Celery's `broker_transport` to `celery_sqs.transport:Transport`. This module does not import it, so that programs
+without Celery can use `celery_sqs.sqs`.
 """
 
 from celery_sqs.sqs.dead_letters import Reason

@@ -1,4 +1,4 @@
-"""What becomes of a message that was received: the consumer gets it, or it is settled at once."""
+"""Decides what happens to a received message: it goes to the consumer, or it is settled at once."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ REJECTED = Reason("Rejected", "the worker rejected the message: its log has the 
 
 
 class Message(virtual.Message):
-    """A message that knows, once rejected, why."""
+    """A kombu message that also has the reason for its rejection, if it is rejected."""
 
     reject_reason: Reason = REJECTED
 
 
 class Admission:
-    """Reads each message that a channel receives, as kombu does and the channel's options say."""
+    """Reads each message that a channel receives, in kombu's way and as the channel's options say."""
 
     def __init__(self, channel: SQS.Channel, monitoring: Monitoring | None) -> None:
         options = channel.transport_options
@@ -46,14 +46,15 @@ class Admission:
         self._max_decompressed_bytes = options.get("max_decompressed_bytes", MAX_DECOMPRESSED_BYTES)
 
     def admit(self, queue: str, source: Queue, message: ReceivedMessage, waiting: set[str]) -> dict[str, Any] | None:
-        """Hold the message, and return it for the consumer, or None if it was settled here.
+        """Hold the message. Return it for the consumer, or None if it was settled here.
 
-        `waiting` has the message groups of a FIFO queue of which a message of the same receive waits for its time.
+        `waiting` names the message groups of a FIFO queue that have a message from the same receive which is not due
+        yet. Later messages of those groups are given back, so that they stay in order.
         """
         held = held_messages().add(source, message, self._visibility_timeout)
         try:
             return self._examine(queue, held, waiting)
-        except Exception as error:  # noqa: BLE001 (no message may end the thread that receives, whatever it holds)
+        except Exception as error:  # noqa: BLE001 (no message may end the thread that receives, whatever it contains)
             name = type(error).__name__
             logger.error("the channel raised %s for message %s of %s", name, message["MessageId"], queue)
             held.reject(Reason(name, f"the channel raised {name} when it read the message"))
@@ -62,7 +63,7 @@ class Admission:
     def _examine(self, queue: str, held: HeldMessage, waiting: set[str]) -> dict[str, Any] | None:
         source = held.queue
         if source.is_fifo and held.group in waiting:
-            held.give_back(after=0)  # SQS hands it out after the one that waits
+            held.give_back(after=0)  # SQS delivers it after the message that is not due yet
             return None
         payload = self._to_payload(queue, source, held.received)
         if isinstance(payload, Reason):
@@ -85,9 +86,9 @@ class Admission:
         return payload
 
     def _to_payload(self, queue: str, source: Queue, message: ReceivedMessage) -> dict[str, Any] | Reason:
-        """The message as kombu's virtual transports have it in memory, or why kombu cannot read it."""
+        """Return the message in the form that kombu's virtual transports use, or why kombu cannot read it."""
         channel = self._channel
-        # Without the body: prefork pickles it all for its processes.
+        # The body is left out, because prefork pickles all of this for its processes.
         known = {name: value for name, value in message.items() if name != "Body"}
         if task := self.raw_queues.get(queue):
             return channel._envelope_payload(raw_queues.to_task_message(message, task), "", known, source.url)
@@ -96,7 +97,7 @@ class Admission:
             payload = channel._envelope_payload(channel._prepare_json_payload(text), text, known, source.url)
             properties = payload["properties"]
             headers = payload["headers"] = {**(payload.get("headers") or {})}
-            # kombu decodes it again when it hands it to the consumer, and an error would name no reason there.
+            # kombu decodes the body again when it hands it to the consumer, but an error there would have no reason.
             if body := payload.get("body"):
                 body = channel.decode_body(body, properties.get("body_encoding"))
             if method := headers.pop("compression", None):
@@ -106,6 +107,6 @@ class Admission:
                 properties["body_encoding"] = None
         except CannotDecompress as error:
             return error.reason
-        except Exception:  # noqa: BLE001 (kombu expects other types in many places, and an app's JSON decoders raise what they like)
+        except Exception:  # noqa: BLE001 (kombu and an app's JSON decoders may raise anything)
             return NOT_A_MESSAGE
         return payload

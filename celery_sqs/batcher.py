@@ -1,4 +1,4 @@
-"""Collects entries of one of SQS's batch actions, and sends them from threads of its own."""
+"""Collects entries for one of SQS's batch actions, and sends them from its own threads."""
 
 from __future__ import annotations
 
@@ -26,24 +26,27 @@ logger = get_logger(__name__)
 complain = OnceAMinute(logger)
 
 THREADS = 2
-CAPACITY = 1000  # entries for one queue, above which whoever adds one waits
-ANSWER_SECONDS = 1.0  # for how long beyond the backoff nothing is received, so that SQS can answer the next try
+CAPACITY = 1000  # entries for one queue; when it is reached, adding another one blocks
+ANSWER_SECONDS = 1.0  # receiving pauses for this long after the backoff, so that SQS can answer the next try
 
 
 @dataclass
 class Entry:
-    """One entry for one queue. `done` hears, in a batcher's thread, SQS's error code, or "" where it succeeded."""
+    """One entry for one queue. A batcher's thread calls `done` with SQS's error code, or with "" for success."""
 
     queue: Queue
     parameters: dict[str, Any]
     done: Callable[[str], None]
-    size: int = 0  # of a message
+    size: int = 0  # in bytes; only messages have one
     added_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass
 class PendingBatch:
-    """What waits for one queue: its new entries, or those that failed while others of the same batch succeeded."""
+    """The entries that wait for one queue.
+
+    They are either new ones, or ones that failed while others in the same batch succeeded.
+    """
 
     entries: deque[Entry] = field(default_factory=deque)
     failures: int = 0
@@ -51,11 +54,12 @@ class PendingBatch:
 
 
 class Batcher:
-    """Sends batches of up to 10 entries and 1 MiB a queue, each as soon as it is full or `linger` seconds old.
+    """Sends a queue's entries in batches of up to 10 entries and 1 MiB.
 
-    `send(queue, parameters)` makes the request and returns each entry's error code. An entry that fails is sent again,
-    after a backoff, for as long as it takes, unless `is_final(queue, code)`: no other try would go better. While access
-    is denied, and that is not final, the process receives nothing.
+    A batch is sent as soon as it is full, or when its oldest entry has waited for `linger` seconds. `send(queue,
+    parameters)` makes the request and returns the error code of each entry. An entry that fails is sent again after a
+    backoff until it succeeds, unless `is_final(queue, code)` says that a retry cannot help. If access is denied and
+    that is not final, the process stops receiving until access is allowed again.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class Batcher:
         self._is_final = is_final
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
-        # Publishers wait here, so that none of them takes the wake-up that is meant for a batcher's thread.
+        # Publishers wait on a condition of their own, so that they do not take a wake-up meant for a batcher's thread.
         self._not_full = threading.Condition(lock)
         self._pending: dict[str, PendingBatch] = {}
         self._retries: dict[str, PendingBatch] = {}
@@ -81,7 +85,10 @@ class Batcher:
         self._threads: list[threading.Thread] = []
 
     def add(self, entry: Entry, *, may_wait: bool = True) -> None:
-        """Add an entry. Waits while the queue's buffer is full, unless the caller is one that empties it."""
+        """Add an entry. Block while the queue's buffer is full, unless `may_wait` is false.
+
+        A thread that empties the buffer must not wait for itself.
+        """
         with self._changed:
             if not self._threads:
                 self._start()
@@ -90,20 +97,20 @@ class Batcher:
             pending = self._pending.setdefault(entry.queue.url, PendingBatch())
             pending.entries.append(entry)
             self._waiting += 1
-            # A thread waits already for the first entry to have lingered: to wake it for each costs more CPU than the
-            # batch saves.
+            # After the first entry, a thread is already waiting until it is due. Waking the thread for each entry would
+            # cost more CPU than the batch saves.
             if len(pending.entries) == 1 or self._due_at(pending) <= time.monotonic():
                 self._changed.notify()
 
     def flush_soon(self) -> None:
-        """Let nothing that waits now linger."""
+        """Send everything that waits now without lingering."""
         with self._changed:
             if self._waiting:
                 self._flushing = True
                 self._changed.notify_all()
 
     def flush(self, seconds: float) -> int:
-        """Send all there is, and wait so long for the answers. Returns how many entries have none."""
+        """Send all entries, and wait up to `seconds` for the answers. Return how many entries have no answer yet."""
         self.flush_soon()
         with self._changed:
             self._changed.wait_for(lambda: not (self._waiting or self._in_flight), seconds)
@@ -128,7 +135,10 @@ class Batcher:
             self._transmit(pending, batch)
 
     def _take(self) -> tuple[PendingBatch, list[Entry]] | None:
-        """The next batch that is due, with what it is taken from, or None. Called with the lock held."""
+        """Take the next batch that is due, and return it with its PendingBatch. Return None if nothing is due.
+
+        The caller holds the lock.
+        """
         for pending in self._all_pending():
             if pending.entries and self._due_at(pending) <= time.monotonic():
                 batch = next(pack(pending.entries, lambda entry: entry.size))
@@ -165,9 +175,9 @@ class Batcher:
             if is_done:
                 self._tell(entry, entrys_code)
             else:
-                entry.added_at = float("-inf")  # it has lingered
+                entry.added_at = float("-inf")  # so that it does not linger again
         with self._changed:
-            if 0 < len(again) < len(batch):  # the queue is there for the others
+            if 0 < len(again) < len(batch):  # the queue works, so new entries need not wait behind the failed ones
                 pending = self._retries.setdefault(queue.url, PendingBatch())
             pending.entries.extendleft(reversed(again))
             pending.failures = pending.failures + 1 if again else 0
@@ -180,16 +190,16 @@ class Batcher:
             stop_receiving_for(backoff + ANSWER_SECONDS, queue.name, code)
 
     def _codes(self, queue: Queue, batch: list[Entry]) -> list[str]:
-        """Send the batch, and return each entry's error code."""
+        """Send the batch, and return the error code of each entry."""
         try:
             parameters = [entry.parameters for entry in batch]
             return try_batch(partial(self._send, queue), parameters, partial(self._is_final, queue))
-        except Exception as error:  # noqa: BLE001 (a thread that ends sends nothing, and nobody would know)
+        except Exception as error:  # noqa: BLE001 (if this thread ended, nothing would be sent any more)
             return [type(error).__name__] * len(batch)
 
     @staticmethod
     def _tell(entry: Entry, code: str) -> None:
         try:
             entry.done(code)
-        except Exception:  # a thread that ends sends nothing, and nobody would know
+        except Exception:  # if this thread ended, nothing would be sent, and nobody would notice
             logger.exception("what follows on an entry for %s failed", entry.queue.name)

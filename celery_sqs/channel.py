@@ -1,4 +1,4 @@
-"""kombu's SQS channel: its hooks, each of which hands over to what receives, settles, publishes or reports."""
+"""Our version of kombu's SQS channel. Its methods pass the work on to the modules that do it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Channel(SQS.Channel):
-    """SQS channel."""
+    """kombu's SQS channel with pollers, batches and remote control."""
 
     QoS = QoS
     Message = Message
@@ -47,7 +47,7 @@ class Channel(SQS.Channel):
         self._token_expiries: dict[str, Any] = {}
         self._assuming = threading.Lock()
         super().__init__(connection, **kwargs)
-        pollers_of_process()  # what is made first comes last at exit
+        pollers_of_process()  # it is made first, so that its exit function runs last
         self.monitoring = monitoring_of(self, self.short_timeout_client)
         self._admission = Admission(self, self.monitoring)
         self.receiver = Receiver(self, connection.consumer_loop, self._admission)
@@ -56,10 +56,12 @@ class Channel(SQS.Channel):
 
     @errors_translated()
     def check_connection(self) -> None:
-        """Ask SQS for something cheap: making a channel asks for nothing, so that an unreachable SQS would "connect".
+        """Make one cheap request to SQS.
+
+        Making a channel makes no request, so without this kombu would "connect" even if SQS cannot be reached.
 
         Raises:
-            SqsUnavailable: there is no answer, or SQS throttles.
+            SqsUnavailable: SQS does not answer, or it throttles.
             ClientError: SQS refuses the credentials.
         """
         try:
@@ -67,14 +69,15 @@ class Channel(SQS.Channel):
                 name, queue = next(iter(self.predefined_queues.items()))
                 self.sqs(queue=name).get_queue_attributes(QueueUrl=queue["url"], AttributeNames=["QueueArn"])
             else:
-                name = next(iter(self._admission.raw_queues), "celery")  # any will do; a policy may allow this one
+                # Any queue name will do, but an IAM policy is most likely to allow a configured one.
+                name = next(iter(self._admission.raw_queues), "celery")
                 self.short_timeout_client().get_queue_url(QueueName=self.canonical_queue_name(name))
         except ClientError as error:
             if code_of(error) not in NO_SUCH_QUEUE | ACCESS_DENIED:
                 raise
 
     def _update_queue_cache(self, queue_name_prefix: str) -> None:
-        """Fill the cache with the predefined queues alone: kombu lists up to 1,000 queues for every channel."""
+        """Fill the cache with predefined queues only. kombu would list up to 1,000 queues for every channel."""
         if self.predefined_queues:
             super()._update_queue_cache(queue_name_prefix)
 
@@ -91,33 +94,34 @@ class Channel(SQS.Channel):
         try:
             return super()._new_queue(queue, **kwargs)
         except ClientError as error:
-            # A task's publish declares its queue, too.
+            # A publish by a task also declares the queue.
             if get_current_worker_task() and code_of(error) in ACCESS_DENIED:
                 raise publish_error(error, self.canonical_queue_name(queue), self._is_own(queue)) from error
             raise
 
     def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
         super()._delete(queue, *args, **kwargs)
-        # kombu forgets its URL under the name that it has without the prefix.
+        # kombu caches the URL under the name with the prefix, but removes it under the name without.
         self._queue_cache.pop(self.canonical_queue_name(queue), None)
         self._queues.pop(queue, None)
 
     def _new_boto_client(self, service: str, *args: Any, config: Config | None = None, **kwargs: Any) -> Any:
-        """One client a process for the same arguments: they are thread-safe, and slow to make."""
+        """Return the process's client for these arguments. We share clients: they are thread-safe and slow to make."""
         ours = Config(**(CLIENT_CONFIG | (self.transport_options.get("client-config") or {})))
         config = ours.merge(config) if config else ours
-        if kwargs.get("session_token"):  # STS's, another every quarter of an hour: kombu's channel keeps the last
+        # STS issues a new token every 15 minutes, and kombu's channel keeps the newest client, so we do not keep it.
+        if kwargs.get("session_token"):
             return super()._new_boto_client(service, *args, config=config, **kwargs)
         key = (service, args, tuple(sorted(kwargs.items())), self.endpoint_url, repr(vars(config)))
         return one_per_process(key, partial(super()._new_boto_client, service, *args, config=config, **kwargs))
 
     def short_timeout_client(self) -> Any:
-        """For what is not to hold anybody up."""
+        """Return a client with short time-outs, for requests that must not block anything else."""
         user, password = self.conninfo.userid, self.conninfo.password
         return self._new_boto_client("sqs", self.region, user, password, config=Config(**SHORT_TIMEOUTS))
 
     def _handle_sts_session(self, queue: str, q: dict[str, Any]) -> Any:
-        """Each queue has a token of its own, of whose expiries kombu remembers the last."""
+        """Return the queue's client. Each queue has its own token, but kombu remembers only one expiry."""
         with self._assuming:
             self.sts_expiration = self._token_expiries.get(queue)
             client = super()._handle_sts_session(queue, q)
@@ -134,7 +138,10 @@ class Channel(SQS.Channel):
         return self._queues[queue]
 
     def _is_own(self, queue: str) -> bool:
-        """Whether the app or this worker lives on what is sent to the queue; raw queues are for others to send to."""
+        """Whether the queue belongs to the app or is consumed by this process.
+
+        Raw queues do not count, because other programs send to them.
+        """
         conf = current_app.conf
         configured = {conf.task_default_queue, *(getattr(known, "name", known) for known in conf.task_queues or ())}
         return queue not in self._admission.raw_queues and queue in configured | _consumed
@@ -144,7 +151,7 @@ class Channel(SQS.Channel):
 
         def client() -> Any:
             nonlocal last
-            # A closed channel has lost its options; what is still held is settled by the client it had last.
+            # A closed channel has lost its options, so the messages it still holds are settled with its last client.
             last = last if self.closed else self.sqs(queue=name)
             return last
 
@@ -157,21 +164,21 @@ class Channel(SQS.Channel):
     ) -> None:
         if no_ack:
             self._noack_queues.add(queue)
-        # Not kombu's SQS channel's, which starts its own polling on the hub.
+        # The method of kombu's SQS channel is skipped, because it starts its own polling on the hub.
         virtual.Channel.basic_consume(self, queue, no_ack, callback, consumer_tag, *args, **kwargs)
         source = self._queue(queue)
         _consumed.add(queue)
         self.receiver.consume(queue, source, (kwargs.get("arguments") or {}).get("x-priority", 0))
 
     def basic_cancel(self, consumer_tag: str) -> None:
-        """Stop consuming a queue, and give back what nobody has begun to work on."""
+        """Stop consuming a queue, and give back its messages on which no work has begun."""
         queue = self._tag_to_queue.get(consumer_tag, "")
         super().basic_cancel(consumer_tag)
         self.receiver.stop(queue)
 
     @errors_translated()
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
-        """One message, outside of any consumer."""
+        """Return one message of the queue without a consumer, or None if there is none."""
         message = super().basic_get(queue, no_ack, **kwargs)
         held = held_messages().get(message.delivery_tag) if message else None
         if held and no_ack:
@@ -195,7 +202,10 @@ class Channel(SQS.Channel):
 
     @errors_translated()
     def queue_declare(self, queue: str = "", passive: bool = False, **kwargs: Any) -> Any:
-        """Declare a queue; one that goes with its consumer is made where it is bound, since its exchange names it."""
+        """Declare a queue.
+
+        A queue with `auto_delete` is made only when it is bound, because it is named after its exchange.
+        """
         if self.monitoring and kwargs.get("auto_delete"):
             return queue_declare_ok_t(queue, message_count=0, consumer_count=0)
         return super().queue_declare(queue, passive, **kwargs)
@@ -209,7 +219,7 @@ class Channel(SQS.Channel):
 
     @errors_translated()
     def queue_purge(self, queue: str, **kwargs: Any) -> int:
-        """Delete the queue's messages. Returns how many there were."""
+        """Delete the queue's messages. Return how many there were."""
         return int(super().queue_purge(queue, **kwargs))
 
     @errors_translated()
@@ -220,7 +230,7 @@ class Channel(SQS.Channel):
             super().queue_delete(queue, *args, **kwargs)
 
     def after_reply_message_received(self, queue: str) -> None:
-        """Keep the queue for the next call: its name could not be used again for a minute."""
+        """Keep the reply queue for the next call. SQS does not allow a deleted queue's name for a minute."""
 
     def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any) -> None:
         if self.monitoring and exchange == EVENT_EXCHANGE_NAME:
@@ -233,14 +243,14 @@ class Channel(SQS.Channel):
 
     def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **kwargs: Any) -> None:
         if self.monitoring:
-            # A queue gets the command again if the answer to the first request was lost.
+            # The id lets the receiver recognize a duplicate, which is sent if the answer to the first request was lost.
             message["properties"].setdefault("message_id", uuid())
             self.monitoring.queues.broadcast(exchange, self._encode(message))
 
     # Settling
 
     def basic_recover(self, requeue: bool = False) -> None:
-        """Let everything that this channel has received and not settled be received again."""
+        """Give back every message that this channel has received and not settled, so that it is received again."""
         for tag in list(self.qos._delivered):
             if held := held_messages().get(tag):
                 held.give_back(after=0)
@@ -254,7 +264,7 @@ class Channel(SQS.Channel):
 
     @uninterrupted
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Put the message on the queue's dead-letter queue with its reason, or let it be received again."""
+        """Move the message to the queue's dead-letter queue with its reason, or give it back if `requeue` is true."""
         held = held_messages().get(delivery_tag)
         if held is None:
             pass
@@ -269,7 +279,10 @@ class Channel(SQS.Channel):
 
     @uninterrupted
     def release_followers(self, delivery_tag: str) -> None:
-        """Give back what has not begun of the message's group on a FIFO queue: SQS hands it out after the message."""
+        """Give back the messages of the same message group on which no work has begun, if the queue is FIFO.
+
+        SQS then delivers them after this message.
+        """
         held = held_messages().get(delivery_tag)
         if held and held.queue.is_fifo and not self.closed:
             self.receiver.release(held.queue, held.group)
@@ -278,9 +291,9 @@ class Channel(SQS.Channel):
 
     @errors_translated()
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        """Send a message: because of the task that runs here, or else at once."""
+        """Send a message, as part of the task that runs in this thread if there is one, or else at once."""
         if self.closed:
-            raise ChannelClosed("the channel is closed")  # kombu makes a new one, and tries again
+            raise ChannelClosed("the channel is closed")  # kombu makes a new channel and retries
         try:
             target = self._queue(queue)
         except ClientError as error:

@@ -1,6 +1,6 @@
-"""Decompresses the body of a message as kombu does, but within a bound.
+"""Decompresses the body of a message as kombu does, but with a size limit.
 
-kombu decompresses without one, so a message of 4 KB can fill the memory of a worker.
+kombu has no limit, so a message of 4 KB could fill a worker's memory.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 MAX_DECOMPRESSED_BYTES = 4 * 1_048_576
 
-# xz(1): decompressing what `xz -9` made needs 65 MiB. liblzma allocates whatever a header asks for.
+# Decompressing the output of `xz -9` needs 65 MiB, says xz(1). liblzma allocates as much as the header asks for.
 LZMA_MEMORY_BYTES = 80 * 1_048_576
 
-# The end of a member hands out a copy of the input that follows it, so a body of many small members is fed in pieces.
+# At the end of each member, a decompressor copies the rest of its input. The body is fed in small pieces, so that a
+# body of many small members does not cause many large copies.
 PIECE_BYTES = 4096
 
 NOT_ACCEPTED = Reason("CompressionRefused", "the body is compressed, which this app's `accept_compression` forbids")
@@ -34,7 +35,7 @@ NOT_DECOMPRESSIBLE = Reason(
 
 
 class CannotDecompress(Exception):
-    """The message is a dead letter."""
+    """The body cannot be decompressed, so the message is to be dead-lettered for `reason`."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.detail)
@@ -42,14 +43,17 @@ class CannotDecompress(Exception):
 
 
 def decompress(body: Any, method: Any, limit: int) -> bytes:
-    """The body, decompressed by the method that kombu knows by this name or content type.
+    """Decompress the body. `method` is the name or content type by which kombu knows a compression method.
 
-    It stops at `limit` bytes with the methods that come with kombu. A method that the app itself registered with kombu
-    is run as it is, and only its result is measured.
+    kombu's own methods stop after `limit` bytes. A method that the app registered with kombu runs to its end, and only
+    then the size of its result is checked.
+
+    Raises:
+        CannotDecompress: the method is unknown, or the body is invalid or too large.
     """
     try:
         decoder = compression.get_decoder(method)
-    except (KeyError, TypeError):  # a TypeError: the header is a list or an object
+    except (KeyError, TypeError):  # it is a TypeError if the header is a list or an object
         known = ", ".join(compression.encoders())
         raise CannotDecompress(
             Reason("UnknownCompression", f"the header `compression` names no method of this worker; it has {known}")
@@ -60,7 +64,7 @@ def decompress(body: Any, method: Any, limit: int) -> bytes:
     except _TooLarge:
         reason = Reason("DecompressedTooLarge", f"the body has more than {limit} bytes when it is decompressed")
         raise CannotDecompress(reason) from None
-    except Exception:  # noqa: BLE001 (each library raises its own errors, and a registered method may raise any)
+    except Exception:  # noqa: BLE001 (each library raises its own errors, and an app's method may raise anything)
         raise CannotDecompress(NOT_DECOMPRESSIBLE) from None
 
 
@@ -76,13 +80,13 @@ def _registered_by_the_app(decoder: Callable[[bytes], bytes], body: bytes, limit
 
 
 def _zlib(body: bytes, limit: int) -> bytes:
-    # `zlib.decompress` ignores what follows the stream.
+    # Data after the end of the stream is ignored, as `zlib.decompress` does.
     found, _ = _first_member(zlib.decompressobj(), memoryview(body), limit)
     return found
 
 
 def _bz2(body: bytes, limit: int) -> bytes:
-    # To `bz2.decompress` no member is an empty body.
+    # `bz2.decompress` also accepts an empty body.
     return _members(compression.bz2.BZ2Decompressor, OSError, body, limit) if body else b""
 
 
@@ -97,7 +101,7 @@ def _zstd(body: bytes, limit: int) -> bytes:
 
 def _brotli(body: bytes, limit: int) -> bytes:
     decompressor = compression.brotli.Decompressor()
-    # Versions before 1.2 do not know this argument. They raise a TypeError, and the body is refused.
+    # brotli before 1.2 does not know this argument and raises a TypeError, so that the body is refused.
     found: bytes = decompressor.process(body, output_buffer_limit=limit + 1)
     if len(found) > limit:
         raise _TooLarge
@@ -107,10 +111,9 @@ def _brotli(body: bytes, limit: int) -> bytes:
 
 
 def _members(new: Callable[[], Any], after_the_last: type[Exception] | tuple[()], body: bytes, limit: int) -> bytes:
-    """All the members of a body, one after the other.
+    """Decompress all members of a body.
 
-    What follows a member and raises the error `after_the_last` is no other member and is ignored, as in Python's own
-    functions.
+    If the data after a member raises the error `after_the_last`, it is ignored, as in Python's own functions.
     """
     found: list[bytes] = []
     size = 0
@@ -128,7 +131,7 @@ def _members(new: Callable[[], Any], after_the_last: type[Exception] | tuple[()]
 
 
 def _first_member(stream: Any, body: memoryview, limit: int) -> tuple[bytes, memoryview]:
-    """One member, and what follows it."""
+    """Decompress the first member. Return its content and the rest of the body."""
     found = bytearray()
     read = 0
     while not stream.eof:
@@ -136,7 +139,7 @@ def _first_member(stream: Any, body: memoryview, limit: int) -> tuple[bytes, mem
         if not piece:
             raise EOFError
         read += len(piece)
-        # The stream would keep the rest of a piece that makes more than this for the next call, which does not come.
+        # One byte more than the limit is enough to know that the body is too large.
         found += stream.decompress(piece, limit - len(found) + 1)
         if len(found) > limit:
             raise _TooLarge
@@ -144,7 +147,7 @@ def _first_member(stream: Any, body: memoryview, limit: int) -> tuple[bytes, mem
 
 
 def _bounded() -> dict[Any, Decompressor]:
-    """By the functions that kombu calls, of the libraries that are installed."""
+    """Return our decompressors by the library function that kombu calls, for each library that is installed."""
     ours = {"zlib": _zlib, "bz2": _bz2, "lzma": _lzma, "zstd": _zstd, "brotli": _brotli}
     libraries = {name: getattr(compression, name, None) for name in ours}
     return {library.decompress: ours[name] for name, library in libraries.items() if library}

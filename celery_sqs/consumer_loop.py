@@ -1,4 +1,4 @@
-"""From the pollers' threads to the consumer's loop, which may be an event loop or a thread that waits."""
+"""Passes messages from the pollers' threads to the consumer, which runs in an event loop or in a blocking thread."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class Inbox:
-    """Readable, as a file descriptor, while something is in it."""
+    """A thread-safe queue with a file descriptor that is readable while the queue is not empty."""
 
     def __init__(self) -> None:
         self._items: deque[Any] = deque()
         self._filled = threading.Condition()
-        self._sockets: tuple[socket.socket, socket.socket] | None = None  # made for the event loop that asks for them
+        self._sockets: tuple[socket.socket, socket.socket] | None = None  # made when an event loop asks for `fileno`
 
     def fileno(self) -> int:
         return self._pair()[0].fileno()
@@ -30,19 +30,19 @@ class Inbox:
             self._items.append(item)
             self._filled.notify()
             was_empty = len(self._items) == 1
-        if was_empty:  # else the loop is awake, or about to be
+        if was_empty:  # otherwise the loop is already awake or about to wake
             self.wake()
 
     def get(self, timeout: float | None = None) -> Any:
-        """The next item, or None after so many seconds without one."""
+        """Return the next item, or None if there is none within `timeout` seconds."""
         with self._filled:
             self._filled.wait_for(lambda: self._items, timeout)
             return self._items.popleft() if self._items else None
 
     def wake(self, *, always: bool = False) -> None:
-        """Make it readable where something is in it."""
+        """Make the file descriptor readable if something is in the inbox, or in any case if `always` is true."""
         if (self._items or always) and self._sockets:
-            # A full socket buffer wakes the loop as well as one more byte would; a closed one has nobody to wake.
+            # If the socket's buffer is full, the loop wakes anyway. If the socket is closed, there is no loop to wake.
             with suppress(OSError):
                 self._sockets[1].send(b"\0")
 
@@ -64,43 +64,43 @@ class Inbox:
 
 
 class ConsumerLoop:
-    """What the channels of a connection have for its consumer, and how the consumer does."""
+    """Connects the channels of one connection with its consumer, and tracks the consumer's health."""
 
     def __init__(self, liveness_file: str | None) -> None:
         self.inbox = Inbox()  # functions to call in the consumer's thread
-        self.beats = 0  # how often the loop came round, for Watchdog
-        self.stalled = ""  # what Watchdog finds wrong with the consumer
-        self.serves_worker = False  # Celery's worker consumes by it
+        self.beats = 0  # how often the loop has run, for Watchdog
+        self.stalled = ""  # why Watchdog considers the consumer stalled; "" if it does not
+        self.serves_worker = False  # whether the consumer is Celery's worker
         self._liveness_path = liveness_file
         self._liveness: LivenessFile | None = None
         self._watched: dict[str, Poller] = {}
         self._to_start: deque[Poller] = deque()
 
     def start_soon(self, poller: Poller) -> None:
-        """Start the poller when the loop comes round.
+        """Start the poller when the loop runs next.
 
-        Every queue is known then, so that the first one does not take the prefetch of the others.
+        By then all queues are known, so the first one does not take the prefetch of the others.
         """
         self._to_start.append(poller)
         self.inbox.wake(always=True)
 
     def watch(self, poller: Poller) -> None:
-        """Say in the file of the option `liveness_file`, if there is one, that this process receives from the queue."""
+        """Report the poller in the liveness file, if the option `liveness_file` is set."""
         self._watched[poller.name] = poller
         if self._liveness_path and self._liveness is None:
             self._liveness = LivenessFile(self._liveness_path, self._watched, lambda: self.stalled)
 
     def forget(self, queue: str) -> None:
-        """Say no more of the queue."""
+        """Stop reporting the queue in the liveness file."""
         self._watched.pop(queue, None)
 
     def beat(self) -> None:
-        """The loop is running."""
+        """Note that the loop is running."""
         self.beats += 1
 
     def deliver_next(self, timeout: float | None) -> bool:
-        """Deliver the next message; says whether one came in time."""
-        self.beat()  # a worker without an event loop comes here every two seconds (celery.worker.loops.synloop)
+        """Deliver the next message. Return whether one came within `timeout` seconds."""
+        self.beat()  # a worker without an event loop calls this every two seconds (celery.worker.loops.synloop)
         self._start_pollers()
         deliver = self.inbox.get(timeout)
         if deliver:
@@ -108,7 +108,7 @@ class ConsumerLoop:
         return bool(deliver)
 
     def deliver_all(self) -> None:
-        """Deliver what there is: the inbox is readable."""
+        """Deliver everything in the inbox. The event loop calls this when the inbox is readable."""
         self._start_pollers()
         self.inbox.drain_wakeups()
         try:

@@ -1,7 +1,8 @@
-"""The queues by which processes talk about tasks: for events, remote commands and replies to them.
+"""The control queues, which carry events, remote commands and the replies to them.
 
-Each belongs to the process that consumes it, and is found by the others by its name's beginning, which is that of the
-exchange it is bound to. A process deletes its queues when it exits; what a crash leaves, `reap` deletes.
+Each queue belongs to the process that consumes it. Its name begins with the name of the exchange that it is bound to,
+which is how other processes find it. A process deletes its queues when it exits. If a process crashes, `reap` deletes
+its queues later.
 """
 
 from __future__ import annotations
@@ -30,29 +31,30 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 complain = OnceAMinute(logger)
 
-# What nobody reads is of no use a minute later. SQS keeps a message for a minute at least (CreateQueue,
+# A control message is useless after a minute. This is also the shortest retention that SQS allows (CreateQueue,
 # MessageRetentionPeriod).
 RETENTION_SECONDS = 60
 
 RENEW_EVERY_SECONDS = 600
 
-reap = leased_queues.reap  # users know it by this name
+reap = leased_queues.reap  # this is its public name
 
-# A remote command that is older than its sender waits for is not carried out. Clocks differ, and SQS takes its time.
+# A remote command is ignored if it has expired this many seconds ago. The grace period allows for clocks that differ
+# and for SQS's delivery time.
 COMMAND_GRACE_SECONDS = 5
-REMEMBERED = 1000  # messages, by which a second delivery is known
-REPLY_URLS = 100  # callers whose queue URL is kept; `celery inspect` is a new caller each time
+REMEMBERED = 1000  # how many messages are remembered, so that a second delivery is recognized
+REPLY_URLS = 100  # how many callers' queue URLs are kept; each `celery inspect` is a new caller
 
-SENDERS = 10  # threads, by which a command is sent to as many workers at once
-SEND_ATTEMPTS = 3  # a command that one worker misses, such as a revoke, is worth more than one
+SENDERS = 10  # threads, each of which sends a command to one worker at a time
+SEND_ATTEMPTS = 3  # a lost command, such as a revoke, matters enough to retry
 SEND_AGAIN_SECONDS = 0.2
 
-# A long poll that nobody waits for any more must not take the next call's replies.
+# This is short, so that a long poll left over from an earlier call cannot take the next call's replies.
 REPLY_WAIT_SECONDS = 2
 
 
 class ControlQueue(Queue):
-    """A queue of this process."""
+    """A control queue that this process consumes."""
 
     def __init__(self, client: Callable[[], Any], exchange: str, make: Callable[[], tuple[str, str]]) -> None:
         super().__init__(exchange, "", client)
@@ -65,15 +67,19 @@ class ControlQueue(Queue):
         return self.exchange.endswith(".pidbox") and not is_for_replies(self.exchange)
 
     def is_timely(self, payload: dict[str, Any]) -> bool:
-        """Whether the message is neither delivered before, nor a command past its `expires`, which kombu ignores."""
+        """Whether the consumer should get the message.
+
+        It should not if the message was delivered before, or if it is a command past its `expires`, which kombu does
+        not check.
+        """
         headers = payload["headers"]
         expires = headers.get("expires")
         is_late = isinstance(expires, int | float) and expires + COMMAND_GRACE_SECONDS < time.time()
         if self.is_for_commands and expires and is_late:
             logger.warning("ignored a remote command that came after it had expired")
             return False
-        # kombu sends a command again, by another delivery tag, if one of many queues did not take it. Senders before
-        # this version give no message id.
+        # If one of several queues does not accept a command, kombu sends it to all of them again with another delivery
+        # tag. Senders older than this version set no message id.
         content = (str(payload.get("body")), str(headers.get("clock")), str(expires))
         message = hash(str(payload["properties"].get("message_id") or content))
         is_new = message not in self._seen
@@ -83,7 +89,7 @@ class ControlQueue(Queue):
         return is_new
 
     def make(self) -> None:
-        """Make it in SQS, by a name of its own each time."""
+        """Create the queue in SQS. Each call may use another name."""
         self.name, self.url = self._make()
 
     def receive(self, count: int, wait_seconds: int, visibility_timeout: int) -> list[ReceivedMessage]:
@@ -95,10 +101,10 @@ class ControlQueue(Queue):
 
 
 class ControlQueues:
-    """This process's control queues, and the way to those of others. Thread-safe. Methods raise botocore's errors.
+    """This process's control queues, and access to those of other processes. It is thread-safe.
 
-    `prefix` is what all their names begin with; `client` has time-outs too short for long polls, which take
-    `poll_client`; `attributes` and `tags` are those of the broker's other queues.
+    All names begin with `prefix`. `client` has time-outs too short for long polls, so those use `poll_client`.
+    `attributes` and `tags` are those of the broker's other queues. Methods raise botocore's errors.
     """
 
     def __init__(
@@ -112,7 +118,7 @@ class ControlQueues:
         self.prefix = prefix
         self._client = client
         self._poll_client = poll_client
-        # Of a queue that is consumed as it is: neither ordered nor redriven.
+        # Control queues are standard queues without a redrive policy.
         self._attributes = {name: value for name, value in attributes.items() if not _is_of_other_queues(name)}
         self._tags = tags
         self._lock = threading.RLock()
@@ -122,7 +128,7 @@ class ControlQueues:
         at_exit(self.exit)
 
     def open(self, queue: str, exchange: str, routing_key: str) -> None:
-        """Have a queue of kombu's name `queue`, bound to the exchange."""
+        """Create the queue that kombu calls `queue`, bound to the exchange, unless this process already has it."""
         with self._lock:
             if queue not in self._own:
                 make = partial(self._create, exchange, routing_key)
@@ -133,24 +139,24 @@ class ControlQueues:
                     if not own.is_for_commands:
                         del self._own[queue]
                         raise
-                    # The worker is to work all the same. Its poll makes the queue as soon as that can be done.
+                    # The worker should still work. Its poller creates the queue as soon as that is possible.
                     complain("remote control does not work, since its queue cannot be made: %r", error)
                 if self._keeper is None:
                     self._keeper = threading.Thread(target=self._keep, name="control queues", daemon=True)
                     self._keeper.start()
 
     def get(self, queue: str) -> ControlQueue | None:
-        """This process's own, by kombu's name."""
+        """Return this process's queue that kombu calls `queue`, or None if there is none."""
         return self._own.get(queue)
 
     def close(self, queue: str) -> None:
-        """Delete it."""
+        """Delete the queue that kombu calls `queue`."""
         with self._lock:
             if own := self._own.pop(queue, None):
                 self._delete(own)
 
     def bound_to(self, exchange: str) -> list[Queue]:
-        """Every process's queue that is bound to the exchange, as ListQueues knows them now."""
+        """Return the queues of all processes that are bound to the exchange, as ListQueues lists them now."""
         return [
             Queue(name, url, self._client) for name, url in leased_queues.find(self._client(), self.prefix + exchange)
         ]
@@ -158,11 +164,11 @@ class ControlQueues:
     def broadcast(self, exchange: str, body: str) -> None:
         """Send to every queue that is bound to the exchange, and wait for SQS's confirmations.
 
-        A queue that does not take the message is logged, and costs the others nothing.
+        If a queue does not accept the message, that is logged, and the other queues still get it.
 
         Raises:
-            OperationalError: SQS does not list the queues, or none of them took the message. kombu's mailbox, which
-                publishes commands with no limit to its retries, does not retry for this error.
+            OperationalError: SQS does not list the queues, or no queue accepted the message. kombu's mailbox publishes
+                commands with unlimited retries, but does not retry after this error.
         """
         try:
             queues = self.bound_to(exchange)
@@ -174,7 +180,7 @@ class ControlQueues:
             raise OperationalError(f"no queue of {exchange} takes messages: {problems[0]}")
 
     def reply(self, exchange: str, routing_key: str, body: str) -> None:
-        """Send to the queue whose owner waits for a reply, if it is there: it is never created here."""
+        """Send a reply to the queue of the caller that waits for it. The queue is never created here."""
         name = leased_queues.queue_name(self.prefix + exchange, routing_key)
         try:
             if name not in self._reply_urls:
@@ -187,7 +193,7 @@ class ControlQueues:
             raise
 
     def renew(self) -> None:
-        """Renew the leases, and make anew what somebody has deleted."""
+        """Renew the leases of this process's queues, and replace queues that somebody has deleted."""
         with self._lock:
             for own in self._own.values():
                 if not own.url:
@@ -209,19 +215,19 @@ class ControlQueues:
             complain("cannot make another queue for %s: %r", own.name, error)
 
     def exit(self) -> None:
-        """Delete this process's own."""
+        """Delete this process's queues."""
         with self._lock:
             for own in self._own.values():
                 self._delete(own)
             self._own.clear()
 
     def _try_to_send(self, body: str, queue: Queue) -> str:
-        """Send the message, and return what went wrong."""
+        """Send the message, and return what went wrong, or "" for success."""
         for attempt in range(1, SEND_ATTEMPTS + 1):
             try:
                 queue.send({"MessageBody": body})
             except (BotoCoreError, ClientError) as error:
-                if code_of(error) in NO_SUCH_QUEUE:  # its owner has just gone
+                if code_of(error) in NO_SUCH_QUEUE:  # its owner has just exited
                     return ""
                 problem = str(error)
                 if attempt < SEND_ATTEMPTS:
@@ -232,8 +238,8 @@ class ControlQueues:
         return problem
 
     def _create(self, exchange: str, routing_key: str) -> tuple[str, str]:
-        # A name is refused for a minute after it was deleted (QueueDeletedRecently): hence a new one each time, except
-        # for replies, whose sender must know it.
+        # SQS refuses a name for a minute after its queue was deleted (QueueDeletedRecently), so each queue gets a new
+        # name. A reply queue is the exception, because the sender must be able to derive its name.
         nonce = routing_key if is_for_replies(exchange) else uuid.uuid4().hex
         name = leased_queues.queue_name(self.prefix + exchange, nonce)
         tags = self._tags | leased_queues.owner_tags(exchange)
@@ -256,7 +262,7 @@ class ControlQueues:
 
 
 def is_for_replies(exchange: str) -> bool:
-    """Whether it is the exchange of a kombu mailbox's replies (`Mailbox.reply_exchange_fmt`)."""
+    """Whether this is the exchange for replies to a kombu mailbox (`Mailbox.reply_exchange_fmt`)."""
     return exchange.startswith("reply.") and exchange.endswith(".pidbox")
 
 

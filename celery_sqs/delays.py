@@ -1,7 +1,7 @@
-"""Delays that SQS holds, so that no ETA waits in a worker's memory, and none is lost with it.
+"""Lets SQS hold messages until their ETA, so that they do not wait in a worker's memory and cannot be lost with it.
 
-On a standard queue a message waits as a delayed copy of itself. A FIFO queue refuses the delay of a single message:
-there the message itself waits, invisible, and keeps its place in its message group.
+On a standard queue, the message is replaced by a delayed copy of itself. A FIFO queue does not accept a delay for a
+single message. There the message stays invisible until its ETA, and keeps its place in its message group.
 """
 
 from __future__ import annotations
@@ -14,37 +14,43 @@ from celery.utils.time import maybe_iso8601, maybe_make_aware
 
 MAX_DELAY_SECONDS = 900  # SQS Developer Guide, "Amazon SQS message quotas": a message's DelaySeconds
 
-# A message may be invisible for 12 hours from its receive on, and it was received a moment ago (SQS Developer Guide,
-# "Amazon SQS visibility timeout").
+# A message can be invisible for at most 12 hours after it was received (SQS Developer Guide, "Amazon SQS visibility
+# timeout"). The hour in between is a margin.
 MAX_INVISIBLE_SECONDS = 11 * 3600
 
-# SQS counts in whole seconds from when it takes the message, so a message may come back this much too early.
+# SQS counts in whole seconds from when it accepts the message, so a message may come back this much too early.
 TOLERANCE_SECONDS = 1
 
 
 def delay_seconds(headers: dict[str, Any]) -> int:
-    """The DelaySeconds for a Celery message with these headers, from its `eta`; a longer delay takes several hops."""
+    """Return the DelaySeconds until the `eta` in a Celery message's headers. It is at most 900.
+
+    If the eta is later, the message is delayed several times.
+    """
     return min(max(0, math.ceil(_seconds_left(headers))), MAX_DELAY_SECONDS)
 
 
 def invisible_seconds(headers: dict[str, Any]) -> int:
-    """How long the message is to be invisible on a FIFO queue; a longer wait takes several receives."""
+    """Return for how many seconds the message is to be invisible on a FIFO queue. It is at most 11 hours.
+
+    If the eta is later, the message is received and hidden several times.
+    """
     return min(max(0, math.ceil(_seconds_left(headers))), MAX_INVISIBLE_SECONDS)
 
 
 def eta_in(seconds: float) -> str:
-    """The `eta` for a message that is to wait for so long."""
+    """Return the `eta` of a message that is to wait for so many seconds."""
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 
 
 def is_early(headers: dict[str, Any]) -> bool:
-    """Whether the message is to wait for another hop."""
+    """Whether the message's eta is still so far in the future that it must be delayed again."""
     return _seconds_left(headers) > TOLERANCE_SECONDS
 
 
 def _seconds_left(headers: dict[str, Any]) -> float:
     try:
-        eta = maybe_iso8601(headers.get("eta"))  # one without a zone is in UTC, as for Celery's worker
+        eta = maybe_iso8601(headers.get("eta"))  # without a time zone it is in UTC, as in Celery's worker
         return (maybe_make_aware(eta) - datetime.now(UTC)).total_seconds() if eta else 0
-    except (AttributeError, OverflowError, TypeError, ValueError):  # Celery's worker says what is wrong with it
+    except (AttributeError, OverflowError, TypeError, ValueError):  # Celery's worker reports what is wrong with the eta
         return 0

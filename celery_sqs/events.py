@@ -1,4 +1,4 @@
-"""Celery's events on their way to whoever watches, from a thread of their own: they never slow or stop work."""
+"""Sends Celery's events to the monitors that watch, from a separate thread, so that they never slow or stop work."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ if TYPE_CHECKING:
 complain = OnceAMinute(get_logger(__name__))
 
 WINDOW_SECONDS = 1.0
-CAPACITY = 5000  # events, above which the oldest go
+CAPACITY = 5000  # events; if there are more, the oldest are dropped
 
-# A request of up to 64 KB counts as one (Amazon SQS pricing, "Size of Payloads").
+# SQS bills each 64 KB of a request as one request (Amazon SQS pricing, "Size of Payloads").
 BILLED_BYTES = 65_536
 
-# How long the watchers' queues that ListQueues knew are taken for all; a remote command makes it look again at once,
-# and whoever begins to watch sends one (`EventReceiver.wakeup_workers`).
+# How long the list of the monitors' queues is used before ListQueues is asked again. A remote command makes us ask at
+# once, because a monitor sends one when it starts (`EventReceiver.wakeup_workers`).
 WATCHERS_SECONDS = 30.0
 
-# How long a watcher's queue that failed is left alone. The same holds for ListQueues.
+# How long a monitor's queue that failed is skipped. The same holds for ListQueues.
 REST_SECONDS = 30.0
 
-# A queue that SQS does not know has been deleted, or was made within the last second (CreateQueue in the API
-# Reference), and ListQueues may still name a deleted one.
+# SQS does not know a queue if it was deleted, or if it was created within the last second (CreateQueue in the API
+# Reference). ListQueues may still list a deleted queue.
 REST_IF_UNKNOWN_SECONDS = 5.0
 
-LISTING = ""  # stands for ListQueues where the others are queue URLs
+LISTING = ""  # the key for ListQueues among keys that are queue URLs
 
-# A late "task-retried" of one worker would overwrite the "task-succeeded" of another in a monitor's memory.
+# This event is sent at once. If it came late from one worker, it would overwrite another worker's "task-succeeded" in
+# the monitor's memory.
 URGENT = "task-retried"
 
 EXIT_FLUSH_SECONDS = 3.0
 
 
 class EventPublisher:
-    """Merges events over a window, and sends what there is to every queue of the events exchange.
+    """Collects events for `window` seconds, and sends them together to every queue of the events exchange.
 
-    A queue that fails is left alone for a while, which costs the other queues nothing.
-
-    `types`, where not empty, are the events to send.
+    A queue that fails is skipped for a while, without affecting the other queues. If `types` is not empty, only events
+    of those types are sent.
     """
 
     def __init__(self, queues: ControlQueues, window: float, types: Collection[str]) -> None:
@@ -71,12 +71,12 @@ class EventPublisher:
         self._watchers: list[Queue] = []
         self._look_again_at = 0.0
         self._resting_until: dict[str, float] = {}
-        self.on_watched: Callable[[bool], object] = bool  # hears whether anybody watches, when that is looked up
+        self.on_watched: Callable[[bool], object] = bool  # called with whether anybody watches, after each look-up
         self._thread: threading.Thread | None = None
         at_exit(self.exit)
 
     def add(self, message: dict[str, Any]) -> None:
-        """Take a message that is published to the events exchange: its body is one event, or a list of them."""
+        """Add a message that is published to the events exchange. Its body is one event or a list of events."""
         found = json.loads(message["body"])
         events = [event for event in (found if isinstance(found, list) else [found]) if self._is_wanted(event)]
         with self._changed:
@@ -93,11 +93,11 @@ class EventPublisher:
             self._changed.notify_all()
 
     def look_again(self) -> None:
-        """Somebody may have begun to watch."""
+        """Look for monitors again before the next events are sent, because somebody may have begun to watch."""
         self._look_again_at = 0.0
 
     def exit(self) -> None:
-        """Send what there is."""
+        """Send the events that are left, and wait for up to 3 seconds until they are sent."""
         with self._changed:
             self._urgent = True
             self._changed.notify_all()
@@ -115,7 +115,7 @@ class EventPublisher:
                 self._urgent, self._sending = False, True
             try:
                 self._send(events)
-            except Exception as error:  # noqa: BLE001 (monitoring never stops work, whatever becomes of it)
+            except Exception as error:  # noqa: BLE001 (a failure of monitoring must never stop work)
                 complain("cannot send events: %r", error)
             with self._changed:
                 self._sending = False
@@ -138,7 +138,7 @@ class EventPublisher:
         self._resting_until = {what: until for what, until in self._resting_until.items() if until > now}
         try:
             self._watchers = self._queues.bound_to(EVENT_EXCHANGE_NAME)
-        except Exception as error:  # noqa: BLE001 (the watchers that are known still get their events)
+        except Exception as error:  # noqa: BLE001 (the known monitors still get their events)
             self._rest(LISTING)
             complain("cannot look for who watches events, and tries again in %d s: %r", int(REST_SECONDS), error)
             return
@@ -154,7 +154,7 @@ class EventPublisher:
                 if all(codes):
                     self._rest(watcher.url)
                     return
-        except Exception as error:  # noqa: BLE001 (the other watchers still get their events)
+        except Exception as error:  # noqa: BLE001 (the other monitors still get their events)
             if code_of(error) in NO_SUCH_QUEUE:
                 self._rest(watcher.url, REST_IF_UNKNOWN_SECONDS)
                 self._watchers.remove(watcher)
@@ -172,8 +172,9 @@ class EventPublisher:
 
 
 def merged(events: list[dict[str, Any]], headers: dict[str, Any]) -> Iterator[str]:
-    """The events in order, in kombu messages that each count as one request of SQS."""
-    # The body is a string within a message's JSON: its quotes are escaped, which the second dumps counts.
+    """Yield kombu messages that contain the events in order, each small enough to be billed as one request."""
+    # The events become a string within the message's JSON, where their quotes are escaped. The second `dumps` counts
+    # that.
     most_bytes = BILLED_BYTES - len(_message([], headers))
     batches = pack(map(json.dumps, events), lambda text: len(json.dumps(text)), math.inf, most_bytes)
     return (_message(batch, headers) for batch in batches)

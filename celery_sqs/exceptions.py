@@ -1,4 +1,4 @@
-"""What the transport raises, and which of SQS's errors pass by themselves."""
+"""The transport's exceptions, and the SQS errors that are temporary."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from kombu.exceptions import OperationalError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# SQS API Reference, "Common Errors" and "SendMessage". Every 5xx is one of these, too.
+# Source: SQS API Reference, "Common Errors" and "SendMessage". Every 5xx status is temporary, too.
 THROTTLED = frozenset({"KmsThrottled", "OverLimit", "RequestThrottled", "Throttling", "ThrottlingException"})
 
 
 class MessageTooLarge(ValueError):
-    """A message is larger than SQS takes."""
+    """The message is larger than SQS allows."""
 
 
 class PublishRefused(ValueError):
-    """SQS refuses the message for good."""
+    """SQS refuses the message, and a retry cannot help."""
 
 
 class PublishDenied(OperationalError):
-    """SQS denies access to one of the worker's own queues: it will be allowed again, and the task's message waits."""
+    """SQS denies access to one of the worker's own queues.
+
+    Access is expected to be allowed again, so the message of the task that published is kept.
+    """
 
     def __init__(self, queue: str, code: str) -> None:
         super().__init__(queue, code)
@@ -38,16 +41,16 @@ class PublishDenied(OperationalError):
 
 
 class ChannelClosed(ConnectionError):
-    """The connection was lost."""
+    """The channel is closed, because the connection was lost."""
 
 
 class SqsUnavailable(ConnectionError):
-    """SQS throttles the request, or cannot answer it now."""
+    """SQS throttles the request, or cannot answer it at the moment."""
 
 
 @contextmanager
 def errors_translated() -> Iterator[None]:
-    """Raise SqsUnavailable for an error that another try may change, and leave every other error as it is."""
+    """Raise SqsUnavailable instead of an error for which a retry may help. Other errors pass unchanged."""
     try:
         yield
     except ClientError as error:
@@ -56,5 +59,6 @@ def errors_translated() -> Iterator[None]:
             raise SqsUnavailable(str(error)) from error
         raise
     except (HTTPClientError, BotocoreConnectionError, CredentialRetrievalError) as error:
-        # A time-out or a lost connection; a refused one, or no such host; a metadata service that does not answer.
+        # The causes are a time-out, a lost or refused connection, an unknown host, or a metadata service that does not
+        # answer.
         raise SqsUnavailable(str(error)) from error

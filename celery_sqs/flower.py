@@ -1,4 +1,4 @@
-"""Flower on SQS: what its Broker tab shows, and two of its defaults. patches/flower.py replaces what is Flower's."""
+"""Lets Flower work with SQS: it fills the Broker tab and sets two defaults. patches/flower.py has the replacements."""
 
 from __future__ import annotations
 
@@ -28,40 +28,45 @@ TEMPLATE = Path(__file__).with_name("flower_broker.html")
 
 
 def install() -> None:
-    """Call it where the Celery app is made: `celery flower` imports that before it reads any option.
+    """Prepare Flower. Call this in the module that makes the Celery app.
 
-    So FLOWER_* variables, flowerconfig.py and the command line override what is set here.
+    `celery flower` imports that module before it reads any option, so FLOWER_* variables, flowerconfig.py and the
+    command line override the defaults that are set here.
     """
     options.address = "127.0.0.1"
-    options.enable_events = False  # Flower would tell all workers every five seconds to do what they do anyway
+    options.enable_events = False  # otherwise Flower tells all workers every 5 seconds to send events, which they do
     patches.install(broker_of, show_queues)
 
 
 @web.authenticated
 async def show_queues(handler: BrokerView) -> None:
-    """The Broker tab: the app's queues, and those that workers consume besides."""
+    """Render the Broker tab with the app's queues and any others that workers consume."""
     names = {*handler.get_active_queue_names(), *(queue.name for queue in handler.capp.conf.task_queues or ())}
     broker: Broker = handler.get_broker()
     handler.render(str(TEMPLATE), broker_url=broker.url, queues=await broker.queues(sorted(names)))
 
 
 class Broker:
-    """What Flower asks for a broker: SQS, by the app's own transport and its options."""
+    """The broker that Flower asks for figures. It reaches SQS through the app's transport and its options."""
 
     def __init__(self, app: Celery) -> None:
         configured = app.conf.broker_transport_options
         client_config = {**(configured.get("client-config") or {}), **SHORT_TIMEOUTS}
         transport = app.connection_for_read(transport_options={"client-config": client_config}).transport
-        # Without connecting, which would be a request here: each queue's figures say what is wrong.
+        # The channel is made without connecting, which would make a request here. If SQS cannot be reached, each
+        # queue's `error` says so.
         self._channel = transport.create_channel(transport)
 
     @property
     def url(self) -> str:
-        """Where the queues are; kombu's own names neither region nor endpoint, and shows the access key."""
+        """The endpoint and the region. kombu's own URL contains neither, and it shows the access key."""
         return f"{self._channel.endpoint_url or 'sqs://'} {self._channel.region}"
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """Each queue's figures under Flower's names, all as approximate as SQS's; or under `error` why they are not."""
+        """Return the figures of each queue under Flower's names.
+
+        They are as approximate as SQS's. If a queue cannot be read, `error` says why.
+        """
         names = list(names)
         loop = asyncio.get_running_loop()
         figures = asyncio.gather(*(loop.run_in_executor(None, self._figures, name) for name in names))
@@ -71,7 +76,7 @@ class Broker:
     def _figures(self, name: str) -> dict[str, Any]:
         figures: dict[str, Any] = {"name": name}
         try:
-            self._channel._resolve_queue_url(name)  # raises where `_queue` would create the queue
+            self._channel._resolve_queue_url(name)  # raises if the queue does not exist; `_queue` would create it
             queue: Queue = self._channel._queue(name)
             depths = queue.depths()
             figures |= {
@@ -87,7 +92,7 @@ class Broker:
         return figures
 
     def _ages(self, names: list[str]) -> dict[str, float]:
-        """Seconds, by queue; without those that CloudWatch, the only one to know, does not tell."""
+        """Return the age of each queue's oldest message in seconds, if CloudWatch has it. SQS itself does not."""
         channel, connection = self._channel, self._channel.conninfo
         queues = {channel.canonical_queue_name(name): name for name in names}
         try:
@@ -100,5 +105,5 @@ class Broker:
 
 @cache
 def broker_of(app: Celery) -> Broker:
-    """The app's own, so that the URLs of its queues are asked for once."""
+    """Return the app's broker. It is cached, so that the URL of each queue is requested only once."""
     return Broker(app)

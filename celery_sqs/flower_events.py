@@ -1,4 +1,4 @@
-"""Which events a monitor can hold: whoever may send to a control queue can send it any JSON as an event."""
+"""Checks events before a monitor sees them, because anybody who may send to a control queue can send any JSON."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MAX_NAME = 1000  # characters of what is a key or a link in a monitor: a worker's name, an id
-MAX_NUMBER = 1e15  # counters and seconds are below, and floats above lose whole numbers
-LATEST = 1e11  # epoch seconds, in the year 5138: datetime can hold it
-HOURS = 24  # of an offset from UTC
+MAX_NAME = 1000  # characters in a worker's name or an id, which monitors use as keys and in links
+MAX_NUMBER = 1e15  # counters and seconds are smaller, and larger floats cannot represent every whole number
+LATEST = 1e11  # epoch seconds in the year 5138, which datetime can still represent
+HOURS = 24  # the largest offset from UTC
 LOAD_AVERAGES = 3
 
 
@@ -23,7 +23,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    """Not a boolean, NaN or infinite."""
+    """Whether the value is a number, and not a boolean, NaN or infinite."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
 
 
@@ -43,9 +43,9 @@ def _are_load_averages(value: object) -> bool:
     return isinstance(value, list) and len(value) <= LOAD_AVERAGES and all(map(_is_number, value))
 
 
-# Celery's user guide, "Monitoring and Management Guide", Event Reference; what celery.events.state keeps of them.
-# Without the clock: it is Lamport's, so one forged event would set everybody's forward, and a receiver gives an event
-# that has none its own.
+# These are the fields that celery.events.state keeps, of those in Celery's user guide ("Monitoring and Management
+# Guide", Event Reference). The clock is left out. It is a Lamport clock, so one forged event would set every process's
+# clock forward. A receiver adds its own clock to an event without one.
 FIELDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("type", "hostname", "uuid", "name"), _is_name),
     **dict.fromkeys(("args", "kwargs", "result", "exception", "traceback", "eta", "expires"), _is_text),
@@ -59,9 +59,9 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
 
 
 def known_event(event: object) -> dict[str, Any] | None:
-    """What a monitor needs of the event, or None if the event is none that Celery would send.
+    """Return the event with the fields that a monitor needs, or None if Celery would not send such an event.
 
-    Fields that are not Celery's are left out, since celery.events.state sets each as an attribute of a worker or task.
+    Unknown fields are removed, because celery.events.state sets every field as an attribute of a worker or a task.
     """
     if not isinstance(event, dict):
         return None

@@ -1,8 +1,8 @@
-"""Ends a worker that does not react to signals any more, because its main thread is busy for ever.
+"""Ends a worker that no longer reacts to signals because its main thread is stuck.
 
-A first SIGTERM asks a worker to stop, and it stops when its consumer's loop comes round. If the loop does not come
-round, a second SIGTERM (or SIGINT) ends the process, and so does a SIGQUIT. A worker that is already stopping is left
-alone.
+The first SIGTERM asks a worker to stop, and the worker stops when its consumer's loop runs next. If the loop does not
+run any more, a second SIGTERM (or SIGINT) or a SIGQUIT ends the process. A worker that is already stopping is not
+interrupted.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from celery_sqs.poller import pollers_of_process
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# How long the loop of a healthy worker may take to see that it is to stop, at the most.
+# The longest time that a healthy worker's loop may take to notice that it should stop.
 OBEY_SECONDS = 2.0
 CHECK_EVERY_SECONDS = 0.25
 RELEASE_SECONDS = 5
 
 
 class ForcedExit:
-    """Watches, once a signal has asked for it, whether the worker stops, and ends the process if it does not.
+    """Checks, after a signal has asked for it, whether the worker stops, and ends the process if it does not.
 
-    `is_running` says whether the worker has not begun to stop, `is_stalled` whether its consumer is stalled. Everything
-    but the release of the messages happens in signal handlers: Python runs them in a main thread that is busy, too.
+    `is_running` returns true until the worker begins to stop. `is_stalled` returns whether its consumer is stalled.
+    Everything except giving back the messages happens in signal handlers, which Python runs even if the main thread is
+    busy.
     """
 
     def __init__(self, is_running: Callable[[], bool], is_stalled: Callable[[], bool]) -> None:
@@ -55,7 +56,7 @@ class ForcedExit:
 
     @contextmanager
     def handling(self) -> Iterator[None]:
-        """Celery's handler runs: that for SIGQUIT waits for what runs in a pool of threads."""
+        """Mark that Celery's handler is running. The one for SIGQUIT waits for the tasks in a pool of threads."""
         self._handlers_running += 1
         try:
             yield
@@ -70,18 +71,19 @@ class ForcedExit:
         else:
             self._disobeyed += CHECK_EVERY_SECONDS
         if self._disobeyed >= OBEY_SECONDS:
-            # The kernel ends the process if the release takes too long, or if gevent's hub never runs it.
+            # If giving back the messages takes too long, or gevent's hub never runs that thread, the kernel ends the
+            # process.
             signal.setitimer(signal.ITIMER_REAL, RELEASE_SECONDS)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             _thread.start_new_thread(_release_and_exit, ())
 
 
 def _release_and_exit() -> None:
-    """Give back what this process holds, and exit: no exit handler is sure to come to its end here."""
+    """Give back the messages that this process holds, and exit without exit handlers, which might never return."""
     try:
-        # Not by a logger, whose lock the main thread may hold.
+        # A logger is not used, because the main thread may hold its lock.
         print("worker: does not react to signals, and ends now", file=sys.__stderr__, flush=True)
-        for child in active_children():  # prefork's, which would go on with what is given back
+        for child in active_children():  # prefork's processes, which would otherwise continue with the given-back tasks
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
         pollers = pollers_of_process()
@@ -89,7 +91,7 @@ def _release_and_exit() -> None:
             poller.stop()
         held_messages().exit(RELEASE_SECONDS / 5)
         pollers.let_stopped_give_back(RELEASE_SECONDS / 5)
-    except Exception:  # noqa: BLE001 (the process ends whatever it is, and a person is to see why)
+    except Exception:  # noqa: BLE001 (the process exits anyway, and a person should see what failed)
         traceback.print_exc(file=sys.__stderr__)
     finally:
         os._exit(EX_FAILURE)

@@ -1,4 +1,4 @@
-"""One received message, from its receive until SQS has confirmed what became of it."""
+"""One received message, from when it is received until SQS has confirmed how it was settled."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ complain = OnceAMinute(logger)
 
 
 class State(Enum):
-    """How far a held message has come."""
+    """The state of a held message."""
 
-    IN_INBOX = auto()  # the consumer has not looked at it yet
-    HANDED_OVER = auto()  # Celery's worker has it, and may begin to work on it without a word
-    WAITING = auto()  # the consumer has it, and calls `start` before its work begins
+    IN_INBOX = auto()  # the consumer has not seen it yet
+    HANDED_OVER = auto()  # Celery's worker has it, and may begin work on it without telling us
+    WAITING = auto()  # the consumer has it, and will call `start` before work begins
     RUNNING = auto()
-    RELEASED = auto()  # given back before its work began
-    FINISHED = auto()  # it is to be deleted, dead-lettered or given back
+    RELEASED = auto()  # it was given back before work began
+    FINISHED = auto()  # it is being deleted, dead-lettered or given back
 
 
 class Holder(Protocol):
-    """What a message needs of HeldMessages."""
+    """The part of HeldMessages that a message uses."""
 
     sends: Batcher
     deletes: Batcher
@@ -51,9 +51,10 @@ class Holder(Protocol):
 
 
 class HeldMessage:
-    """It is settled (deleted, dead-lettered, given back) once, by `ack`, `reject`, `delay` or `give_back`.
+    """One received message, which is settled (deleted, dead-lettered or given back) exactly once.
 
-    Nothing is deleted before SQS has confirmed every message that was published because of it. Thread-safe.
+    `ack`, `reject`, `delay`, `give_back` and `requeue` settle it. It is not deleted before SQS has confirmed every
+    message that its task published. It is thread-safe.
     """
 
     def __init__(self, holder: Holder, queue: Queue, received: ReceivedMessage, visibility_timeout: int) -> None:
@@ -61,7 +62,7 @@ class HeldMessage:
         self.received = received
         self.visibility_timeout = visibility_timeout
         self.received_at = self.extended_at = time.monotonic()
-        self.lost = False  # its handle is stale: SQS has given the message to somebody else
+        self.lost = False  # whether its handle is stale, because SQS has delivered the message to somebody else
         self._holder = holder
         self._lock = threading.Lock()
         self.state = State.IN_INBOX  # changed under the lock
@@ -83,7 +84,7 @@ class HeldMessage:
 
     @property
     def group(self) -> str:
-        """Its message group, or "" where it has none."""
+        """The message group, or "" if the message has none."""
         group: str = self.received.get("Attributes", {}).get("MessageGroupId", "")
         return group
 
@@ -93,28 +94,29 @@ class HeldMessage:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages may still be published because of it."""
+        """Whether it is neither released nor finished, so that its task may still publish messages."""
         return self.state not in (State.RELEASED, State.FINISHED)
 
     def hand_over(self) -> None:
-        """Celery's worker has it. It may have begun from now on, unless a request of ours says when it begins."""
+        """Note that Celery's worker has it. From now on work may have begun, unless our Request says when it begins."""
         self._move({State.IN_INBOX}, State.HANDED_OVER)
 
     def wait_for_start(self) -> None:
-        """The consumer has it, and calls `start` before its work begins."""
+        """Note that the consumer has it and will call `start` before work begins."""
         self._move({State.IN_INBOX, State.HANDED_OVER}, State.WAITING)
         if self._is_to_be_released:
             self._holder.release([self])
 
     def start(self) -> bool:
-        """Whether its work may begin: not where the message was released to others."""
+        """Note that work begins. Return False if it must not begin, because the message was released."""
         self._move({State.IN_INBOX, State.HANDED_OVER, State.WAITING}, State.RUNNING)
         return self.state is not State.RELEASED
 
     def try_release(self) -> bool:
-        """Give up a message on which no work began; says whether there was none.
+        """Release the message if no work on it has begun. Return whether it was released.
 
-        While the worker makes its request nobody can say, so that a message is released when the request is made.
+        While the worker makes its request, we cannot know whether work has begun. In that case the message is released
+        as soon as the request exists.
         """
         with self._lock:
             self._is_to_be_released = self.state is State.HANDED_OVER
@@ -127,7 +129,7 @@ class HeldMessage:
             return moved
 
     def publish(self, queue: Queue, parameters: dict[str, Any], *, may_wait: bool = True) -> None:
-        """Send a message because of this one: this one stays until SQS has confirmed it."""
+        """Send a message that this message's task publishes. This message is kept until SQS has confirmed that one."""
         with self._lock:
             self._children += 1
         entry = Entry(queue, parameters, partial(self._child_done, queue), message_bytes(parameters))
@@ -137,38 +139,38 @@ class HeldMessage:
         self._finish(self._after_children)
 
     def reject(self, reason: Reason) -> None:
-        """Move it to its queue's dead-letter queue. Where there is none, delete it and say so."""
+        """Move it to its queue's dead-letter queue. If the queue has none, delete it and log that."""
         self._finish(partial(self._dead_letter, reason))
 
     def delay(self, seconds: int) -> None:
-        """Replace it by a copy that comes after so many seconds, which a FIFO queue refuses."""
+        """Replace it by a copy that SQS delivers after so many seconds. FIFO queues do not accept this."""
         copy = self.queue.copy_of(self.received, self.received.get("MessageAttributes", {}))
         self.publish(self.queue, copy | {"DelaySeconds": seconds})
         self.ack()
 
     def give_back(self, after: int) -> None:
-        """Let it be received again after so many seconds."""
+        """Give it back, so that it is received again after so many seconds."""
         self._finish(partial(self._give_back, after))
 
     def requeue(self) -> None:
-        """Give it back: at once the first time, as other transports do, and then after twice as long each time.
+        """Give it back, the first time without a delay, as other transports do, and then with a doubling delay.
 
-        What fails at once again would otherwise use up the queue's redrive policy in a moment.
+        Without the delay, a message that keeps failing would reach the redrive policy's maximum receives in a moment.
         """
         received = self.receive_count
         self.give_back(after=min(2 ** (received - 1), MAX_DELAY_SECONDS) if received > 1 else 0)
 
     def leave(self) -> None:
-        """Somebody else has said when it is to be received again."""
+        """Stop holding it, without a request to SQS. kombu has already set when it is to be received again."""
         self._finish(self._remove)
 
     def wait_settled(self) -> None:
-        """Wait until SQS has confirmed what became of it."""
+        """Wait until SQS has confirmed how it was settled."""
         self._holder.deletes.flush_soon()
         self._settled.wait()
 
     def lost_by(self, code: str) -> bool:
-        """Whether SQS's answer means that the message is not ours any more; remembers it."""
+        """Return whether SQS's error code means that the message is no longer ours, and remember that in `lost`."""
         self.lost = self.lost or code in FINAL_FOR_HANDLE
         return self.lost
 
@@ -203,7 +205,7 @@ class HeldMessage:
         try:
             target = self.queue.dead_letters()
         except (BotoCoreError, ClientError) as error:
-            # It stays, SQS delivers it again, and it is rejected again.
+            # The message stays on its queue. SQS will deliver it again, and it will be rejected again.
             complain("cannot find the dead-letter queue of %s for message %s: %s", self.queue.name, self.id, error)
             self._remove()
             return
@@ -214,7 +216,7 @@ class HeldMessage:
             return
         attributes = with_reason(self.received["Body"], self.received.get("MessageAttributes", {}), reason)
         copy = target.copy_of(self.received, attributes)
-        # A batcher's own thread may be the one that comes here: it must not wait for itself.
+        # A batcher's own thread may run this, and it must not wait for itself.
         self._holder.sends.add(Entry(target, copy, self._dead_lettered, message_bytes(copy)), may_wait=False)
 
     def _dead_lettered(self, code: str) -> None:

@@ -1,4 +1,4 @@
-"""All the messages that this process holds, and the batches by which they leave it."""
+"""All messages that this process holds, and the batchers that send, dead-letter and delete."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-# How long an entry waits for others to share its request. A publish is on an email's way; a delete is on nobody's.
+# How long an entry waits for others to share its request. Publishing is on the critical path, deleting is not.
 SEND_LINGER_SECONDS = 0.05
 DELETE_LINGER_SECONDS = 0.1
 
 EXIT_FLUSH_SECONDS = 10
 
-# How long a release waits for an extension of visibility that is under way: SQS answers sooner, or not at all.
+# How long a release waits for a request in progress that extends visibility. SQS answers sooner than this, or not at
+# all.
 EXTENSION_SECONDS = 1.0
 
 
 class HeldMessages:
-    """Those of one process. Thread-safe."""
+    """The messages that one process holds. It is thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -72,7 +73,10 @@ class HeldMessages:
             self._held.pop(message.tag, None)
 
     def finished(self) -> None:
-        """Note that work on one has ended: where no other is left, no publish can come that others would wait for."""
+        """Note that work on a message has ended.
+
+        If it was the last one, no further publish can join the current batch, so the batch is sent at once.
+        """
         with self._lock:
             self._unfinished -= 1
             idle = not self._unfinished
@@ -80,12 +84,12 @@ class HeldMessages:
             self.sends.flush_soon()
 
     def give_back(self, message: HeldMessage, after: int) -> None:
-        """Let a finished one be received again after so many seconds."""
+        """Stop holding a finished message, and make it visible again after so many seconds."""
         self.remove(message)
         self._make_visible([message], after)
 
     def release(self, messages: Iterable[HeldMessage]) -> list[HeldMessage]:
-        """Let those be received again on which no work began. Returns them."""
+        """Give back those of the messages on which no work has begun. Return them."""
         released = [message for message in messages if message.try_release()]
         for message in released:
             self.remove(message)
@@ -94,7 +98,7 @@ class HeldMessages:
         return released
 
     def exit(self, flush_seconds: float = EXIT_FLUSH_SECONDS) -> None:
-        """Confirm what is finished, and let the rest be received again: nothing of ours waits for a time-out."""
+        """Send and delete what is finished, and give back the rest, so that no message has to wait for its time-out."""
         unsent = self.sends.flush(flush_seconds)
         undeleted = self.deletes.flush(flush_seconds)
         if unsent or undeleted:
@@ -106,12 +110,15 @@ class HeldMessages:
         self._make_visible(left)
 
     def _make_visible(self, messages: list[HeldMessage], after: int = 0) -> None:
-        if messages:  # an extension of visibility that is under way would undo it
+        if messages:  # a request in progress that extends their visibility would hide them again
             self._keeper.wait_until_extended(EXTENSION_SECONDS)
         for batch in batches_by_queue(messages):
             make_visible(batch[0].queue, [message.tag for message in batch], after)
 
 
 def held_messages() -> HeldMessages:
-    """The process's own: one that publishes does so by another connection than the one it receives by."""
+    """Return the HeldMessages of this process.
+
+    They are shared by its connections, because a worker publishes and receives through different ones.
+    """
     return one_per_process(HeldMessages, HeldMessages)

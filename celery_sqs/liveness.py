@@ -1,9 +1,9 @@
-"""Whether a worker still receives: it keeps a small file, and a probe reads it, without a word to SQS.
+"""A container's health check: is the worker still receiving? The worker writes a small file, and the probe reads it.
 
     python -m celery_sqs.liveness FILE [--max-age SECONDS]
 
-exits with 0 where every queue of the worker was received from within that time, or is parked because the worker holds
-all that it may, and with 1 and a sentence where not: a container's health check.
+exits with 0 if every queue of the worker was received from within that time, or is parked because the worker holds as
+many messages as it may. Otherwise it prints what is wrong and exits with 1. It sends no request to SQS.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 complain = OnceAMinute(get_logger(__name__))
 
 WRITE_EVERY_SECONDS = 5
-MAX_AGE_SECONDS = 60  # four of the longest polls
+MAX_AGE_SECONDS = 60  # three of the longest polls (20 s)
 
 
 class LivenessFile:
-    """Written every five seconds, whole or not at all, while something is polled.
+    """Writes the liveness file atomically every five seconds, from its own thread, until `end` is called.
 
-    `pollers` are by queue, and `stalled` says why the worker's consumer is stalled, if it is.
+    `pollers` maps the names of queues to their pollers. `stalled` returns why the worker's consumer is stalled, or "".
     """
 
     def __init__(self, path: str, pollers: dict[str, Poller], stalled: Callable[[], str]) -> None:
@@ -61,7 +61,7 @@ class LivenessFile:
 
 
 def what_is_wrong(state: dict[str, Any], now: float, max_age: float) -> str:
-    """Why the worker that wrote this is not alive, or nothing."""
+    """Return why the worker that wrote this state is not alive, or "" if it is."""
     if now - state["written_at"] > max_age:
         return f"the worker wrote its liveness file {now - state['written_at']:.0f} seconds ago"
     if stalled := state.get("stalled"):

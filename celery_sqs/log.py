@@ -1,4 +1,4 @@
-"""Says once a minute what goes wrong many times a second."""
+"""Limits an error that may happen many times a second to one log line a minute."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ PERIOD_SECONDS = 60
 
 
 class OnceAMinute:
-    """An error logger that repeats a message, whatever its arguments, once a minute, with how often it came."""
+    """Logs the same error at most once a minute, and then says how often it happened in between.
+
+    Two errors are the same if their message template is, even if the arguments differ.
+    """
 
     def __init__(self, logger: Logger) -> None:
         self._logger = logger

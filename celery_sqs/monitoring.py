@@ -1,4 +1,4 @@
-"""Events, remote commands and their replies of one broker, as every channel of a process shares them."""
+"""Events, remote commands and replies for one broker, shared by all channels of a process."""
 
 from __future__ import annotations
 
@@ -22,33 +22,34 @@ CONTROL_QUEUE_PREFIX = "celery-control-"
 
 
 class Monitoring(NamedTuple):
-    """Of one process, for one broker."""
+    """The control queues, event publisher and reply sender that one process has for one broker."""
 
     queues: ControlQueues
     events: EventPublisher
     replies: ReplySender
 
     def bind(self, queue: str, exchange: str, routing_key: str) -> None:
-        """Have a queue of kombu's name `queue`, bound to the exchange."""
+        """Create the queue that kombu calls `queue`, bound to the exchange, unless this process already has it."""
         try:
             with errors_translated():
                 self.queues.open(queue, exchange, routing_key)
         except (SqsUnavailable, ClientError) as error:
             if not is_for_replies(exchange):
                 raise
-            # Whoever calls a worker expects this one, as with other transports.
+            # Callers of remote commands expect this error, which other transports raise, too.
             raise OperationalError(f"cannot make a queue for replies: {error}") from error
 
 
 def control_queue_prefix(options: dict[str, Any]) -> str:
-    """What the names of control queues begin with; nothing where the option turns them off."""
+    """Return the prefix of control queues' names, or "" if the option turns control queues off."""
     return options.get("control_queue_prefix", CONTROL_QUEUE_PREFIX) or ""
 
 
 def monitoring_of(channel: SQS.Channel, short_timeout_client: Callable[[], Any]) -> Monitoring | None:
-    """This process's for the channel's broker, or nothing where the option turns it off.
+    """Return this process's Monitoring for the channel's broker, or None if the option turns it off.
 
-    A remote call and its reply may travel by two connections, and every connection's events leave together.
+    Connections share it, because a remote call and its reply may use different connections, and because the events of
+    all connections are sent together.
     """
     options = channel.transport_options
     prefix = control_queue_prefix(options)

@@ -1,4 +1,4 @@
-"""What a process has one of: made when it is first asked for, made anew after a fork, ended when the process exits."""
+"""Objects of which each process has one: made on first use, made again after a fork, ended when the process exits."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ T = TypeVar("T")
 
 _made: dict[tuple[int, Hashable], Any] = {}
 _making = threading.RLock()
-# A process that is forked while another thread makes something would wait for that thread for ever.
+# If a process forks while another thread holds this lock, the child would wait for that thread forever.
 os.register_at_fork(after_in_child=lambda: globals().update(_making=threading.RLock()))
 
 _exit_functions: list[Callable[[], Any]] = []
 
 
 def one_per_process(key: Hashable, make: Callable[[], T]) -> T:
-    """What `make` returned when this process first asked for this key.
+    """Return the object that `make` returned when this process first asked for this key.
 
-    A fork does not share what its parent made: neither locks nor connections nor messages.
+    A forked child does not use its parent's objects, because locks, connections and held messages cannot be shared.
     """
     mine = (os.getpid(), key)
     if mine not in _made:
@@ -35,9 +35,10 @@ def one_per_process(key: Hashable, make: Callable[[], T]) -> T:
 
 
 def at_exit(function: Callable[[], Any]) -> None:
-    """Call the function when this process exits, but not when a fork of it does.
+    """Call the function when this process exits, but not when a forked child exits.
 
-    What was registered last is called first. It is called also if Celery restarts the process in its own exit handler.
+    The function that was registered last is called first. All are also called if Celery restarts the process from its
+    own exit handler.
     """
     pid = os.getpid()
 
@@ -50,7 +51,10 @@ def at_exit(function: Callable[[], Any]) -> None:
 
 
 def register_again() -> None:
-    """Come before what was registered since: on SIGHUP Celery registers an `execv`, after which nothing is called."""
+    """Register our exit functions again, so that they run before any function that was registered since.
+
+    On SIGHUP, Celery registers an exit function that calls `execv`, and no function after it would run.
+    """
     for function in _exit_functions:
         atexit.unregister(function)
         atexit.register(function)

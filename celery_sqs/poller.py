@@ -1,4 +1,4 @@
-"""Receives from one queue in threads of its own: parked while the prefetch is full, awake as soon as it is not."""
+"""Receives from one queue in its own threads, which wait while the prefetch is full."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 complain = OnceAMinute(logger)
 
-# The second receives only while the first finds more than it can carry, and does not wait for more to come: the places
-# that it takes would be missing elsewhere.
+# The second thread receives only while the first one's receives come back full. It polls without waiting, because the
+# part of the prefetch that it reserves is then missing for other queues.
 THREADS = 2
 LAST_BACKOFF_SECONDS = 20.0
 
 
 class Pause:
-    """Keeps every poller of the process from receiving, while what its tasks need is away."""
+    """Stops all pollers of the process from receiving while something that its tasks need is unavailable."""
 
     def __init__(self) -> None:
         self._until = 0.0
@@ -43,17 +43,18 @@ pause = Pause()
 
 
 def stop_receiving_for(seconds: float, queue: str, code: str) -> None:
-    """Receive nothing for a while, because SQS denies what every message needs; say so once a minute."""
+    """Receive nothing for so many seconds, because SQS denies access that every message needs. Log it once a minute."""
     complain("SQS denies access to our own queue %s (%s): nothing is received until it is allowed", queue, code)
     pause.begin(seconds)
 
 
-# An idle long poll has nothing to give back; one that received a message answers at once.
+# Half a second is enough: a long poll that receives a message returns at once, and an idle one has nothing to give
+# back.
 JOIN_SECONDS = 0.5
 
 
 class Pollers:
-    """Those of one process."""
+    """The pollers of one process."""
 
     def __init__(self) -> None:
         self._started: WeakSet[Poller] = WeakSet()
@@ -66,9 +67,9 @@ class Pollers:
         return [poller for poller in list(self._started) if not poller.is_stopped]
 
     def let_stopped_give_back(self, seconds: float = JOIN_SECONDS) -> None:
-        """Wait a moment for the long polls that are still open although their pollers have stopped.
+        """Wait up to `seconds` for the long polls that are still open after their pollers have stopped.
 
-        One of them may receive what this process has just released or sent, and gives it back.
+        Such a poll may receive a message that this process has just released or sent. The poller then gives it back.
         """
         deadline = time.monotonic() + seconds
         for poller in list(self._started):
@@ -81,12 +82,12 @@ def pollers_of_process() -> Pollers:
 
 
 class Poller:
-    """Calls `receive(count, wait)` while `prefetch` allows it, and passes on what it brings to `accept`.
+    """Calls `receive(count, wait)` while `prefetch` allows it, and passes the messages to `accept`.
 
-    What a receive brings after `stop` goes to `give_back`, since it may be what this process has just released.
+    Messages that are received after `stop` go to `give_back`. They may be ones that this process has just released.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 (all that it knows of a channel)
+    def __init__(  # noqa: PLR0913, PLR0917 (these arguments are all that it knows of a channel)
         self,
         name: str,
         prefetch: Prefetch,
@@ -116,13 +117,13 @@ class Poller:
             thread.start()
 
     def stop(self) -> None:
-        """Start no further receive."""
+        """Start no more receives. Does not wait for those in progress."""
         self._stopped.set()
         self._more.set()
         self._prefetch.wake()
 
     def figures(self) -> dict[str, Any]:
-        """What `inspect stats` and the liveness file say of it."""
+        """Return what `inspect stats` and the liveness file show about this poller."""
         return {"last_receive_at": self.last_receive_at, "parked": self.parked}
 
     @property
@@ -130,9 +131,9 @@ class Poller:
         return self._stopped.is_set()
 
     def join(self, deadline: float) -> None:
-        """Wait for the receives under way until then, on the monotonic clock."""
+        """Wait for the receives in progress, until `deadline` on the monotonic clock."""
         for thread in self._threads:
-            if thread.ident:  # it was started
+            if thread.ident:  # the thread was started
                 thread.join(max(0, deadline - time.monotonic()))
 
     def _run(self, is_first: bool) -> None:
@@ -144,7 +145,7 @@ class Poller:
                 self.parked = True
             self._stopped.wait(pause.left())
             wanted = self._prefetch.take(self._stopped, self._priority)
-            if pause.left():  # it began while this waited
+            if pause.left():  # the pause began while this thread waited
                 self._prefetch.received(wanted, 0)
                 continue
             if is_first:
@@ -153,7 +154,7 @@ class Poller:
                 return
             try:
                 messages = self._receive(wanted, is_first)
-            except Exception as error:  # noqa: BLE001 (a thread that ends receives nothing, and nobody would know)
+            except Exception as error:  # noqa: BLE001 (if this thread ended, nothing would be received any more)
                 self._prefetch.received(wanted, 0)
                 complain("cannot receive from %s, and keeps trying: %r", self.name, error)
                 failures += 1

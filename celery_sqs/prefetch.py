@@ -1,4 +1,4 @@
-"""The messages that a consumer may hold, shared out among the pollers of its queues."""
+"""Limits how many messages a consumer holds, and shares that limit among the pollers of its queues."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from celery_sqs.sqs.batches import MAX_ENTRIES
 
 
 class Prefetch:
-    """How many more messages a consumer may hold, shared by the pollers of its queues. Thread-safe.
+    """Counts the messages that a consumer holds, and tells its pollers how many more they may receive.
 
-    The highest priority comes first, and of one priority who came first.
+    The poller with the highest priority is served first, and pollers with the same priority in the order in which they
+    asked. It is thread-safe.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._limit = 0
         self._held = 0
-        self._asked_for = 0  # of what is held, by receives that are under way
+        self._asked_for = 0  # the part of `_held` that receives in progress have reserved
         self._waiting: list[tuple[int, int]] = []
         self._tickets = count()
         self.sharers = 1
 
     @property
     def limit(self) -> int:
-        """The prefetch count; 0 is no limit."""
+        """The prefetch count. 0 means no limit."""
         return self._limit
 
     @limit.setter
@@ -38,11 +39,12 @@ class Prefetch:
             self._changed.notify_all()
 
     def take(self, stopped: threading.Event, priority: int = 0) -> int:
-        """Wait until a whole receive fits, and reserve it. Returns how many messages it may bring, 0 once stopped.
+        """Wait until there is room for a whole receive, and reserve it.
 
-        A receive is of 10 messages: less would make a busy consumer ask for one at a time. Where the limit is too small
-        for 10 a queue it is shared out, so that no queue's long poll starves another; and while other receives are all
-        that is held, as at the start, before every queue is known, what they leave is enough.
+        Return how many messages the receive may ask for, or 0 if the poller was stopped. A whole receive is 10
+        messages, because with less a busy consumer would receive one message at a time. If the limit is too small for
+        10 messages per queue, each queue gets an equal share, so that one queue's long poll does not starve another. If
+        everything held is reserved by receives in progress, as at the start, a receive may also ask for less than that.
         """
         with self._changed:
             ticket = (-priority, next(self._tickets))
@@ -58,31 +60,31 @@ class Prefetch:
             return wanted
 
     def received(self, wanted: int, count: int) -> None:
-        """Of the messages that a receive might have brought, so many came."""
+        """Note that a receive for which `wanted` messages were reserved has returned `count` messages."""
         with self._changed:
             self._asked_for -= wanted
             self._held -= wanted - count
             self._changed.notify_all()
 
     def add(self) -> None:
-        """One more is held, whatever the limit."""
+        """Count one more held message, regardless of the limit."""
         with self._changed:
             self._held += 1
 
     def free(self, count: int) -> None:
-        """So many are not held any more."""
+        """Note that `count` messages are no longer held."""
         with self._changed:
             self._held -= count
             if self._wanted():
                 self._changed.notify_all()
 
     def wake(self) -> None:
-        """Let those who wait see that they are stopped."""
+        """Wake all waiting pollers, so that they notice if they were stopped."""
         with self._changed:
             self._changed.notify_all()
 
     def _wanted(self) -> int:
-        """How many messages a receive may ask for now."""
+        """Return how many messages a receive may ask for now."""
         if not self._limit:
             return MAX_ENTRIES
         share, free = min(MAX_ENTRIES, max(1, self._limit // self.sharers)), self._limit - self._held
@@ -90,7 +92,7 @@ class Prefetch:
 
 
 class QoS(SQS.QoS):
-    """kombu's: counts in `prefetch` what the channel's consumer holds."""
+    """kombu's QoS, which counts in `prefetch` the messages that the channel's consumer holds."""
 
     def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
         self.prefetch = Prefetch()
@@ -110,4 +112,4 @@ class QoS(SQS.QoS):
             self.prefetch.free(1)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Nothing to do: HeldMessages keeps what runs, and gives back what does not."""
+        """Do nothing. HeldMessages keeps the messages whose tasks run, and gives the others back."""

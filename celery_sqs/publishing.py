@@ -1,4 +1,4 @@
-"""How a message is published: because of the task that runs in this thread, or else at once."""
+"""Publishes messages, as part of the task that runs in this thread if there is one, or else at once."""
 
 from __future__ import annotations
 
@@ -24,13 +24,18 @@ if TYPE_CHECKING:
 def publish(target: Queue, parameters: dict[str, Any]) -> None:
     """Send the message.
 
+    Within a task the message only joins a batch, and the task's own message is kept until SQS has confirmed this one.
+    Outside of a task, or if the target is a FIFO queue, this waits for SQS's confirmation.
+
     Raises:
-        MessageTooLarge, PublishDenied, PublishRefused
+        MessageTooLarge: the message is larger than 1 MiB with its attributes.
+        PublishDenied: SQS denies access to one of the worker's own queues.
+        PublishRefused: SQS refuses the message for good.
     """
     if (size := message_bytes(parameters)) > MAX_MESSAGE_BYTES:
         raise MessageTooLarge(f"the message has {size} bytes with its attributes; SQS takes {MAX_MESSAGE_BYTES}")
     parent = _current_message()
-    # Two batches of a FIFO queue may overtake each other.
+    # Messages to a FIFO queue are not batched, because one batch may overtake another.
     if parent and not target.is_fifo:
         parent.publish(target, parameters)
         return
@@ -46,7 +51,10 @@ def publish(target: Queue, parameters: dict[str, Any]) -> None:
 def to_parameters(
     target: Queue, message: dict[str, Any], delay: int | None, encode: Callable[[dict[str, Any]], str]
 ) -> dict[str, Any]:
-    """What SQS is asked to send, in kombu's terms: message attributes, group, deduplication id and delay."""
+    """Return the parameters of SQS's SendMessage: body, attributes, message group, deduplication id and delay.
+
+    `message` is in kombu's form, `delay` is in seconds, and `encode` makes the body of it.
+    """
     properties = message["properties"]
     parameters: dict[str, Any] = {}
     if attributes := properties.pop("message_attributes", None):
@@ -55,7 +63,8 @@ def to_parameters(
         parameters["MessageGroupId"] = group
     until_eta = delays.delay_seconds(message["headers"])
     if target.is_fifo:
-        # SQS refuses a DelaySeconds here: whoever receives the message lets it wait for its eta (`Admission`).
+        # SQS does not accept DelaySeconds for a message on a FIFO queue. The receiver makes it wait until its eta
+        # (`Admission`).
         if delay and delay > until_eta:
             message["headers"] = {**message["headers"], "eta": delays.eta_in(delay)}
         parameters.setdefault("MessageGroupId", "default")
@@ -67,7 +76,7 @@ def to_parameters(
 
 
 def publish_error(error: ClientError, queue: str, is_own: bool) -> PublishDenied | PublishRefused:
-    """What a publish raises at once: kombu would try again what it knows for an error of the connection."""
+    """Return the error to raise for a refused publish. kombu does not retry it, as it would a connection error."""
     code = code_of(error)
     if code in ACCESS_DENIED and is_own:
         return PublishDenied(queue, code)
@@ -75,19 +84,25 @@ def publish_error(error: ClientError, queue: str, is_own: bool) -> PublishDenied
 
 
 def _current_message() -> HeldMessage | None:
-    """What this process holds of the task that runs in this thread; none where it was acknowledged before it ran."""
+    """Return the held message of the task that runs in this thread.
+
+    Return None if there is no such task, or if its message was acknowledged before the task ran.
+    """
     held = held_messages().get(_current_properties().get("delivery_tag", ""))
     return held if held and held.is_open else None
 
 
 def _current_group() -> str | None:
-    """The message group of the task that runs in this thread, also where another process holds its message."""
+    """Return the message group of the task that runs in this thread, even if another process holds its message."""
     message = _current_properties().get("delivery_info", {}).get("sqs_message", {})
     group: str | None = message.get("Attributes", {}).get("MessageGroupId")
     return group
 
 
 def _current_properties() -> dict[str, Any]:
-    """Of the message whose task runs in this thread, and not of a task that it calls as a function."""
+    """Return the properties of the message whose task runs in this thread.
+
+    If that task calls another task as a function, they are still those of the first one.
+    """
     task = get_current_worker_task()
     return (task.request.properties if task else None) or {}

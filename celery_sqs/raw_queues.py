@@ -1,7 +1,7 @@
-"""Queues whose bodies Celery did not write: each body becomes the argument of one task, whatever it is.
+"""Raw queues, whose messages other programs write: each body becomes the only argument of a task.
 
-The transport option `raw_queues` maps a queue's name to that task's name. Whoever may send to the queue can start that
-task and nothing else: a body that looks like a Celery message is data too.
+The transport option `raw_queues` maps a queue's name to the name of that task. Somebody who may send to the queue can
+start that task and nothing else, because a body that looks like a Celery message is treated as data, too.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# W3C Trace Context. No baggage: it is data of the producer's, for which nothing here has a use.
+# The names are W3C Trace Context's. Baggage is left out, because nothing here uses the producer's data.
 TRACE_CONTEXT = ("traceparent", "tracestate")
-TRACE_CONTEXT_CHARACTERS = 512  # the most that OpenTelemetry's propagator reads of either
+TRACE_CONTEXT_CHARACTERS = 512  # the longest value of either that OpenTelemetry's propagator reads
 
 
 def to_task_message(message: dict[str, Any], task: str) -> dict[str, Any]:
-    """A Celery protocol-2 message for the task, as kombu's virtual transports have it in memory.
+    """Return a Celery protocol-2 message for the task, in the form that kombu's virtual transports use.
 
-    The task's id is the SQS MessageId, which redelivery keeps. Its delivery_info names no queue, so that a retry goes
-    where the task is routed and not back to the raw queue (`Task.retry` reuses the incoming routing). Its repr shows no
-    content, since reprs go into logs and events.
+    The task's id is the SQS MessageId, which stays the same when SQS redelivers the message. The delivery_info names
+    no queue, so that a retry goes where the task is routed and not back to the raw queue (`Task.retry` reuses the
+    incoming routing). The reprs of the arguments contain no content, because they go into logs and events.
 
-    The producer's trace context, where it sent one as String message attributes, is in the headers under W3C's names,
-    as OpenTelemetry's instrumentation of Celery puts and reads it. It is the producer's word, to be parsed and no more.
+    If the producer sent a trace context as String message attributes, it is in the headers under W3C's names, where
+    OpenTelemetry's instrumentation of Celery looks for it. It is untrusted input, and only to be parsed.
 
     Source: Celery's "Message Protocol", version 2.
     """

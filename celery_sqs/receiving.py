@@ -1,4 +1,4 @@
-"""How a channel receives: a poller for each queue that it consumes, and the way back for what has not begun."""
+"""Receives for a channel: it has a poller for each consumed queue, and gives back messages that have not begun."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = get_logger(__name__)
 
 
 class Receiver:
-    """What a channel consumes."""
+    """Receives from the queues that a channel consumes, and delivers their messages to the consumer."""
 
     def __init__(self, channel: SQS.Channel, loop: ConsumerLoop, admission: Admission) -> None:
         self._channel = channel
@@ -48,7 +48,7 @@ class Receiver:
 
     @property
     def sources(self) -> list[Queue]:
-        """The queues that it consumes, but for control queues."""
+        """The queues that the channel consumes, without control queues."""
         return [source for source in list(self._sources.values()) if not isinstance(source, ControlQueue)]
 
     def consume(self, queue: str, source: Queue, priority: int) -> None:
@@ -64,13 +64,14 @@ class Receiver:
             priority=priority,
         )
         self.prefetch.sharers = len(self._pollers)
-        # `celery status` in a worker's container has the worker's options, and must not touch the worker's file.
+        # Control queues are not watched: `celery status` in a worker's container has the worker's options, and must not
+        # overwrite the worker's liveness file.
         if not isinstance(source, ControlQueue):
             self._loop.watch(poller)
         self._loop.start_soon(poller)
 
     def stop(self, queue: str) -> None:
-        """Stop consuming the queue, and give back what nobody has begun to work on."""
+        """Stop consuming the queue, and give back its messages on which no work has begun."""
         poller = self._pollers.pop(queue, None)
         if poller:
             poller.stop()
@@ -81,41 +82,44 @@ class Receiver:
     def stop_all(self) -> None:
         for queue in list(self._pollers):
             self.stop(queue)
-        # The event loop looks whether it is to stop when it wakes, which may be the next heartbeat.
+        # The event loop checks only when it wakes whether it should stop. Without this, that may be the next heartbeat.
         self._loop.inbox.wake(always=True)
 
     def release(self, source: Queue, group: str | None = None) -> list[HeldMessage]:
-        """Give back what has not begun of the queue, or of one of its message groups."""
+        """Give back the messages of the queue, or of one of its message groups, on which no work has begun.
+
+        Return them.
+        """
         held = held_messages()
         released = held.release([m for m in held.held() if m.queue is source and group in (None, m.group)])
         for message in released:
-            # If the consumer has it already; `_deliver` drops what is still in the inbox.
+            # This is for messages that the consumer already has. `_deliver` drops those still in the inbox.
             self._channel.qos.ack(message.tag)
         return released
 
     def release_all(self) -> int:
-        """Give back every message on which no work has begun, while the consumer's loop is stalled.
+        """Give back every message on which no work has begun, because the consumer's loop is stalled.
 
-        Returns how many they were. The queues stay consumed.
+        Return how many there were. The pollers keep running.
         """
         return sum(len(self.release(source)) for source in self.sources)
 
     def _accept(self, queue: str, source: Queue, messages: list[ReceivedMessage]) -> None:
-        """Hand each message to the consumer, or settle it here where it is not to reach the consumer."""
+        """Put each message into the consumer's inbox, unless `admit` has settled it."""
         waiting: set[str] = set()
         for message in messages:
             if payload := self._admission.admit(queue, source, message, waiting):
                 self._loop.inbox.put(partial(self._deliver, queue, payload))
             else:
                 self.prefetch.free(1)
-        if queue not in self._pollers:  # it stopped meanwhile: nobody looks into the inbox
+        if queue not in self._pollers:  # the poller was stopped meanwhile, so nobody reads the inbox
             self.release(source)
 
     @uninterrupted
     def _deliver(self, queue: str, payload: dict[str, Any]) -> None:
         """Hand a message to the queue's consumer, in the consumer's thread."""
         held = held_messages().get(payload["properties"]["delivery_tag"])
-        if held is None:  # the consumer was cancelled since, and the message given back
+        if held is None:  # the message was given back meanwhile, because the consumer was cancelled
             self.prefetch.free(1)
             return
         if self._loop.serves_worker:
@@ -128,8 +132,8 @@ class Receiver:
             channel.connection._deliver(payload, queue)
         except channel.connection.connection_errors:
             raise
-        except Exception as error:  # noqa: BLE001 (one message must not stop the consumer, whatever it holds)
-            # Celery's consumer trusts what is in a message: one without a task id ends the worker (KeyError).
+        except Exception as error:  # noqa: BLE001 (one message must not stop the consumer, whatever it contains)
+            # Celery's consumer trusts a message's content. Without a task id, its KeyError would end the worker.
             name = type(error).__name__
             logger.error("the consumer of %s raised %s for message %s", queue, name, held.id)
             held.reject(Reason(name, f"the consumer raised {name} when it read the message"))
@@ -137,7 +141,7 @@ class Receiver:
         if no_ack:
             held.ack()
             self.prefetch.free(1)
-        if held.state is State.RELEASED:  # meanwhile
+        if held.state is State.RELEASED:  # it was released during the delivery
             channel.qos.ack(held.tag)
 
 
@@ -146,10 +150,10 @@ _receivers: WeakSet[Receiver] = WeakSet()
 
 @worker_shutting_down.connect
 def stop_receiving(**_: Any) -> None:
-    """Give back what nobody has begun as soon as the signal comes: the consumer may be waiting for a busy pool.
+    """Stop receiving, and give back messages that have not begun, as soon as a signal asks the worker to stop.
 
-    In a thread, since a signal's handler must not wait, and a bare one, since `Thread.start` waits (gevent runs the
-    handler in its hub).
+    The consumer itself may be waiting for a busy pool. This runs in a thread, because a signal handler must not block.
+    It uses `_thread`, because `Thread.start` blocks, and gevent runs the handler in its hub.
     """
 
     def stop() -> None:
@@ -160,12 +164,12 @@ def stop_receiving(**_: Any) -> None:
 
 
 def warn_of_fifo_concurrency(consumer: Any) -> None:
-    """Warn if the worker of this consumer runs several tasks of a FIFO queue at once.
+    """Warn if the worker of this consumer runs several tasks of a FIFO queue at the same time.
 
-    One receive may bring several messages of a message group, and every one of them goes to the pool.
+    One receive may return several messages of a message group, and all of them go to the pool.
     """
     receiver: Receiver = consumer.task_consumer.channel.receiver
-    # The latter with --autoscale.
+    # `max_concurrency` is set with --autoscale.
     concurrency = max(consumer.pool.num_processes, consumer.controller.max_concurrency or 0)
     if concurrency > 1 and (queues := [queue for queue, source in list(receiver._sources.items()) if source.is_fifo]):
         logger.warning(

@@ -1,4 +1,4 @@
-"""Replies to remote commands. They leave from a thread of their own, so that no caller can stop a worker."""
+"""Sends the replies to remote commands from a separate thread, so that no caller can block a worker."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 complain = OnceAMinute(logger)
 
-CAPACITY = 1000  # replies that wait; a caller waits for one second unless it says otherwise
+CAPACITY = 1000  # waiting replies; more would be too late anyway, since callers wait for 1 s by default
 EXIT_FLUSH_SECONDS = 2.0
 
 
 class ReplySender:
-    """Sends each reply once, and drops it if its caller has gone or SQS refuses it.
+    """Tries to send each reply once, and drops it if its caller no longer exists or SQS refuses it.
 
-    kombu publishes a reply with `retry=True` and no limit (`Mailbox._publish_reply`): an error that reached it would
-    keep the consumer's loop busy for as long as the error lasts. So no error of a reply is raised to kombu.
+    Errors are not raised to kombu. It publishes a reply with `retry=True` and no limit (`Mailbox._publish_reply`), so
+    an error would keep the consumer's loop busy for as long as it lasts.
     """
 
     def __init__(self, queues: ControlQueues) -> None:
@@ -39,7 +39,7 @@ class ReplySender:
         at_exit(self.exit)
 
     def add(self, exchange: str, routing_key: str, body: str) -> None:
-        """Send the reply soon. Does not wait, and drops the reply if too many wait already."""
+        """Queue the reply for sending, without waiting. Drop it if 1000 replies are already waiting."""
         with self._changed:
             if len(self._waiting) >= CAPACITY:
                 complain("dropped a reply to a remote command: %d others wait to be sent", CAPACITY)
@@ -51,7 +51,7 @@ class ReplySender:
             self._changed.notify_all()
 
     def exit(self) -> None:
-        """Wait a moment for the replies that are still to be sent."""
+        """Wait up to 2 seconds for the replies that have not been sent yet."""
         with self._changed:
             self._changed.wait_for(lambda: not (self._waiting or self._sending), EXIT_FLUSH_SECONDS)
 
@@ -76,5 +76,5 @@ class ReplySender:
                 complain("dropped a reply to a remote command: SQS answers %s", code)
         except BotoCoreError as error:
             complain("dropped a reply to a remote command: SQS cannot be reached (%s)", type(error).__name__)
-        except Exception:  # a thread that ends would answer nobody any more
+        except Exception:  # if this thread ended, nobody would get a reply any more
             logger.exception("dropped a reply to a remote command")

@@ -1,4 +1,4 @@
-"""What Celery's worker makes of a message: a request that says when work begins, and why it is rejected."""
+"""The request that Celery's worker makes of each message. Ours reports when work begins and why it is rejected."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ logger = get_logger(__name__)
 
 DENIED_SECONDS = 10
 
-# What a pool reports, beside an exception that escaped from Celery's tracer: `on_failure` knows what each means.
+# The errors that a pool reports and that `on_failure` handles. Any other error has escaped from Celery's own code.
 REPORTED_BY_POOLS = (
     KeyboardInterrupt,
     OperationalError,
@@ -46,17 +46,23 @@ REPORTED_BY_POOLS = (
 
 
 class Released(Exception):
-    """The message was given back before its task began: another worker's turn."""
+    """The message was given back before its task began, so another worker runs it."""
 
 
 class Request(CeleryRequest):
-    """Tells the transport when work begins, and why a message is rejected: Celery drops the reason before it asks."""
+    """Tells the transport when work begins, and why a message is rejected.
 
-    # Whether the pool runs tasks within this process: it keeps a line of tasks, and reports each as it begins.
+    Celery itself drops the reason before it rejects the message.
+    """
+
+    # Whether the pool runs tasks within this process. Such a pool queues tasks, and reports each one when it begins.
     _in_process = True
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Celery derives a class for each task (`create_request_cls`), which would hand it to the pool unguarded."""
+        """Keep our `execute_using_pool` in the class that Celery derives for each task (`create_request_cls`).
+
+        Celery's version would hand the task to the pool unguarded.
+        """
         super().__init_subclass__(**options)
         if cls.__module__ == CeleryRequest.__module__:
             del cls.execute_using_pool
@@ -74,7 +80,11 @@ class Request(CeleryRequest):
             raise
 
     def _check(self) -> None:
-        """Refuse what Celery does not check and then fails on: in a pool, or (keyword arguments) without a word."""
+        """Refuse values that Celery does not check here and fails on later, in the pool or without any message.
+
+        Raises:
+            InvalidTaskError: the keyword arguments or the time limits are invalid.
+        """
         if not isinstance(self.kwargs, dict):
             raise InvalidTaskError("the keyword arguments are not a mapping")
         match self.time_limits:
@@ -84,7 +94,7 @@ class Request(CeleryRequest):
                 raise InvalidTaskError("the time limits are not two numbers of seconds")
 
     def execute_using_pool(self, pool: BasePool, **kwargs: Any) -> Any:
-        """Hand the task to the pool, and settle its message even if Celery's own code raises on the way or there."""
+        """Hand the task to the pool, and settle its message even if Celery's own code raises an error."""
         self._in_process = not pool.uses_semaphore
         try:
             return super().execute_using_pool(_GuardedPool(pool, self), **kwargs)
@@ -92,36 +102,40 @@ class Request(CeleryRequest):
             raise
         except Released:
             pass
-        except Exception as error:  # noqa: BLE001 (whatever it is, the message must not stay here for ever)
+        except Exception as error:  # noqa: BLE001 (whatever the error is, the message must be settled)
             self.on_escape(error)
-        raise TaskRevokedError(self.id)  # by which Celery frees the place that it took in the pool
+        raise TaskRevokedError(self.id)  # makes Celery free the slot that it took in the pool
 
     def on_escape(self, error: BaseException) -> None:
-        """Settle the message of a task around which Celery's own code raised."""
+        """Settle the task's message after Celery's own code has raised an error while handling it."""
         name, place = type(error).__name__, _place(error)
-        # Not its text, which may quote what the task worked on.
+        # The error's text is not logged, because it may quote the task's data.
         logger.error("%s escaped from Celery's handling of task %s[%s], at %s", name, self.name, self.id, place)
         task_ready(self)
         _hold_off(error)
-        if "reject_reason" not in vars(self.message):  # set where a task's own rejection could not be recorded
+        if "reject_reason" not in vars(self.message):  # it is set if Celery failed while it recorded a rejection
             self.message.reject_reason = _reason(error, f"Celery raised {name} around the task, at {place}")
         try:
             self.reject(requeue=isinstance(error, OperationalError))
-        except Exception as second:  # noqa: BLE001 (only the event is missing: it is sent when the message is settled)
+        except Exception as second:  # noqa: BLE001 (the message is settled by then, and only the event is missing)
             logger.error("cannot tell that task %s[%s] was rejected: %s", self.name, self.id, type(second).__name__)
 
     def revoked(self) -> bool:
-        """Asked before the task goes to the pool. From processes there is no calling it back: it begins here."""
+        """Whether the task must not run. Celery asks before it hands the task to the pool.
+
+        A task cannot be called back from a pool of processes, so for that pool its work begins here.
+        """
         return (not self._in_process and not self._may_begin()) or super().revoked()
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        # Threads keep a line of tasks, in which one may have been revoked meanwhile.
+        # A pool of threads queues tasks, and this one may have been revoked while it waited.
         if self._in_process and (not self._may_begin() or self.revoked()):
             raise Released(self.id)
         held = held_messages().get(self.message.delivery_tag)
         if self._in_process and held and not self.task.acks_late:
-            # Acknowledged before it runs means that it never runs twice: not before SQS has deleted it. Celery's own
-            # way leads through the consumer's loop, which may be what runs the task (solo).
+            # A task that is acknowledged early must never run twice, so it begins only after SQS has deleted its
+            # message. Celery would acknowledge it in the consumer's loop, but with the solo pool that loop runs the
+            # task.
             held.ack()
             held.wait_settled()
         super().on_accepted(pid, time_accepted)
@@ -133,26 +147,30 @@ class Request(CeleryRequest):
         held = held_messages().get(self.message.delivery_tag)
         if held is not None and held.start():
             return True
-        task_ready(self)  # `inspect reserved` would show it for ever
+        task_ready(self)  # otherwise `inspect reserved` would show it forever
         return False
 
     @property
     def eta(self) -> Any:
-        """None: the transport has waited for it, and Celery's worker is to set no timer. The task's request has it."""
+        """None, so that Celery's worker sets no timer: the transport has already waited. The task sees its ETA."""
         return None if _by_our_transport(self.message) else super().eta
 
     def info(self, safe: bool = False) -> dict[str, Any]:
-        """What `celery inspect` shows: of a raw queue's body its repr, which has no content."""
+        """Return what `celery inspect` shows. For a raw queue it shows the repr of the body, which has no content."""
         return super().info(safe=safe or "sqs_attributes" in self.message.headers)
 
     def cancel(self, pool: BasePool, *args: Any, **kwargs: Any) -> None:
-        """Asked on SIGQUIT: a pool that cannot stop a task lets it finish (Celery's own raises in the handler)."""
+        """Stop the task. Celery calls this on SIGQUIT.
+
+        A pool that cannot stop tasks lets this one finish, because Celery's version would raise an error in the signal
+        handler.
+        """
         if getattr(pool.terminate_job, "__func__", None) is not BasePool.terminate_job:
             super().cancel(pool, *args, **kwargs)
 
     def reject(self, requeue: bool = False) -> None:
         if requeue and "sqs_queue" in self.message.delivery_info:
-            # Now, before a thread of the pool takes up the next message, which may be of the same message group.
+            # This must happen now, before a thread of the pool takes the next message, which may be of the same group.
             self.message.channel.release_followers(self.message.delivery_tag)
         super().reject(requeue)
 
@@ -161,9 +179,9 @@ class Request(CeleryRequest):
         cause = error.reason if isinstance(error, Reject) else error
         _hold_off(cause)
         if isinstance(error, Reject):
-            exc_info.exception = error  # else events, and so Flower, say "ExceptionWithTraceback()"
+            exc_info.exception = error  # otherwise events, and so Flower, show "ExceptionWithTraceback()"
         if isinstance(error, Reject) and isinstance(cause, OperationalError):
-            # `Task.retry` could not publish: Celery would drop the task for it. The message stays where it is.
+            # `Task.retry` could not publish. Celery would drop the task, so the message is given back instead.
             error.requeue = True
         elif isinstance(cause, OperationalError):
             task_ready(self)
@@ -173,7 +191,7 @@ class Request(CeleryRequest):
 
 
 class _GuardedPool:
-    """The pool that a request is handed to: whatever is raised there comes back to the request."""
+    """Wraps the pool for one request, so that every error that the pool raises reaches the request."""
 
     def __init__(self, pool: BasePool, request: Request) -> None:
         self._pool = pool
@@ -194,19 +212,19 @@ class _GuardedPool:
                 accept_callback(*args)
             except Released:
                 raise
-            except Exception as error:  # noqa: BLE001 (the same)
+            except Exception as error:  # noqa: BLE001 (whatever the error is, the message must be settled)
                 self._request.on_escape(error)
-                raise Released(self._request.id) from None  # so that it does not run either
+                raise Released(self._request.id) from None  # so that the task does not run
 
         def on_result(result: Any) -> Any:
-            # Pools within this process report here what killed a task, too, as Celery's does not expect.
+            # Pools within this process also report here the error that killed a task, which Celery does not expect.
             return on_error(result) if isinstance(result, ExceptionInfo) else callback(result)
 
         def on_error(info: ExceptionInfo) -> Any:
             error = _raised(info)
             return error_callback(info) if isinstance(error, REPORTED_BY_POOLS) else self._request.on_escape(error)
 
-        # Processes report what the target raises by themselves, and have begun already when they say so.
+        # A pool of processes reports the target's errors itself. When it calls `on_accepted`, work has already begun.
         in_processes = self._pool.uses_semaphore
         try:
             return self._pool.apply_async(
@@ -219,24 +237,24 @@ class _GuardedPool:
             )
         except Released:
             raise
-        except Exception as error:  # it is the pool's, and no fault of the message
+        except Exception as error:  # the pool is at fault, and not the message
             raise OperationalError(f"the pool does not take tasks: {type(error).__name__}") from error
 
     def _guarded(self, callback: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             try:
                 return callback(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001 (no pool does more than to log it)
+            except Exception as error:  # noqa: BLE001 (the pool would only log it)
                 self._request.on_escape(error)
 
         return call
 
 
 def _report(target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Return what the target raises: pools within this process would pass it on to nobody."""
+    """Run the target, and return its error instead of raising it. Pools within this process would swallow it."""
     try:
         return target(*args, **kwargs)
-    except Exception:  # noqa: BLE001 (it is reported)
+    except Exception:  # noqa: BLE001 (it is returned, and `on_result` reports it)
         return ExceptionInfo()
 
 
@@ -254,13 +272,13 @@ def _raised(info: ExceptionInfo) -> BaseException:
 
 
 def _place(error: BaseException) -> str:
-    """The line of code that raised it."""
+    """Return the line of code that raised the error, as "file:line"."""
     frames = extract_tb(error.__traceback__)
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
 
 
 def _hold_off(cause: object) -> None:
-    """Receive nothing for a while if tasks cannot publish to our own queues: what is received could not be finished."""
+    """Receive nothing for 10 seconds if a task could not publish to our own queues. Others could not finish either."""
     if isinstance(cause, PublishDenied):
         stop_receiving_for(DENIED_SECONDS, cause.queue, cause.code)
 
@@ -272,6 +290,6 @@ def _reason(cause: object, detail: str = "") -> Reason:
         return Reason("ChildRefused", str(cause))
     if isinstance(cause, BaseException):
         name = type(cause).__name__
-        # Its text may quote what the task worked on.
+        # The error's text is left out, because it may quote the task's data.
         return Reason(name, detail or f"the task raised {name}; the worker's log has the rest")
     return Reason("Rejected", str(cause or "the task rejected the message"))

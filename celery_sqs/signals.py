@@ -1,8 +1,8 @@
-"""Keeps Celery's signal handlers out of code that holds locks.
+"""Keeps Celery's signal handlers from interrupting code that holds locks.
 
-A handler runs in the main thread, in the middle of whatever that does. Celery's for SIGQUIT cancels consumers and waits
-for the pool, whose threads settle messages: where the main thread was interrupted while it held one of our locks, all
-of them would wait for ever.
+A handler runs in the main thread, in the middle of whatever that thread does. Celery's handler for SIGQUIT cancels
+consumers and waits for the pool, and the pool's threads settle messages. If the handler interrupted the main thread
+while that held one of our locks, all of these threads would wait forever.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 
 class _Section(threading.local):
-    """Of one thread, or of one greenlet."""
+    """The state of one thread or greenlet: how many uninterrupted functions it is in, and which handlers wait."""
 
     def __init__(self) -> None:
         self.depth = 0
@@ -36,7 +36,7 @@ _section = _Section()
 
 
 def uninterrupted(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a signal that comes while the function runs be handled when it is done."""
+    """Decorate a function so that signals which arrive while it runs are handled after it has returned."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -52,7 +52,7 @@ def uninterrupted(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def deferred(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """The signal handler, made to wait for what is not to be interrupted."""
+    """Return a signal handler that waits until no uninterrupted function is running, and then calls `handler`."""
 
     def handle(*args: Any) -> None:
         if _section.depth:
@@ -64,9 +64,9 @@ def deferred(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class StopSignals:
-    """Celery's handlers of the signals that stop a worker, each of which waits for what is not to be interrupted.
+    """Wraps Celery's handlers for the signals that stop a worker, so that they wait for uninterrupted functions.
 
-    A worker that a signal cannot stop ends all the same (ForcedExit).
+    ForcedExit ends a worker that does not stop after these signals.
     """
 
     def __init__(self, forced_exit: ForcedExit) -> None:
@@ -74,7 +74,7 @@ class StopSignals:
         self._ours: dict[int, Callable[..., Any]] = {}
 
     def install(self) -> None:
-        """Wrap the handlers that are installed now. Celery's replace each other when they run."""
+        """Wrap the handlers that are installed now. Celery's handlers install others, so it is called again then."""
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
             handler = signal.getsignal(number)
             if callable(handler) and handler is not self._ours.get(number):

@@ -17,24 +17,24 @@ BEAT_EVERY_SECONDS = 5
 
 
 class Transport(SQS.Transport):
-    """Set it as `broker_transport` beside a `broker_url` of `sqs://`.
+    """The transport to set as `broker_transport`, together with a `broker_url` of `sqs://`.
 
-    Its options are kombu's and those of docs/celery_sqs.md.
+    Its options are kombu's and those in docs/celery_sqs.md.
     """
 
     Channel = Channel
 
-    # A worker that meets one of these connects again (celery.worker.consumer). ClientError is among them, so that a
-    # worker waits, and logs, until a person has fixed a policy or made a queue.
+    # After one of these errors, a worker connects again (celery.worker.consumer). ClientError is included, so that the
+    # worker keeps retrying and logging until a person has fixed a policy or created a queue.
     connection_errors = (*SQS.Transport.connection_errors, ClientError)
 
-    # For these kombu repeats a publish or a declaration as often as `max_retries` says (Connection.ensure): three times
-    # for a task (task_publish_retry_policy), and without end for a command or a reply of remote control, which is why
-    # neither of the two raises one of them (ControlQueues.broadcast, ReplySender). After the last try kombu raises
-    # OperationalError, for which `Request` keeps the message of the task that published.
+    # After one of these errors, kombu retries a publish or a declaration up to `max_retries` times (Connection.ensure).
+    # That is three times for a task (task_publish_retry_policy). For remote commands and replies it is unlimited, so
+    # they raise none of these errors (ControlQueues.broadcast, ReplySender). After the last retry kombu raises an
+    # OperationalError, for which `Request` gives back the message of the task that published.
     recoverable_connection_errors = (
-        ChannelClosed,  # the consumer has closed the channel, and kombu makes another
-        SqsUnavailable,  # SQS cannot be reached, throttles, or answers 5xx
+        ChannelClosed,  # the consumer has closed the channel, and kombu makes a new one
+        SqsUnavailable,  # SQS cannot be reached, throttles, or answers with a 5xx status
     )
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
@@ -44,19 +44,23 @@ class Transport(SQS.Transport):
             self.implements = self.implements.extend(exchange_type=frozenset({"direct", "topic", "fanout"}))
 
     def establish_connection(self) -> Any:
-        """Connect, which for SQS is one cheap request.
+        """Connect to SQS, which means to make one cheap request.
 
         Raises:
-            SqsUnavailable: so that kombu tries the next URL of several, and a health check sees it.
+            SqsUnavailable: SQS cannot be reached. kombu then tries the next broker URL if there are several, and health
+                checks fail.
         """
         connection = super().establish_connection()
         self._avail_channels[-1].check_connection()
         return connection
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Called for every new connection: a lost one leaves the hub empty (kombu's `Hub.reset`)."""
+        """Add the inbox and the heartbeat to the worker's event loop.
+
+        This is called for every new connection, because kombu empties the hub when one is lost (`Hub.reset`).
+        """
         loop.add_reader(self.consumer_loop.inbox, self.consumer_loop.deliver_all)
-        self.consumer_loop.inbox.wake(always=True)  # a consumer may have begun before
+        self.consumer_loop.inbox.wake(always=True)  # consumers may have been added before
         loop.call_repeatedly(BEAT_EVERY_SECONDS, self.consumer_loop.beat)
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:

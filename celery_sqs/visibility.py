@@ -1,4 +1,4 @@
-"""Keeps the messages that this process holds invisible to others for as long as it holds them."""
+"""Keeps messages invisible to other consumers for as long as this process holds them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 complain = OnceAMinute(logger)
 
-# SQS Developer Guide, "Amazon SQS visibility timeout": from its receive on, a message is invisible 12 hours at most.
+# After it was received, a message can be invisible for at most 12 hours (SQS Developer Guide, "Amazon SQS visibility
+# timeout").
 MAX_INVISIBLE_SECONDS = 12 * 3600
 
-# An extension at a third of the time-out leaves two more chances before it runs out.
+# Extending after a third of the time-out leaves two more attempts before it runs out.
 EXTEND_AT = 1 / 3
 LONGEST_TICK_SECONDS = 10.0
 
 
 class VisibilityKeeper:
-    """Extends, in batches and from a thread of its own, whatever `held()` names."""
+    """Extends the visibility time-outs of the messages that `held()` returns, in batches and from its own thread."""
 
     def __init__(self, held: Callable[[], list[HeldMessage]]) -> None:
         self._held = held
@@ -39,7 +40,7 @@ class VisibilityKeeper:
         self._thread: threading.Thread | None = None
 
     def watch(self) -> None:
-        """Something is held."""
+        """Start extending, because a message is now held."""
         if not self._watching.is_set():
             self._watching.set()
             with self._start:
@@ -48,7 +49,7 @@ class VisibilityKeeper:
                     self._thread.start()
 
     def extend(self) -> None:
-        """Extend each message that has spent a third of its time-out."""
+        """Extend the time-out of each message if a third of it has passed."""
         now = time.monotonic()
         due = [m for m in self._held() if now - m.extended_at >= m.visibility_timeout * EXTEND_AT and not m.lost]
         for batch in batches_by_queue(due):
@@ -59,9 +60,9 @@ class VisibilityKeeper:
                     self._extend_batch(kept, now)
 
     def wait_until_extended(self, seconds: float) -> None:
-        """Wait for the request that is under way, which may hide a message again that is being given back.
+        """Wait up to `seconds` for a request in progress, which could hide a message that is being given back.
 
-        What is not held any more is in no later request.
+        Later requests do not include messages that are no longer held.
         """
         if self._extending.acquire(timeout=seconds):
             self._extending.release()
@@ -76,7 +77,7 @@ class VisibilityKeeper:
                 threading.Event().wait(min(shortest * EXTEND_AT / 4, LONGEST_TICK_SECONDS))
             else:
                 self._watching.clear()
-                if self._held():  # one came between the two
+                if self._held():  # a message was added just before `clear`
                     self._watching.set()
 
     @staticmethod
@@ -94,7 +95,7 @@ class VisibilityKeeper:
         entries = [{"ReceiptHandle": m.tag, "VisibilityTimeout": m.visibility_timeout} for m in batch]
         try:
             codes = queue.change_visibility_batch(entries)
-        except Exception as error:  # noqa: BLE001 (a thread that ends keeps nothing, and nobody would know)
+        except Exception as error:  # noqa: BLE001 (if this thread ended, no time-out would be extended any more)
             complain("cannot keep messages of %s invisible: %r", queue.name, error)
             return
         for message, code in zip(batch, codes, strict=True):
@@ -106,17 +107,20 @@ class VisibilityKeeper:
 
 
 def make_visible(queue: Queue, handles: list[str], after: int = 0) -> None:
-    """Let up to ten messages be received again after so many seconds; where that fails they come back by themselves."""
+    """Make up to ten messages visible again after so many seconds.
+
+    If that fails, they become visible when their time-out ends.
+    """
     entries = [{"ReceiptHandle": handle, "VisibilityTimeout": after} for handle in handles]
     try:
         if entries:
             queue.change_visibility_batch(entries)
-    except Exception as error:  # noqa: BLE001 (whoever gives back is on the way out, and time does it too)
+    except Exception as error:  # noqa: BLE001 (the messages also come back when their time-out ends)
         complain("cannot give back messages of %s: %s; they come back by themselves", queue.name, error)
 
 
 def batches_by_queue(messages: list[HeldMessage]) -> Iterator[list[HeldMessage]]:
-    """The messages in batches of ten, each of one queue."""
+    """Yield the messages in batches of up to ten, each of which belongs to one queue."""
     by_url: dict[str, list[HeldMessage]] = {}
     for message in messages:
         by_url.setdefault(message.queue.url, []).append(message)

@@ -1,6 +1,7 @@
-"""Notices that a worker's consumer is stalled, fails its liveness probe, and gives its unbegun messages back.
+"""Detects a stalled consumer, makes the worker's liveness probe fail, and gives back messages that have not begun.
 
-A stalled worker would otherwise keep its messages for ever: the threads that extend their visibility still run.
+Otherwise a stalled worker would keep its messages forever, because the thread that extends their visibility still
+runs.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ TICK_SECONDS = 5.0
 
 
 class StallDetector:
-    """Decides from what it is told at each tick whether the consumer is stalled. It has a clock of its own.
+    """Decides from the facts of each tick whether the consumer is stalled. It keeps its own clock.
 
-    A full pool is never a stall: each message waits for a slot, and some pools block the loop meanwhile (gevent, solo).
-    Otherwise the consumer is stalled if its loop has not come round for `STALLED_SECONDS`, or if one message that may
-    run has waited so long while there was a free slot at every tick.
+    The consumer is stalled if its loop has not run for `STALLED_SECONDS`, or if a message that could run has waited
+    that long while the pool had a free slot at every tick. While the pool is full, the consumer is never stalled,
+    because messages then wait for a slot, and some pools also block the loop (gevent, solo).
     """
 
     def __init__(self) -> None:
@@ -47,11 +48,12 @@ class StallDetector:
         self._waiting_since: dict[str, float] = {}
 
     def tick(self, seconds: float, *, beats: int, has_free_slot: bool, waiting: set[str]) -> str:
-        """Note how things are, `seconds` after the last tick. Returns what is wrong, or "".
+        """Record the state of the consumer, `seconds` after the last tick. Return what is wrong, or "".
 
-        `waiting` has the delivery tags of the messages that might run now.
+        `waiting` contains the delivery tags of the messages that could run now.
         """
-        # The whole process may have been stopped (SIGSTOP, a suspended machine), and the loop needs a moment, too.
+        # After a long gap the whole process was probably stopped (SIGSTOP, a suspended machine). The gap does not count
+        # in full, because the loop needs a moment to catch up.
         self._clock += min(seconds, 2 * TICK_SECONDS)
         if beats != self._beats or not has_free_slot:
             self._beats, self._beat_at = beats, self._clock
@@ -67,7 +69,7 @@ class StallDetector:
 
 
 class Watchdog:
-    """Watches one worker's consumer from a thread of its own."""
+    """Watches the consumer of one worker from its own thread."""
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
@@ -84,7 +86,7 @@ class Watchdog:
             now = time.monotonic()
             try:
                 self._look(now - last)
-            except Exception:  # a thread that ends notices nothing, and nobody would know
+            except Exception:  # if this thread ended, no stall would be detected any more
                 logger.exception("the watchdog cannot see whether the consumer is stalled")
             last = now
 
@@ -98,7 +100,8 @@ class Watchdog:
         )
         loop.stalled = wrong
         if wrong:
-            # Receive nothing while the stall lasts. What an open long poll still brings is given back at the next tick.
+            # Receive nothing while the stall lasts. Messages from a long poll that is still open are given back at the
+            # next tick.
             pause.begin(2 * TICK_SECONDS)
             count = sum(channel.receiver.release_all() for channel in list(transport.channels))
             if count or not self._stalled:
@@ -108,7 +111,7 @@ class Watchdog:
         self._stalled = wrong
 
     def _transport(self) -> SQS.Transport | None:
-        """The consumer's, unless it is connecting again or shutting down."""
+        """Return the consumer's transport, or None while the worker reconnects or shuts down."""
         connection = self._consumer.connection
         if not connection or _is_told_to_stop():
             return None
@@ -117,14 +120,16 @@ class Watchdog:
 
     def _has_free_slot(self) -> bool:
         begun = sum(message.state is State.RUNNING for message in held_messages().held())
-        # The first count misses tasks that were acknowledged early, the second those whose process has yet to say so.
+        # The first count misses tasks that were acknowledged early. The second misses tasks whose process has not yet
+        # reported that they began.
         return max(begun, len(worker_state.active_requests)) < int(self._consumer.pool.num_processes)
 
     @staticmethod
     def _waiting(transport: SQS.Transport) -> Iterator[str]:
-        """The tags of messages that might run now: neither an ETA nor a rate limit holds them back.
+        """Yield the delivery tags of the messages that could run now, because no ETA or rate limit holds them back.
 
-        Celery reserves a request when those are over. Requests of other classes than ours tell nobody when they begin.
+        Celery reserves a request once it is past both. Requests of other classes are left out, because they do not
+        report when they begin.
         """
         reserved = {
             request.message.delivery_tag
@@ -137,12 +142,12 @@ class Watchdog:
 
 
 def _is_told_to_stop() -> bool:
-    # Celery sets an exit code, of which 0 is one.
+    # Celery sets these to an exit code, which may be 0.
     told = (worker_state.should_stop, worker_state.should_terminate)
     return any(code is not None and code is not False for code in told)
 
 
 def _consumed(transport: SQS.Transport) -> list[HeldMessage]:
-    """What is held of the queues that the transport's channels consume."""
+    """Return the held messages of the queues that the transport's channels consume."""
     sources = {source for channel in list(transport.channels) for source in channel.receiver.sources}
     return [message for message in held_messages().held() if message.queue in sources]

@@ -1,4 +1,4 @@
-"""Everything that this package replaces in Celery, kombu, billiard, gevent and Flower.
+"""All replacements that this package makes in Celery, kombu, billiard, gevent and Flower.
 
-`names` lists what those libraries do not document and this package relies on, with the reason for each name.
+`names` lists the undocumented names of those libraries that this package relies on, with a reason for each.
 """

@@ -1,4 +1,4 @@
-"""Everything that this package replaces in Celery and kombu, whether a worker is a program or embedded in one."""
+"""Installs all replacements in Celery and kombu, both for worker programs and for embedded workers."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ _seen: WeakSet[Any] = WeakSet()
 
 
 def install(transport_class: type[SQS.Transport]) -> None:
-    """Replace what this package replaces in every process. What it changes of a worker follows when that is ready.
+    """Install the replacements that every process needs. Those for a worker follow when it is ready.
 
-    An embedded worker (celery.contrib.testing.worker) never sends the signal `worker_ready`, hence `on_ready`.
+    They use `on_ready`, because an embedded worker (celery.contrib.testing.worker) never sends the signal
+    `worker_ready`.
     """
 
     def on_ready(consumer: Any) -> None:
@@ -45,23 +46,24 @@ def install(transport_class: type[SQS.Transport]) -> None:
         transport = consumer.connection.transport
         if isinstance(transport, transport_class):
             transport.consumer_loop.serves_worker = True  # type: ignore[attr-defined]  # ours has it
-            if consumer not in _seen:  # it is ready again after each lost connection
+            if consumer not in _seen:  # Celery calls this again after each lost connection
                 _seen.add(consumer)
                 _prepare(consumer)
 
     Consumer.on_ready = on_ready
     answer_commands()
-    # Celery asks a task for its request class when a worker starts. Set here, so that the transport is the one setting
-    # that a project needs.
+    # When a worker starts, Celery asks each task for its request class. It is set here, so that a project needs only
+    # the setting for the transport.
     Task.Request = Request
     keep_reply_queues()
-    # Celery acknowledges a message that it cannot decode, so that it would be lost, and logs the content of both kinds.
+    # Celery would acknowledge a message that it cannot decode, so that the message would be lost. It would also log the
+    # content of messages that it cannot decode or does not know.
     Consumer.on_decode_error = _on_decode_error
     Consumer.on_unknown_message = _on_unknown_message
 
 
 def _prepare(consumer: Any) -> None:
-    """Prepare a worker that consumes by our transport, before it takes its first message."""
+    """Prepare a worker that uses our transport, before it gets its first message."""
     learn_pool(consumer.pool)
     show_receiving(consumer)
     spare_events(consumer)
@@ -71,10 +73,10 @@ def _prepare(consumer: Any) -> None:
 
 
 def _on_decode_error(consumer: Consumer, message: virtual.Message, exc: Exception) -> None:
-    if not isinstance(message, Message):  # it came by another transport
+    if not isinstance(message, Message):  # it came through another transport
         _celerys_on_decode_error(consumer, message, exc)
         return
-    # The text of some errors quotes the body.
+    # Only the error's name is logged, because the text of some errors quotes the body.
     _reject(consumer, message, NOT_DECODABLE, type(exc).__name__)
 
 

@@ -1,7 +1,7 @@
-"""Everything that this package replaces in Flower 2.2.
+"""All replacements that this package makes in Flower 2.2.
 
-Flower has no Broker for `sqs://`, listens on all interfaces without asking for a password, and shows no page any more
-after some events that Celery would not send.
+Flower has no Broker for `sqs://`. It listens on all interfaces without a password. After certain events that Celery
+would not send, it shows no page any more.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from celery import Celery
     from tornado.httputil import HTTPHeaders
 
-# No other site may show a page of Flower's in a frame, under which a click revokes a task; the first is for browsers
-# that do not know the second. A browser takes no answer for another type than it has.
+# The first two stop other sites from showing Flower's pages in a frame, where they could trick a user into a click that
+# revokes a task. X-Frame-Options is for browsers that do not know the second header. The third stops browsers from
+# guessing another content type.
 HEADERS = {
     "X-Frame-Options": "DENY",
     "Content-Security-Policy": "frame-ancestors 'none'",
@@ -44,7 +45,7 @@ _write_error = flower.api.BaseApiHandler.write_error
 
 
 def install(broker_of: Callable[[Celery], Any], show_queues: Callable[[BrokerView], Any]) -> None:
-    """Replace what this package replaces in Flower: its broker and the page about it by those that are given."""
+    """Install the replacements. `broker_of` returns an app's broker, and `show_queues` renders the Broker tab."""
     flower.command.Flower = Flower
     flower.events.EventReceiver = Receiver
     flower.utils.search._kwargs_pairs = keyword_arguments
@@ -55,15 +56,19 @@ def install(broker_of: Callable[[Celery], Any], show_queues: Callable[[BrokerVie
 
 
 class Flower(flower.app.Flower):
-    """Listens beyond this machine only with authentication, and gives every answer our headers."""
+    """A Flower that requires authentication to listen beyond this machine, and adds our headers to every response."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_transform(AddHeaders)
 
     def start_http_server(self) -> int | None:
-        """Raises SystemExit. Called when every option is known."""
-        # A variable that is set to nothing is Flower's [""].
+        """Start the server. Flower calls this once all options are known.
+
+        Raises:
+            SystemExit: Flower would listen on other interfaces than loopback without authentication.
+        """
+        # If the variable is set but empty, Flower's option is [""].
         asks = any(options.basic_auth or ()) or options.auth
         if not (options.unix_socket or asks or is_loopback(options.address)):
             raise SystemExit(
@@ -74,7 +79,7 @@ class Flower(flower.app.Flower):
 
 
 class AddHeaders(web.OutputTransform):
-    """Not every answer comes from a handler of Flower's: files and what is not found are tornado's."""
+    """Adds our headers to every response, including those that tornado makes itself (static files and 404s)."""
 
     def transform_first_chunk(
         self,
@@ -88,7 +93,7 @@ class AddHeaders(web.OutputTransform):
 
 
 class Receiver(EventReceiver):
-    """Drops events that Celery would not send."""
+    """An EventReceiver that drops events which Celery would not send."""
 
     def _receive(self, body: object, message: object) -> None:
         events = map(known_event, body if isinstance(body, list) else [body])
@@ -96,7 +101,10 @@ class Receiver(EventReceiver):
 
 
 def keyword_arguments(value: object) -> frozenset[str]:
-    """By which a task can be found: Flower parses them as Python, for which some are nested too deeply."""
+    """Return the keyword arguments by which Flower's search finds a task.
+
+    Flower parses them as Python, which fails if they are nested too deeply. Then there are none to search by.
+    """
     try:
         return _kwargs_pairs(value)
     except (MemoryError, RecursionError):
@@ -104,12 +112,12 @@ def keyword_arguments(value: object) -> frozenset[str]:
 
 
 def compare_digest(one: str, other: str) -> bool:
-    """For Flower's comparison of passwords: the library's own takes text in ASCII alone."""
+    """Compare two passwords for Flower. The standard library's function accepts only ASCII text."""
     return hmac.compare_digest(one.encode(errors="surrogatepass"), other.encode(errors="surrogatepass"))
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches the address. Flower's "" is all interfaces."""
+    """Whether only this machine can reach the address. Flower uses "" for all interfaces."""
     try:
         return address == "localhost" or ipaddress.ip_address(address).is_loopback
     except ValueError:
@@ -117,10 +125,10 @@ def is_loopback(address: str) -> bool:
 
 
 def ask_for_password(handler: flower.api.BaseApiHandler, status_code: int, **details: Any) -> None:
-    """Say on a 401 of the API how to log in, as Flower's pages do and its API does not.
+    """Add the WWW-Authenticate header to a 401 from the API. Flower sends it with its pages, but not with its API.
 
-    Browsers send the password that they know from /task/… to /api/… only when they are asked: without this the buttons
-    of a page that was opened by its own link do nothing, and show an empty message.
+    A browser that has the password for /task/… sends it to /api/… only if it is asked. Without the header, the buttons
+    on a page that was opened through its own link would do nothing and show an empty message.
     """
     if status_code == HTTPStatus.UNAUTHORIZED and any(options.basic_auth or ()):
         handler.set_header("WWW-Authenticate", 'Basic realm="flower"')

@@ -1,22 +1,22 @@
-"""Every undocumented name of another library that this package replaces, overrides or uses.
+"""All undocumented names of other libraries that this package replaces, overrides or uses.
 
-A library may rename one in any release. That need not raise an error: if an overridden method is renamed, ours is
-simply not called any more. So tests check that each name exists, that no other is used, and that the installed versions
-are those of `SEEN_IN` (tests/celery_sqs/test_kombu.py and test_private_names.py).
+A library may rename any of them in any release, possibly without an error. For example, if a method that we override
+is renamed, ours is simply no longer called. So tests check that each name exists, that no others are used, and that the
+installed versions are those in `SEEN_IN` (tests/celery_sqs/test_kombu.py and test_private_names.py).
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-# The releases in which all these names were seen. Celery, kombu and Flower are held to them by pyproject.toml.
+# The releases in which all these names were found. pyproject.toml pins Celery, kombu and Flower to them.
 SEEN_IN = {"billiard": "4.3", "celery": "5.7", "flower": "2.2", "gevent": "26.9", "kombu": "5.7", "tornado": "6.6"}
 
 
 class Names(NamedTuple):
-    """Names of one class or module. A `*` marks one that this folder replaces or that a class of ours overrides."""
+    """Names in one class or module. A `*` marks one that this folder replaces or that one of our classes overrides."""
 
-    owner: str  # as pkgutil.resolve_name takes it
+    owner: str  # in the form that pkgutil.resolve_name accepts
     names: str
     reason: str
 

@@ -1,4 +1,4 @@
-"""Makes Celery's pools report what they would keep to themselves when a task is killed or the worker stops."""
+"""Makes Celery's pools report what they do not report themselves, when a task is killed or the worker stops."""
 
 from __future__ import annotations
 
@@ -18,24 +18,27 @@ if TYPE_CHECKING:
 
 
 def learn_pool(pool: BasePool) -> None:
-    """Have the pool report what it would keep to itself."""
+    """Install the replacement for this worker's pool, if it needs one."""
     if type(pool).__module__ == "celery.concurrency.gevent":
-        from gevent import get_hub  # noqa: PLC0415 (it is there for its own pool alone)
+        from gevent import get_hub  # noqa: PLC0415 (gevent is installed only if its pool is used)
 
         pool._make_killable_target = _killable
-        get_hub().NOT_ERROR += (Released,)  # or it prints the traceback of each
+        get_hub().NOT_ERROR += (Released,)  # otherwise it prints the traceback of each one
     if isinstance(getattr(pool, "_pool", None), AsynPool):
         pool.flush = partial(_flush, pool.flush, pool._pool)
 
 
 def _killable(target: Callable[..., Any]) -> Callable[..., Any]:
-    """Gevent's pool reports a task that it killed as done, and so the worker would acknowledge it: here it is lost."""
+    """Wrap a task's function so that a killed task is reported as lost.
+
+    Gevent's pool would report it as done, and the worker would acknowledge its message.
+    """
 
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return target(*args, **kwargs)
         except BaseException as error:
-            if type(error).__name__ != "GreenletExit":  # gevent is not there for every pool
+            if type(error).__name__ != "GreenletExit":  # by name, because gevent may not be installed
                 raise
             lost = WorkerLostError("the task was killed")
             return True, ExceptionInfo((WorkerLostError, lost, error.__traceback__)), 0.0
@@ -44,9 +47,9 @@ def _killable(target: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _flush(flush: Callable[[], None], pool: AsynPool) -> None:
-    """Prefork forgets, when it stops, a task that a process has been given but has not yet reported as begun.
+    """Mark tasks that were already sent to a process as begun, before prefork's `flush` forgets those that were not.
 
-    It runs all the same, and nobody would acknowledge it.
+    Such a task runs even if its process has not reported that yet, and without this nothing would acknowledge it.
     """
     for job in tuple(pool._cache.values()):
         if job._write_to:

@@ -1,4 +1,4 @@
-"""What remote control needs on SQS beyond Celery's and kombu's own."""
+"""Replacements in Celery and kombu that remote control needs on SQS."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ CANNOT_STOP = "this worker's pool cannot stop what runs: give what the task call
 
 
 def keep_reply_queues() -> None:
-    """Give every thread one queue for the replies to all its calls.
+    """Let each thread use one queue for the replies to all its calls.
 
-    kombu's name for it has the id of an object that lives for one call (celery/celery#8348), so that each call would
-    make a queue and delete it.
+    The name that kombu gives the queue contains the id of an object that exists for one call only
+    (celery/celery#8348), so each call would create and delete a queue.
     """
     Mailbox.oid = property(_oid)
 
@@ -43,7 +43,7 @@ def _oid(_: Mailbox) -> str:
 
 
 class Receiving(Step):
-    """Adds to `inspect stats`: each queue's last receive, and no credentials with the broker."""
+    """Adds each queue's last receive to `inspect stats`, and removes credentials from what it shows of the broker."""
 
     def info(self, consumer: Any) -> dict[str, Any]:
         broker = consumer.connection.info()
@@ -56,16 +56,17 @@ class Receiving(Step):
 
 
 def show_receiving(consumer: Any) -> None:
-    """Add `Receiving` to the consumer's `inspect stats`, and warn if there is no remote control."""
+    """Add `Receiving` to the consumer's `inspect stats`, and log a warning if remote control is off."""
     consumer.steps.append(Receiving(consumer))
     if not consumer.connection.supports_exchange_type("fanout"):
         logger.warning("events and remote control are off: the transport option control_queue_prefix is empty")
 
 
 class TaskEvents:
-    """Keeps a worker from making events of tasks while nobody watches: three a task cost CPU.
+    """Switches a worker's task events off while nobody watches, because three events per task cost CPU.
 
-    Celery's own switch, the dispatcher's groups, is what this turns, so what an operator wants is kept here.
+    It uses Celery's own switch, the dispatcher's groups. So it must remember separately whether an operator has enabled
+    or disabled the events.
     """
 
     def __init__(self, consumer: Any) -> None:
@@ -74,12 +75,12 @@ class TaskEvents:
         self._watched = True
 
     def on_watched(self, watched: bool) -> None:
-        """Note whether anybody watches."""
+        """Note whether anybody watches, and switch the events on or off."""
         self._watched = watched
         self._turn()
 
     def want(self, wanted: bool) -> dict[str, str]:
-        """Do what `enable_events` and `disable_events` ask for."""
+        """Carry out `enable_events` or `disable_events`, and return the reply."""
         changed, self._wanted = self._wanted != wanted, wanted
         self._turn()
         return ok(f"task events {'' if changed else 'already '}{'enabled' if wanted else 'disabled'}")
@@ -93,16 +94,19 @@ _spared: WeakKeyDictionary[Any, TaskEvents] = WeakKeyDictionary()
 
 
 def spare_events(consumer: Any) -> None:
-    """Let the consumer's worker make no events of tasks while nobody watches."""
+    """Switch the task events of the consumer's worker off while nobody watches."""
     monitoring = consumer.connection.default_channel.monitoring
     dispatcher = consumer.event_dispatcher  # None if the worker sends no events at all
-    if monitoring and dispatcher and not dispatcher.groups:  # else those of tasks are off
+    if monitoring and dispatcher and not dispatcher.groups:  # if it has groups, an option has turned task events off
         _spared[consumer] = events = TaskEvents(consumer)
         monitoring.events.on_watched = events.on_watched
 
 
 def answer_commands() -> None:
-    """Answer clearly what a worker's pool cannot do, where Celery would raise or say that it was done."""
+    """Give a clear reply to commands that a worker's pool cannot carry out.
+
+    Celery would raise an error, or reply that it was done.
+    """
     for name in ("pool_grow", "pool_shrink", "autoscale"):
         Panel.data[name] = _unless_of_threads(Panel.data[name], CANNOT_RESIZE)
     for name in ("time_limit", "terminate"):

@@ -1,1 +1,1 @@
-"""The part that needs boto3 alone: neither kombu nor Celery is imported here."""
+"""SQS queues and batches, on top of boto3. Nothing here imports kombu or Celery."""

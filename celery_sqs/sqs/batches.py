@@ -1,4 +1,4 @@
-"""Entries of SQS's batch requests: how they are packed, what becomes of each, and how those that fail are retried."""
+"""Packs entries into SQS's batch requests, reads the result of each entry, and retries those that fail."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_ENTRIES = 10  # SQS Developer Guide, "Amazon SQS message quotas": messages a batch
-MAX_MESSAGE_BYTES = 1_048_576  # the same page, "Message size": of a message, and of a whole batch
+MAX_ENTRIES = 10  # SQS Developer Guide, "Amazon SQS message quotas": messages per batch
+MAX_MESSAGE_BYTES = 1_048_576  # the same page, "Message size": the limit for a message, and for a whole batch
 
 ATTEMPTS = 5
 FIRST_BACKOFF_SECONDS = 0.1
@@ -26,7 +26,10 @@ LAST_BACKOFF_SECONDS = 20.0
 def pack(
     entries: Iterable[T], size: Callable[[T], int], most: float = MAX_ENTRIES, most_bytes: int = MAX_MESSAGE_BYTES
 ) -> Iterator[list[T]]:
-    """The entries in order, in batches that SQS takes: at most 10 entries and 1 MiB each."""
+    """Yield the entries in order, in batches of at most `most` entries and `most_bytes` bytes.
+
+    The defaults are SQS's limits, 10 entries and 1 MiB. An entry larger than that gets a batch of its own.
+    """
     batch: list[T] = []
     left = most_bytes
     for entry in entries:
@@ -41,14 +44,14 @@ def pack(
 
 
 def numbered(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The batch with the ids by which SQS's answer names its entries."""
+    """Return the batch with an id for each entry. SQS's response refers to entries by these ids."""
     return [{"Id": str(number), **entry} for number, entry in enumerate(batch)]
 
 
 def entry_codes(batch: list[dict[str, Any]], answer: dict[str, Any]) -> list[str]:
-    """SQS's error code for each entry of a numbered batch, which is empty where it succeeded.
+    """Return SQS's error code for each entry of a numbered batch, or "" for an entry that succeeded.
 
-    An entry that the answer leaves out counts as failed: `Missing`.
+    If the answer leaves an entry out, its code is `Missing`.
     """
     codes = {success["Id"]: "" for success in answer.get("Successful", ())}
     codes |= {failure["Id"]: failure["Code"] for failure in answer.get("Failed", ())}
@@ -56,17 +59,17 @@ def entry_codes(batch: list[dict[str, Any]], answer: dict[str, Any]) -> list[str
 
 
 def backoff_seconds(failures: int) -> float:
-    """How long to wait after so many failures in a row."""
+    """Return how many seconds to wait after so many failures in a row: 0.1, doubled each time, and at most 20."""
     return min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LAST_BACKOFF_SECONDS) if failures else 0
 
 
 def try_batch(
     request: Callable[[list[T]], list[str]], batch: list[T], is_final: Callable[[str], bool] = lambda _: False
 ) -> list[str]:
-    """Make the request, and return each entry's error code, "" where SQS confirmed it.
+    """Make the request. Return the error code of each entry, or "" if SQS confirmed it.
 
-    `is_final` says of a code that no other try would go better. If SQS refuses the whole request by such a code, one
-    entry may be the cause: each is tried by itself.
+    `is_final` says whether a retry cannot help after a code. If SQS refuses the whole request with such a code, a
+    single entry may be the cause, so each entry is tried by itself.
     """
     try:
         return request(batch)
@@ -78,7 +81,10 @@ def try_batch(
 
 
 def until_confirmed(request: Callable[[list[T]], list[str]], batch: list[T]) -> list[str]:
-    """Make the request, and again for the entries that fail, up to five times. Returns each entry's error code."""
+    """Make the request, and repeat it for entries that fail, up to five times in all.
+
+    Return the error code of each entry, or "" if SQS confirmed it.
+    """
     codes = ["Missing"] * len(batch)
     for attempt in range(1, ATTEMPTS + 1):
         failed = [number for number, code in enumerate(codes) if code]
@@ -86,5 +92,5 @@ def until_confirmed(request: Callable[[list[T]], list[str]], batch: list[T]) -> 
             codes[number] = code
         if not any(codes) or attempt == ATTEMPTS:
             break
-        time.sleep(random.uniform(0, backoff_seconds(attempt)))  # noqa: S311 (spreads load, no secret)
+        time.sleep(random.uniform(0, backoff_seconds(attempt)))  # noqa: S311 (it spreads the load and is no secret)
     return codes

@@ -1,4 +1,4 @@
-"""A rejected message on its way to the dead-letter queue, with the reason it is there."""
+"""Adds the reason to a message that is moved to a dead-letter queue, and measures messages."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from celery_sqs.sqs.batches import MAX_MESSAGE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_ATTRIBUTES = 10  # SQS Developer Guide, "Message metadata": attributes a message
+MAX_ATTRIBUTES = 10  # SQS Developer Guide, "Message metadata": attributes per message
 
 
 class Reason(NamedTuple):
-    """Why a message is a dead letter: a stable code for machines, a sentence for people, without the body's content."""
+    """Why a message was dead-lettered: a stable code for programs and a sentence for people.
+
+    Neither may contain anything from the message's body.
+    """
 
     code: str
     detail: str
 
 
 def with_reason(body: str, attributes: Mapping[str, Mapping[str, Any]], reason: Reason) -> dict[str, dict[str, Any]]:
-    """The message attributes `Reason` and `Detail`, and as many of the message's own as still fit beside the body."""
+    """Return the message attributes `Reason` and `Detail`, and as many of the message's own as fit beside the body."""
     ours = {"Reason": string_attribute(reason.code), "Detail": string_attribute(reason.detail)}
     return fitting(body, ours, attributes)
 
@@ -28,9 +31,10 @@ def with_reason(body: str, attributes: Mapping[str, Mapping[str, Any]], reason: 
 def fitting(
     body: str, ours: Mapping[str, Mapping[str, Any]], attributes: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """The message attributes that fit beside the body, ours first.
+    """Return the message attributes that fit beside the body. Ours take precedence.
 
-    A message may have 10 attributes, and 1 MiB with them (SQS Developer Guide, "Amazon SQS message quotas").
+    A message may have 10 attributes, and body and attributes together may have 1 MiB (SQS Developer Guide, "Amazon SQS
+    message quotas").
     """
     wanted = {name: dict(value) for name, value in ours.items()}
     wanted |= {name: dict(value) for name, value in attributes.items() if name not in wanted}
@@ -45,17 +49,17 @@ def fitting(
 
 
 def message_bytes(parameters: Mapping[str, Any]) -> int:
-    """What a message counts: its body, and its attributes with their names and types."""
+    """Return a message's size in bytes as SQS counts it: its body, and its attributes with their names and types."""
     attributes = parameters.get("MessageAttributes", {})
     return len(parameters["MessageBody"].encode()) + sum(attribute_bytes(*item) for item in attributes.items())
 
 
 def attribute_bytes(name: str, value: Mapping[str, Any]) -> int:
-    """What an attribute counts towards a message's size: its name, its type and its value."""
+    """Return an attribute's share of a message's size in bytes: its name, its type and its value."""
     content = value.get("StringValue", "").encode() or value.get("BinaryValue", b"")
     return len(name.encode()) + len(value["DataType"].encode()) + len(content)
 
 
 def string_attribute(text: str) -> dict[str, str]:
-    """A message attribute of type String."""
+    """Return a message attribute of type String."""
     return {"DataType": "String", "StringValue": text}

@@ -1,4 +1,4 @@
-"""SQS's error codes, grouped by what they mean for who sent the request."""
+"""SQS's error codes, grouped by what the sender of the request should do."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from botocore.exceptions import ClientError
 
 NO_SUCH_QUEUE = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"})
 
-# The queue, or the key that encrypts it, is not for us. Source: SQS API Reference, "Common Errors" and the errors of
-# SendMessage. Not here: that our credentials are wrong or expired, which is about us and not about one queue.
+# SQS denies access to the queue or to the key that encrypts it. Source: SQS API Reference, "Common Errors" and the
+# errors of SendMessage. Codes for wrong or expired credentials are not included, because they do not concern a single
+# queue.
 ACCESS_DENIED = frozenset(
     {
         "AccessDenied",
@@ -27,8 +28,8 @@ ACCESS_DENIED = frozenset(
     }
 )
 
-# A receipt handle is stale once the message was received again, or deleted. AWS answers a second DeleteMessage with
-# 200 and a stale handle with InvalidParameterValue; emulators answer both with ReceiptHandleIsInvalid.
+# A receipt handle is stale once the message was received again or deleted. AWS answers a second DeleteMessage with 200,
+# and a stale handle with InvalidParameterValue. Emulators answer both with ReceiptHandleIsInvalid.
 STALE_HANDLE = frozenset(
     {
         "AWS.SimpleQueueService.MessageNotInflight",
@@ -38,7 +39,8 @@ STALE_HANDLE = frozenset(
     }
 )
 
-# No other try goes better. Of deletes and changes of visibility: the handle is stale, or the queue is gone.
+# After one of these, a retry cannot help. The first set is for deletes and changes of visibility: the handle is stale,
+# or the queue no longer exists.
 FINAL_FOR_HANDLE = STALE_HANDLE | NO_SUCH_QUEUE
 FINAL_FOR_SEND = NO_SUCH_QUEUE | {
     "AWS.SimpleQueueService.UnsupportedOperation",
@@ -51,5 +53,5 @@ FINAL_FOR_SEND = NO_SUCH_QUEUE | {
 
 
 def code_of(error: Exception) -> str:
-    """The error code of SQS's answer, or "" where the error is no answer."""
+    """Return the error code in SQS's response, or "" if the error is not a response from SQS."""
     return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else ""

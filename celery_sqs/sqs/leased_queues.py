@@ -1,7 +1,7 @@
-"""Queues that each belong to one process: how they are named and found, and how those of crashed processes go.
+"""Queues that each belong to one process: how they are named and found, and how those of crashed processes are deleted.
 
-Tags say what such a queue is for and whose it is. One of them is a lease, which the owner renews: `reap` deletes the
-queues whose lease is over.
+Tags say what a queue is for and which process owns it. One tag is a lease, which the owner renews. `reap` deletes
+queues whose lease has expired.
 """
 
 from __future__ import annotations
@@ -32,12 +32,15 @@ _KEPT_LENGTH = _MAX_START_LENGTH - _HASH_LENGTH - 1
 
 
 def queue_name(start: str, nonce: str) -> str:
-    """The name of the queue that `find` finds by this start. The nonce tells it from the others."""
+    """Return a name for a queue that `find` finds by this start. The nonce makes it unique among them."""
     return f"{name_start(start)}_{hashlib.sha256(nonce.encode()).hexdigest()[:_NONCE_LENGTH]}"
 
 
 def name_start(start: str) -> str:
-    """A name's beginning, as SQS takes it and short enough to leave room for the rest."""
+    """Return the start of a name with only the characters that SQS allows, and short enough to leave room for the rest.
+
+    A start that is too long is cut, and ends in a hash of the whole.
+    """
     name = _NOT_IN_NAMES.sub("-", start)
     if len(name) <= _MAX_START_LENGTH:
         return name
@@ -46,28 +49,29 @@ def name_start(start: str) -> str:
 
 
 def find(client: Any, start: str) -> Iterator[tuple[str, str]]:
-    """The name and the URL of every process's queue whose name has this start, as ListQueues knows them now."""
+    """Yield the names and URLs of all processes' queues with this start, as ListQueues lists them now."""
     wanted = name_start(start)
     return ((name, url) for name, url in _list_queues(client, wanted) if name.rpartition("_")[0] == wanted)
 
 
 def owner_tags(exchange: str) -> dict[str, str]:
-    """For a queue of this process that is bound to the exchange."""
+    """Return the tags of a queue that this process owns and that is bound to the exchange."""
     return {EXCHANGE_TAG: exchange, HOST_TAG: socket.gethostname(), PID_TAG: str(os.getpid()), **lease()}
 
 
 def lease() -> dict[str, str]:
-    """The tag that keeps a queue for an hour from now."""
+    """Return the tag that keeps a queue for an hour from now."""
     return {LEASE_TAG: str(int(time.time()) + LEASE_SECONDS)}
 
 
 def reap(client: Any, prefix: str, *, dry_run: bool = False) -> Iterator[str]:
-    """Delete the queues of that prefix whose owner let its lease end, and only those. Yields their names.
+    """Delete the queues with that prefix whose lease has expired, and no others. Yield their names.
 
-    Safe beside another one. Raises botocore's errors; that of one queue when it is done with all the others.
+    If `dry_run` is true, nothing is deleted. Several processes may run this at the same time. It raises botocore's
+    errors, and continues with the other queues before it raises an error about a single queue.
     """
     failure: Exception | None = None
-    # A longer prefix than this is cut in the names: the tags say which of the queues found are leased.
+    # Names contain at most this much of a prefix, so other queues may match, too. The tags show which ones are leased.
     for name, url in _list_queues(client, _NOT_IN_NAMES.sub("-", prefix)[:_KEPT_LENGTH]):
         try:
             tags = client.list_queue_tags(QueueUrl=url).get("Tags", {})

@@ -1,4 +1,4 @@
-"""How old the oldest message of a queue is, which SQS tells to CloudWatch alone."""
+"""The age of a queue's oldest message, which SQS reports only to CloudWatch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_cloudwatch.type_defs import MetricDataQueryTypeDef
 
-# CloudWatch's figure comes a few minutes late, and not at all for a queue that nobody used for six hours (SQS Developer
+# CloudWatch's figure is a few minutes late, and missing for a queue that nobody has used for six hours (SQS Developer
 # Guide, "Available CloudWatch metrics for Amazon SQS").
 WINDOW = timedelta(minutes=15)
-MAX_QUEUES = 500  # queries of one GetMetricData
+MAX_QUEUES = 500  # the most queries in one GetMetricData request
 
 
 def ages_of_oldest_messages(cloudwatch: CloudWatchClient, queues: Sequence[str]) -> dict[str, float]:
-    """Seconds, by queue; without those that CloudWatch does not tell, or may not be asked for."""
+    """Return the age of the oldest message in seconds, by queue.
+
+    Queues are left out if CloudWatch has no figure for them. The result is empty if CloudWatch cannot be asked, and it
+    contains no queues beyond the first 500.
+    """
     now = datetime.now(UTC)
     queries: list[MetricDataQueryTypeDef] = [
         {
@@ -40,7 +44,7 @@ def ages_of_oldest_messages(cloudwatch: CloudWatchClient, queues: Sequence[str])
     try:
         answer = cloudwatch.get_metric_data(MetricDataQueries=queries, StartTime=now - WINDOW, EndTime=now)
     except (BotoCoreError, ClientError):
-        return {}  # not permitted, or an endpoint that has SQS alone: no figure says enough
+        return {}  # access is denied, or the endpoint has only SQS; a missing figure shows that well enough
     newest = {
         result["Id"]: max(zip(result["Timestamps"], result["Values"], strict=True))[1]
         for result in answer["MetricDataResults"]

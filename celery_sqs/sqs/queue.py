@@ -1,4 +1,4 @@
-"""One SQS queue: its requests, in batches where SQS has them."""
+"""The requests to one SQS queue, in batches if SQS has a batch action."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from celery_sqs.sqs.errors import ACCESS_DENIED, FINAL_FOR_SEND, NO_SUCH_QUEUE, 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A dead-letter queue that is added to a live queue is noticed within this time.
+# If a dead-letter queue is added while workers run, they notice it within this time.
 REDRIVE_POLICY_SECONDS = 300
 
-ReceivedMessage = dict[str, Any]  # as boto3's receive_message has it
+ReceivedMessage = dict[str, Any]  # in the form that boto3's receive_message returns
 
 
 class Depths(NamedTuple):
-    """How many messages a queue has, as approximate as SQS's figures."""
+    """How many messages a queue has. SQS's figures are approximate."""
 
     ready: int
     in_flight: int
@@ -29,9 +29,10 @@ class Depths(NamedTuple):
 
 
 class Queue:
-    """`client` is asked for every request, since STS credentials expire. Methods raise botocore's errors.
+    """An SQS queue. Its methods raise botocore's errors.
 
-    `is_own` says whether this worker's tasks depend on sending to it; it is asked when SQS denies a send.
+    `client` is called for every request, because STS credentials expire. `is_own` returns whether this worker's tasks
+    depend on sending to the queue, and is called when SQS denies a send.
     """
 
     def __init__(
@@ -49,11 +50,14 @@ class Queue:
         return self.url.endswith(".fifo")
 
     def is_final_for_send(self, code: str) -> bool:
-        """Whether SQS refuses a message for good. What it denies of the worker's own queues will be allowed again."""
+        """Whether a send with this error code must not be retried.
+
+        If SQS denies access to one of the worker's own queues, it is retried, because access should be allowed again.
+        """
         return code in FINAL_FOR_SEND or (code in ACCESS_DENIED and not self.is_own())
 
     def receive(self, count: int, wait_seconds: int, visibility_timeout: int) -> list[ReceivedMessage]:
-        """Up to `count` messages, at most 10, with every attribute: a dead letter keeps what its producer set."""
+        """Receive up to `count` messages, at most 10, with all attributes, so that a dead letter can keep them."""
         answer = self._client().receive_message(
             QueueUrl=self.url,
             MaxNumberOfMessages=count,
@@ -66,12 +70,12 @@ class Queue:
         return messages
 
     def copy_of(self, message: ReceivedMessage, attributes: dict[str, Any]) -> dict[str, Any]:
-        """What to send here for a copy of the message, with these message attributes."""
+        """Return the parameters that send a copy of the message to this queue, with these message attributes."""
         parameters: dict[str, Any] = {"MessageBody": message["Body"], "MessageAttributes": attributes}
-        if group := message.get("Attributes", {}).get("MessageGroupId"):  # of a fair queue's message, too
+        if group := message.get("Attributes", {}).get("MessageGroupId"):  # messages on fair queues have one, too
             parameters["MessageGroupId"] = group
         if self.is_fifo:
-            # Not the producer's: within five minutes of its own, SQS would confirm the copy and drop it.
+            # The producer's deduplication id is not reused: within five minutes SQS would confirm the copy and drop it.
             parameters["MessageDeduplicationId"] = message["MessageId"]
         return parameters
 
@@ -80,34 +84,34 @@ class Queue:
         self._client().send_message(QueueUrl=self.url, **parameters)
 
     def send_batch(self, batch: list[dict[str, Any]]) -> list[str]:
-        """Send up to 10 messages, 1 MiB in all. Returns each one's error code, "" where SQS confirmed it."""
+        """Send up to 10 messages with 1 MiB in all. Return the error code of each, or "" if SQS confirmed it."""
         answer = self._client().send_message_batch(QueueUrl=self.url, Entries=numbered(batch))
         return entry_codes(batch, answer)
 
     def delete_batch(self, batch: list[dict[str, Any]]) -> list[str]:
-        """Delete up to 10 messages by ReceiptHandle. Returns each one's error code."""
+        """Delete up to 10 messages by ReceiptHandle. Return the error code of each, or "" for success."""
         answer = self._client().delete_message_batch(QueueUrl=self.url, Entries=numbered(batch))
         return entry_codes(batch, answer)
 
     def change_visibility_batch(self, batch: list[dict[str, Any]]) -> list[str]:
-        """Set the VisibilityTimeout of up to 10 messages by ReceiptHandle. Returns each one's error code."""
+        """Set the VisibilityTimeout of up to 10 messages by ReceiptHandle. Return the error code of each, or ""."""
         answer = self._client().change_message_visibility_batch(QueueUrl=self.url, Entries=numbered(batch))
         return entry_codes(batch, answer)
 
     def attributes(self, *names: str) -> dict[str, str]:
-        """Those of the queue's attributes that it has."""
+        """Return those of the named attributes that the queue has."""
         answer = self._client().get_queue_attributes(QueueUrl=self.url, AttributeNames=list(names))
         attributes: dict[str, str] = answer.get("Attributes", {})
         return attributes
 
     def depths(self) -> Depths:
-        """How many messages wait, are with somebody, or wait for a time of their own."""
+        """Return how many messages are ready, in flight, and delayed."""
         names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
         found = self.attributes(*names)
         return Depths(*(int(found[name]) for name in names))
 
     def dead_letters(self) -> Queue | None:
-        """The queue's dead-letter queue, or None where it has no redrive policy; remembered for five minutes."""
+        """Return the queue's dead-letter queue, or None if it has no redrive policy. It is cached for five minutes."""
         now = time.monotonic()
         if now - self._redrive_policy_read_at > REDRIVE_POLICY_SECONDS:
             policy = self.attributes("RedrivePolicy").get("RedrivePolicy")
@@ -121,7 +125,7 @@ class Queue:
 
 
 def queue_url(client: Any, name: str) -> str | None:
-    """The queue's URL, or None where there is no such queue."""
+    """Return the URL of the queue, or None if there is no such queue."""
     try:
         url: str = client.get_queue_url(QueueName=name)["QueueUrl"]
     except ClientError as error:
