@@ -1,4 +1,4 @@
-"""Workers of the test app, in processes of their own."""
+"""Starts workers of the test app as separate processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Queues:
-    """The test app's queues, its journal, and workers to start."""
+    """The test app's queues and its journal. It also starts workers."""
 
     def __init__(self, endpoint: str, folder: Path) -> None:
         self.endpoint = endpoint
@@ -61,7 +61,7 @@ class Queues:
         return self.app.send_task(task, args, **options).id
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a worker; its log is `<folder>/worker.log`."""
+        """Start a worker. Its log is `<folder>/worker.log`."""
         worker = start_celery(
             *("worker", "-l", "INFO", "-Q", "tasks,raw", *arguments),
             app="testapp",
@@ -73,7 +73,7 @@ class Queues:
         return worker
 
     def environment(self) -> dict[str, str]:
-        """What a program of the test app needs."""
+        """Return the environment that a program of the test app needs."""
         return {
             "BROKER_URL": self.broker_url(),
             "QUEUE_PREFIX": self.prefix,
@@ -89,18 +89,18 @@ class Queues:
         self.workers.clear()
 
     def lines(self) -> Counter[str]:
-        """How often each line is in the journal."""
+        """Return how often each line is in the journal."""
         return Counter(self.journal.read_text().splitlines())
 
     def log(self) -> str:
         return (self.folder / "worker.log").read_text()
 
     def counts(self, name: str = "tasks") -> tuple[int, int, int]:
-        """How many messages of a queue are visible, in flight, delayed."""
+        """Return how many of a queue's messages are visible, in flight and delayed."""
         return message_counts(self.sqs, self.url(name))
 
     def dead_letters(self, name: str = "tasks") -> list[dict[str, Any]]:
-        """The dead letters of a queue, each with its attributes as plain text; takes them away."""
+        """Receive and delete the dead letters of a queue. Return their attributes as plain text."""
         found: list[dict[str, Any]] = []
         base, dot, fifo = name.partition(".")
         while messages := self.sqs.receive_message(

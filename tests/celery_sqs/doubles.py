@@ -1,4 +1,4 @@
-"""A queue that does as it is told: SQS's answers that the emulator never gives."""
+"""A queue that gives scripted answers, including those that the emulator never gives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from celery_sqs.sqs.queue import Queue
 
 
 class ScriptedQueue(Queue):
-    """Records each batch; `answers`, where not empty, gives the next batch's codes, or an error to raise."""
+    """Records each batch. `answers`, if not empty, has the next batch's error codes, or an error to raise."""
 
     def __init__(self, name: str = "q", dead_letters: Queue | None = None) -> None:
         super().__init__(name, f"http://sqs/{name}", client=lambda: None)

@@ -1,6 +1,6 @@
-"""A worker within a program, as Celery's own test support starts it: `python embedded.py POOL TASK...`.
+"""Runs a worker within a program, as Celery's test support does: `python embedded.py POOL TASK...`.
 
-Runs each task, waits until the journal has a line of each, and stops the worker.
+It runs each task, waits until the journal has a line from each, and stops the worker.
 """
 
 from __future__ import annotations

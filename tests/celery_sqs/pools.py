@@ -1,4 +1,4 @@
-"""The pools that a worker of the test app may have, as options of `celery worker`."""
+"""The pools that a worker of the test app can have, as options of `celery worker`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""For `celery worker --include`: a client that gives up before some of the fault proxy's hangs end."""
+"""For `celery worker --include`: sets a read time-out that is shorter than some of the fault proxy's hangs."""
 
 from celery_sqs import clients
 
-clients.CLIENT_CONFIG["read_timeout"] = 4  # above the tests' WAIT_TIME_SECONDS
+clients.CLIENT_CONFIG["read_timeout"] = 4  # longer than the tests' WAIT_TIME_SECONDS

@@ -1,4 +1,4 @@
-"""A worker accepts what kombu and Celery accept. Anything else is a dead letter with its reason, and work goes on."""
+"""A worker accepts every message that kombu and Celery accept. It dead-letters all others with a reason and goes on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def task_body(text: str) -> bytes:
 
 
 def message(body: bytes | str, headers: Any = HEADERS, **properties: Any) -> str:
-    """A Celery message as somebody writes it by hand, in another language perhaps."""
+    """Return a Celery message as somebody might write it by hand, for example in another language."""
     encoded = isinstance(body, bytes)
     return json.dumps(
         {
@@ -72,7 +72,7 @@ def test_tasks_run_in_an_app_whose_setting_compresses_all(queues: Queues, wait_u
 def test_a_task_runs_however_its_message_is_encoded(
     queues: Queues, wait_until: Callable[..., None], serializer: str
 ) -> None:
-    """Every combination that stock kombu sends and reads."""
+    """The messages cover every combination that stock kombu sends and reads."""
     combinations = list(product((True, False), ("base64", "utf-8", None), (None, "gzip")))
     for base64, body_encoding, compression in combinations:
         app = Celery("producer", broker=queues.broker_url())
@@ -110,7 +110,7 @@ def test_a_hand_written_message_runs_where_stock_kombu_runs_it(queues: Queues, w
 
 
 def test_stock_kombu_and_celery_sqs_read_each_others_messages(queues: Queues, wait_until: Callable[..., None]) -> None:
-    """So that both can share queues while a project changes over."""
+    """A project can then change over while old and new workers share its queues."""
     stock = Celery("stock", broker=queues.broker_url())
     stock.conf.update(
         task_default_queue="tasks", broker_transport_options=dict(queues.app.conf.broker_transport_options)
@@ -127,7 +127,7 @@ def test_stock_kombu_and_celery_sqs_read_each_others_messages(queues: Queues, wa
     wait_until(lambda: queues.lines() == {"from stock kombu": 1})
 
 
-BOMB = bz2.compress(bytes(45_000_000)) * 75  # 3.8 KB, which stand for 3.4 GB
+BOMB = bz2.compress(bytes(45_000_000)) * 75  # 3.8 KB that decompress to 3.4 GB
 PRIVATE = "ada@example.com"
 REFUSED = {
     "a bomb": (message(BOMB, HEADERS | {"compression": "bzip2"}), "DecompressedTooLarge"),
@@ -214,7 +214,7 @@ def test_an_app_may_set_how_large_a_decompressed_body_is(queues: Queues, wait_un
 
 
 def test_a_consumer_of_kombus_receives_a_raw_body_as_text(queues: Queues) -> None:
-    """Celery's workers take no such message, but a consumer of the app's own may."""
+    """Celery's workers do not accept such a message, but an app's own consumer may."""
     received: list[Any] = []
     put(queues, '{"Records": []}')
     with (

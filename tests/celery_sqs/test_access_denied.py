@@ -1,4 +1,4 @@
-"""SQS denies access to a queue: to another's, or to one that the worker lives on."""
+"""SQS denies access to a queue of another app, or to one that the worker needs itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Policy:
-    """Denies the actions that begin so, on the queue whose name ends so."""
+    """Denies actions: each key is the start of an action's name, and its value the end of a queue's name."""
 
     def __init__(self) -> None:
         self.denied: dict[str, str] = {}
@@ -47,14 +47,14 @@ def policy() -> Policy:
 
 @pytest.fixture
 def endpoint(queues: Queues, policy: Policy) -> Iterator[str]:
-    """SQS, behind the policy."""
+    """Return the URL of an SQS that applies the policy."""
     with running(Proxy(queues.endpoint, policy)) as proxy:
         yield queues.broker_url(proxy.url)
 
 
 @pytest.fixture(params=["SendMessage: AccessDenied", "GetQueueUrl: KMS.AccessDeniedException"])
 def denied(request: pytest.FixtureRequest, queues: Queues, policy: Policy) -> str:
-    """What SQS says of a queue of others, which it denies."""
+    """Return SQS's answer when access to another app's queue is denied."""
     queues.create_queue("others")
     action, policy.code = request.param.split(": ")
     policy.denied = {action: "-others"}
@@ -78,7 +78,7 @@ def test_a_task_that_publishes_to_a_forbidden_queue_of_others_is_a_dead_letter(
 
 
 def denied_for_a_while(queues: Queues, policy: Policy, denied: dict[str, str], wait_until: Callable[..., None]) -> None:
-    """Deny this; once the worker has noticed, count its requests for some seconds; then allow all."""
+    """Deny the action until the worker has noticed, count its requests for 5 seconds, and then allow everything."""
     policy.denied = denied
     (action,) = denied
     wait_until(lambda: policy.refused[action] and "nothing is received until it is allowed" in queues.log())
@@ -104,7 +104,7 @@ def test_while_our_own_queue_may_not_be_sent_to_nothing_is_received_and_nothing_
     wait_until(lambda: len(queues.lines()) == 3 * 40, seconds=120)
     wait_until(lambda: queues.counts() == (0, 0, 0))
     assert queues.dead_letters() == []
-    if "prefork" not in pool:  # which begins its tasks anew, since each publishes for itself
+    if "prefork" not in pool:  # a prefork worker may run a task again, because each process publishes for itself
         assert set(queues.lines().values()) == {1}
 
 

@@ -1,4 +1,4 @@
-"""Compressed bodies: read as kombu reads them, but within a bound."""
+"""Compressed bodies are read as kombu reads them, but within a limit."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_every_name_that_kombu_knows_is_known(name: str) -> None:
 def test_it_accepts_what_kombu_accepts_and_reads_the_same(
     method: str, members: list[bytes], rest: bytes, cut: int
 ) -> None:
-    """Several members, something after the last one, and an end that is missing."""
+    """The bodies have several members, data after the last one, or a missing end."""
     body = b"".join(compressed(member, method) for member in members) + rest
     body = body[: len(body) - cut] if cut else body
     try:
         expected = kombu.compression.decompress(body, method)
-    except Exception:  # noqa: BLE001 (each library raises its own)
+    except Exception:  # noqa: BLE001 (each library raises its own errors)
         assert code(body, method) == "NotDecompressible"
     else:
         assert decompress(body, method, MEBIBYTE) == expected
@@ -75,7 +75,7 @@ def test_the_limit_is_for_all_members_together(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["bzip2", "lzma", "zstd"])
 def test_many_empty_members_are_read_in_time_that_grows_with_their_number(name: str) -> None:
-    """Each end of a member hands out a copy of what follows it: of the whole rest, that would be 20 GB here."""
+    """At the end of each member a decompressor copies the rest of its input. Of the whole body, that would be 20 GB."""
     one = compressed(b"", name)
     assert decompress(one * (700_000 // len(one)), name, MEBIBYTE) == b""
 
@@ -85,7 +85,7 @@ def test_many_empty_members_are_read_in_time_that_grows_with_their_number(name: 
 def test_a_body_that_only_claims_to_be_compressed_is_refused_as_by_kombu(body: Any, method: str) -> None:
     try:
         expected = kombu.compression.decompress(body, method)
-    except Exception:  # noqa: BLE001 (as above)
+    except Exception:  # noqa: BLE001 (each library raises its own errors)
         assert code(body, method) == "NotDecompressible"
     else:
         assert decompress(body, method, MEBIBYTE) == expected
@@ -121,7 +121,7 @@ def test_a_reason_has_nothing_of_what_the_message_says() -> None:
 
 
 def bomb(name: str) -> bytes:
-    """Zeros: 100 MB or more."""
+    """Return 100 MB or more of compressed zeros."""
     if name == "bzip2":
         return bz2.compress(bytes(45_000_000)) * 75
     return compressed(bytes(100_000_000), name)

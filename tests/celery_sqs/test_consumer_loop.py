@@ -35,7 +35,7 @@ def test_an_event_loop_sees_that_something_is_in_it(inbox: Inbox) -> None:
     assert is_readable(inbox)
     inbox.drain_wakeups()
     assert not is_readable(inbox)
-    inbox.wake()  # what a reader does that stopped half-way
+    inbox.wake()  # a reader that stops half-way does this
     assert is_readable(inbox)
     inbox.get()
     inbox.drain_wakeups()

@@ -1,4 +1,4 @@
-"""Queues that belong to a process: how they are found, and how they go."""
+"""Control queues: how they are named and found, and when they are deleted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EVENTS, COMMANDS, REPLIES = "celeryev", "celery.pidbox", "reply.celery.pidbox"
 
 @pytest.fixture
 def make(queues: Queues) -> Iterator[Callable[..., ControlQueues]]:
-    """Control queues of one more process."""
+    """Return a function that makes the control queues of another process."""
     made: list[ControlQueues] = []
 
     def one(**options: Any) -> ControlQueues:
@@ -113,7 +113,7 @@ def test_the_urls_of_callers_who_have_gone_are_forgotten(
 def test_a_command_that_one_queue_does_not_take_reaches_the_others(
     make: Callable[..., ControlQueues], queues: Queues
 ) -> None:
-    """A full destination, or one with a policy of its own."""
+    """The queue that refuses it is full, or has its own policy."""
     refuser, other = make(), make()
     refuser.open("refuser", COMMANDS, "")
     other.open("other", COMMANDS, "")
@@ -140,7 +140,7 @@ def test_a_command_that_no_queue_takes_is_an_error_that_kombu_does_not_retry(
 
 
 class Refusing:
-    """A client that may not send to one queue."""
+    """A client that SQS does not allow to send to one queue."""
 
     def __init__(self, client: Any, url: str) -> None:
         self._client = client
@@ -234,7 +234,7 @@ def test_reap_goes_on_after_a_queue_that_refuses_and_then_says_so(
         def __getattr__(self, name: str) -> Any:
             return getattr(queues.sqs, name)
 
-        def list_queue_tags(self, QueueUrl: str) -> Any:  # noqa: N803 (boto3's)
+        def list_queue_tags(self, QueueUrl: str) -> Any:  # noqa: N803 (the name is boto3's)
             if QueueUrl.endswith(first):
                 raise ClientError({"Error": {"Code": "AccessDenied"}}, "ListQueueTags")
             return queues.sqs.list_queue_tags(QueueUrl=QueueUrl)
@@ -265,7 +265,7 @@ def test_reap_deletes_what_a_crash_left_and_nothing_else(make: Callable[..., Con
 
 
 class Denied:
-    """A client that may not make queues, until it may."""
+    """A client that SQS does not allow to create queues, until the test allows it."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -289,7 +289,7 @@ def test_a_worker_works_without_a_queue_for_commands_and_makes_it_once_it_may(
     control.renew()
     queue = control.get("commands")
     assert queue
-    with pytest.raises(ClientError):  # the poller's to try again
+    with pytest.raises(ClientError):  # the poller will retry
         queue.receive(10, 0, 30)
     client.allowed = True
     queue.receive(10, 0, 30)
@@ -353,7 +353,7 @@ def test_a_command_of_a_sender_that_names_no_message_is_known_by_its_content(com
 
 @pytest.mark.parametrize("value", ["soon", [1], {"a": 1}, None, True, 10**400, -(10**400), float("nan"), float("inf")])
 def test_a_command_of_any_content_is_judged(commands: ControlQueue, value: Any) -> None:
-    """What it raises would end the thread that receives the commands."""
+    """An error here would end the thread that receives the commands."""
     for message in (command(value, clock=0), command("a", expires=value), command(clock=value), command(body=value)):
         commands.is_timely(message)
 
@@ -365,7 +365,7 @@ def test_what_it_remembers_is_bounded(commands: ControlQueue) -> None:
 
 
 def broadcast(queues: Queues, endpoint: str) -> None:
-    """Tell the workers something, as a new process does: its Lamport clock begins anew."""
+    """Tell the workers something from a new process, where the Lamport clock starts again."""
     options = queues.app.conf.broker_transport_options | {"control_queue_prefix": "control-"}
     url, transport = queues.broker_url(endpoint), "celery_sqs.transport:Transport"
     with kombu.Connection(url, transport=transport, transport_options=options) as connection:
@@ -373,7 +373,7 @@ def broadcast(queues: Queues, endpoint: str) -> None:
 
 
 def ids(queue: ControlQueue | None) -> list[str]:
-    """Of the messages that a queue has."""
+    """Return the ids of the queue's messages."""
     assert queue
     bodies = [b64decode(message["Body"]) for message in queue.receive(10, 0, 30)]
     return [json.loads(body)["properties"]["message_id"] for body in bodies]

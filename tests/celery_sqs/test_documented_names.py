@@ -1,4 +1,4 @@
-"""What docs/celery_sqs.md and docs/flower.md tell users to import."""
+"""The names that docs/celery_sqs.md and docs/flower.md tell users to import exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Celery's own code raises around a task: the message becomes a dead letter, and its place is free again."""
+"""If Celery's code raises an error around a task, the message is dead-lettered and its slot in the pool is freed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ each_pool = pytest.mark.parametrize(
 
 
 def post(queues: Queues, args: Any = ("poison",), kwargs: Any = None, embed: Any = None, **headers: Any) -> None:
-    """Put a protocol-2 message on the tasks queue, whatever its parts are."""
+    """Put a protocol-2 message with any content on the tasks queue."""
     task_id = str(uuid.uuid4())
     message = {
         "body": json.dumps([args, {} if kwargs is None else kwargs, embed]),

@@ -1,4 +1,4 @@
-"""Events leave merged, in time, and never in anybody's way."""
+"""Events are merged and sent in time, and they never block anything."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Watchers:
-    """Stands for ListQueues: `queues` are those who watch."""
+    """Stands in for ListQueues. `queues` are the queues of the monitors that watch."""
 
     def __init__(self, *queues: ScriptedQueue) -> None:
         self.queues = list(queues)
@@ -117,7 +117,7 @@ def test_only_the_chosen_types_leave(watcher: ScriptedQueue, wait_until: Callabl
 
 
 def send(ours: EventPublisher, wait_until: Callable[..., None], *numbers: int) -> None:
-    """Send events with these numbers, each in a window of its own."""
+    """Send events with these numbers, each in its own window."""
     for number in numbers:
         ours.add(message(event(number=number)))
         wait_until(lambda: not ours._events and not ours._sending)
@@ -224,7 +224,7 @@ def test_adding_never_waits_for_sqs_and_the_oldest_go_where_there_are_too_many(
 
 @pytest.fixture
 def watching(queues: Queues) -> Iterator[Callable[[str], ControlQueues]]:
-    """The queues of one more process that watches events, which it asks for at this endpoint."""
+    """Return the control queues of another process that watches events. It reaches SQS at this endpoint."""
     made: list[ControlQueues] = []
 
     def start(endpoint: str) -> ControlQueues:
@@ -245,7 +245,7 @@ def own_queue(process: ControlQueues) -> ControlQueue:
 
 
 def numbers_seen(process: ControlQueues, seen: list[int]) -> list[int]:
-    """Those of all events that the process has received, the ones in `seen` included."""
+    """Return the numbers in all events that the process has received, including those in `seen`."""
     for received_message in own_queue(process).receive(10, 0, 60):
         seen.extend(each["number"] for each in json.loads(json.loads(received_message["Body"])["body"]))
     return sorted(seen)

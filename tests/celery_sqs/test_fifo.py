@@ -1,4 +1,4 @@
-"""FIFO queues: what waits keeps its place, and nothing asks SQS for a delay that it refuses."""
+"""On a FIFO queue, a waiting message keeps its place, and SQS is never asked for a delay that it would refuse."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ POOLS = [
 
 @pytest.fixture(autouse=True)
 def line(queues: Queues) -> str:
-    """A FIFO queue's URL."""
+    """Return the URL of a FIFO queue."""
     return queues.create_queue("line.fifo", FifoQueue="true")
 
 
 def test_the_emulator_refuses_the_delay_of_a_single_message_as_aws_does(queues: Queues, line: str) -> None:
     message = {"MessageBody": "x", "MessageGroupId": "g", "MessageDeduplicationId": "1", "DelaySeconds": 1}
     with pytest.raises(ClientError, match="InvalidParameterValue"):
-        queues.sqs.send_message(QueueUrl=line, **message)  # type: ignore[arg-type]  # each is of the right type
-    answer = queues.sqs.send_message_batch(QueueUrl=line, Entries=[{"Id": "1", **message}])  # type: ignore[typeddict-item]  # the same
+        queues.sqs.send_message(QueueUrl=line, **message)  # type: ignore[arg-type]  # every value has the right type
+    answer = queues.sqs.send_message_batch(QueueUrl=line, Entries=[{"Id": "1", **message}])  # type: ignore[typeddict-item]  # every value has the right type
     assert [failure["Code"] for failure in answer["Failed"]] == ["InvalidParameterValue"]
 
 
 def ran(queues: Queues) -> list[str]:
-    """The journal, in order."""
+    """Return the lines of the journal in order."""
     return queues.journal.read_text().splitlines()
 
 
@@ -64,7 +64,7 @@ def consuming(queues: Queues, taken: list[kombu.Message]) -> Iterator[kombu.Conn
 
 
 def texts(taken: list[kombu.Message]) -> list[str]:
-    """What each message's task is to note."""
+    """Return the text that each message's task would write to the journal."""
     return [message.payload[0][0] for message in taken]
 
 
@@ -162,7 +162,7 @@ def test_a_message_group_survives_every_hop(
     queues.start(
         *("-Q", f"{raw},{tasks_queue}", "-P", "threads", "-c", "1"),
         TRANSPORT_OPTIONS=json.dumps({"raw_queues": {raw: "first"}}),
-        MAX_DELAY_SECONDS="1",  # the retry hops
+        MAX_DELAY_SECONDS="1",  # the retry is delayed several times
     )
     letters: list[dict[str, str]] = []
     wait_until(lambda: letters.extend(queues.dead_letters(tasks_queue)) or letters)

@@ -1,4 +1,4 @@
-"""What Flower shows of SQS, on the emulator; tests/celery_sqs/test_flower_in_a_browser.py sees the pages."""
+"""What Flower shows of SQS on the emulator. tests/celery_sqs/test_flower_in_a_browser.py tests the pages."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_flower_listens_beyond_this_machine_only_with_authentication(
 
 
 def envelope(events: object, **changes: object) -> dict[str, Any]:
-    """A message of kombu's, as a worker's event travels in."""
+    """Return a kombu message that contains a worker's event."""
     message = {
         "body": json.dumps(events),
         "content-encoding": "utf-8",

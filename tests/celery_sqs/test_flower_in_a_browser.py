@@ -1,4 +1,4 @@
-"""Flower's pages in headless Chromium: real workers, real Flowers, the emulator."""
+"""Flower's pages in headless Chromium, with real workers, real Flowers and the emulator."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ COLUMNS = "name,args,state,uuid,runtime,worker"
 
 expect.set_options(timeout=60_000)
 
-# Without it Flower refuses what its pages' buttons ask for.
+# Without a password, Flower refuses the requests that its pages' buttons make.
 USER, PASSWORD = "ada", "secret"
 
 
 class Service:
-    """One stage, with the workers and Flowers that a test starts; they end with it."""
+    """One stage, with the workers and Flowers that a test starts. They end with it."""
 
     def __init__(self, emulator: str, stage: str, folder: Path, wait_until: WaitUntil, **environment: str) -> None:
         self.settings = new_stage(emulator, stage)
@@ -67,14 +67,14 @@ class Service:
         self._signs: dict[str, Callable[[], bool]] = {}
 
     def start_worker(self, name: str, *arguments: str) -> str:
-        """Start a worker, and give its hostname."""
+        """Start a worker, and return its hostname."""
         hostname = f"{name}@localhost"
         self._start(name, "worker", "--loglevel", "INFO", "--hostname", hostname, *arguments)
         self._signs[name] = lambda: "ready." in self.log(name)
         return hostname
 
     def start_flower(self, name: str) -> str:
-        """Start a Flower, and give its URL."""
+        """Start a Flower, and return its URL."""
         port = free_port()
         self._start(name, "flower", f"--port={port}", f"--basic-auth={USER}:{PASSWORD}", f"--tasks-columns={COLUMNS}")
         url = f"http://127.0.0.1:{port}"
@@ -91,7 +91,7 @@ class Service:
         return self.sqs.send_message(QueueUrl=url, MessageBody=body, DelaySeconds=delay)["MessageId"]
 
     def send_email(self, row: dict[str, Any], **notes: str) -> str:
-        """Put the row and enqueue its id; gives the bridge's task id."""
+        """Write the row and enqueue its id. Return the id of the task that loads it."""
         self.store.put(row)
         return self.send(self.settings.queue, json.dumps({"email_id": row["EmailId"], **notes}))
 
@@ -106,7 +106,7 @@ class Service:
         return (self._folder / f"{name}.log").read_text()
 
     def stop(self, *names: str) -> None:
-        """As an operator does."""
+        """Stop a program as an operator would."""
         stopping = [self.processes.pop(name) for name in names or tuple(self.processes)]
         for process in stopping:
             process.send_signal(signal.SIGTERM)
@@ -130,7 +130,7 @@ def answers(url: str) -> bool:
 
 
 def fetch(url: str) -> str:
-    """A page or an answer of the API, as somebody who knows the password."""
+    """Return a page or a response of the API to somebody who knows the password."""
     credentials = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     request = urllib.request.Request(url, headers={"Authorization": f"Basic {credentials}"})
     with urllib.request.urlopen(request, timeout=60) as response:
@@ -138,7 +138,7 @@ def fetch(url: str) -> str:
 
 
 def states(url: str) -> dict[str, str]:
-    """The tasks that a Flower knows: `<task> <email id, or the bridge's own id>` to state."""
+    """Return the tasks that a Flower knows: `<task> <email id, or the load task's own id>` and its state."""
     found = {}
     for task_id, task in json.loads(fetch(f"{url}/api/tasks")).items():
         email_id = re.match(r"\('([^']+)'", task["args"] or "")
@@ -147,13 +147,13 @@ def states(url: str) -> dict[str, str]:
 
 
 def online(url: str) -> set[str]:
-    """The workers that a Flower knows to be there."""
+    """Return the workers that a Flower shows as online."""
     return {worker["hostname"] for worker in json.loads(fetch(f"{url}/workers?json=1"))["data"] if worker["status"]}
 
 
 @pytest.fixture
 def start_service(emulator: str, tmp_path: Path, wait_until: WaitUntil) -> Iterator[StartService]:
-    """A stage by its name, which the screenshots show."""
+    """Start a stage. The screenshots show its name."""
     with ExitStack() as started:
 
         def start(stage: str, **environment: str) -> Service:
@@ -166,11 +166,11 @@ def start_service(emulator: str, tmp_path: Path, wait_until: WaitUntil) -> Itera
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium: Playwright's own would come from elsewhere than PyPI."""
+    """Start Debian's Chromium. Playwright's own would be downloaded from a server other than PyPI."""
     program = shutil.which("chromium")
     assert program, "there is no chromium here: apt-get install chromium"
     with sync_playwright() as playwright:
-        # Chromium has no sandbox for root, and these pages are our own.
+        # Chromium's sandbox does not work for root, and the pages are our own.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=program, args=arguments)
         yield browser
@@ -179,7 +179,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[OpenPage]:
-    """Open a URL as somebody who knows the password and likes it light or dark."""
+    """Open a URL as somebody who knows the password and prefers a light or a dark colour scheme."""
     with ExitStack() as opened:
 
         def open_url(url: str, scheme: Scheme = "light", height: int = 320) -> Page:
@@ -198,12 +198,12 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
 
 
 def cells(page: Page, table: str) -> list[list[str]]:
-    """What the table's rows show."""
+    """Return the text of the cells in each row of the table."""
     rows = page.locator(f"{table} tbody tr").all()
     return [[text.strip() for text in row.locator("td").all_inner_texts()] for row in rows]
 
 
-# What differs from run to run, and what stands for it in a screenshot.
+# These patterns match text that changes from run to run. Screenshots show the replacements.
 STAND_INS = {
     r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}": "5f1d7a84-1f8a-4c3e-9a55-0c2f6f3f2d10",
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+": "2026-01-01 12:00:00.000",
@@ -226,7 +226,7 @@ def shoot(page: Page, name: str) -> None:
     page.screenshot(path=IMAGES / f"{name}.png", style=".broker-url { display: none }", animations="disabled")
 
 
-# Stands in everything that is nobody's business.
+# This mark is in everything that is private.
 MARK = "xyzzy"
 MARKED = {
     "EmailStatus": "Pending",
@@ -253,7 +253,7 @@ def marked(email_id: str, **attributes: Any) -> dict[str, Any]:
 
 @dataclass
 class Live:
-    """Two workers and two Flowers, and what became of some emails."""
+    """Two workers and two Flowers, and how the tasks of some emails ended."""
 
     service: Service
     threads: str
@@ -289,9 +289,10 @@ def live(emulator: str, tmp_path_factory: pytest.TempPathFactory, wait_until: Wa
 
 
 def send_emails(service: Service) -> dict[str, str]:
-    """Send some of each kind, and give how their tasks end."""
+    """Send emails of several kinds. Return how their tasks end."""
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    too_large = 400 * 1024 - len(json.dumps(MARKED)) - 50  # no room for a claim: DynamoDB refuses it
+    # DynamoDB refuses to add a claim, because the row would be too large
+    too_large = 400 * 1024 - len(json.dumps(MARKED)) - 50
     rows = {
         "order-1": {},
         "order-2": {},
@@ -319,7 +320,7 @@ BOTH: tuple[Scheme, Scheme] = ("light", "dark")
 
 
 def statuses(page: Page) -> list[list[str]]:
-    """Each worker and whether it is there, from the Workers page, which breaks long names."""
+    """Return whether each worker is online, by name, from the Workers page, which breaks long names."""
     return sorted([name.replace("\n", ""), status] for name, status, *_ in cells(page, "#workers-table"))
 
 
@@ -328,7 +329,7 @@ def suffix(scheme: Scheme) -> str:
 
 
 def open_worker(live: Live, open_page: OpenPage, hostname: str, height: int = 492) -> Page:
-    """A worker's page. Flower has none as long as the worker has not answered, for which it waits a second."""
+    """Open a worker's page. Flower has none until the worker has answered, for which it waits a second."""
     url = f"{live.flowers[0]}/worker/{hostname}"
     live.service.wait_until(lambda: answers(url), what=f"{hostname} answers Flower")
     return open_page(url, height=height)
@@ -357,7 +358,7 @@ def test_the_tasks_page_of_each_flower_shows_how_each_task_ended(live: Live, ope
         assert sorted(state for _, state in shown.values()) == sorted(live.ended.values())
     for scheme in BOTH:
         page = open_page(f"{live.flowers[0]}/tasks", scheme, height=640)
-        page.locator("th[data-column=state]").first.click()  # sorts: one sees each
+        page.locator("th[data-column=state]").first.click()  # sorting shows that the table works
         expect(page.locator("#tasks-table tbody tr .badge").first).to_have_text("FAILURE")
         shoot(page, f"flower-tasks{suffix(scheme)}")
 
@@ -397,7 +398,7 @@ def test_a_body_that_is_no_email_says_so_on_its_tasks_page(live: Live, open_page
     page = open_page(f"{live.flowers[0]}/task/{task_id}", height=900)
     shown = details(page)
     assert shown["Exception"] == "reject requeue=False: Reason(code='NotJson', detail='the body is not JSON')"
-    # The traceback has this machine's folders.
+    # The traceback contains this machine's folders.
     page.locator(".detail-row", has=page.locator("dt", has_text="Traceback")).evaluate("row => row.remove()")
     shoot(page, "flower-task")
 
@@ -425,7 +426,7 @@ def test_a_pool_of_processes_grows_from_its_page(live: Live, open_page: OpenPage
         page.click("#worker-pool-grow")
 
     def has_grown() -> bool:
-        page.reload()  # shows what the worker said last, and asks it again
+        page.reload()  # the page shows the worker's last answer, and asks it again
         return processes() == 2
 
     live.service.wait_until(has_grown)
@@ -437,7 +438,7 @@ def test_a_pool_of_threads_says_that_it_cannot_grow(live: Live, open_page: OpenP
 
     def says_so() -> bool:
         page.click("#worker-pool-grow")
-        page.locator(".toast-body").last.wait_for()  # "Unknown reason" where the worker is slower than a second
+        page.locator(".toast-body").last.wait_for()  # it is "Unknown reason" if the worker takes longer than a second
         return sentence.count() > 0
 
     live.service.wait_until(says_so)
@@ -445,7 +446,7 @@ def test_a_pool_of_threads_says_that_it_cannot_grow(live: Live, open_page: OpenP
 
 
 def test_nothing_but_ids_is_on_any_page(live: Live, open_page: OpenPage) -> None:
-    """The mark stands in every row and body that the workers saw."""
+    """The mark is in every row and body that the workers saw."""
     flower = live.flowers[0]
     tasks = json.loads(fetch(f"{flower}/api/tasks"))
     assert len(tasks) == len(live.ended)
@@ -470,7 +471,7 @@ def test_a_task_that_waits_for_a_thread_is_revoked_from_its_page(
 ) -> None:
     outbox = tmp_path / "outbox"
     outbox.mkdir()
-    # The stub writes an email to a file: this one's is a pipe, on which it waits until the test reads.
+    # The stub writes an email to a file. This one's file is a pipe, so the stub waits until the test reads it.
     pipe = outbox / f"{hashlib.sha256(b'order-1').hexdigest()[:32]}.eml"
     os.mkfifo(pipe)
     service = start_service("busy", EMAIL_STUB_OUTBOX=str(outbox))
@@ -520,7 +521,8 @@ def test_the_broker_tab_shows_each_queue(start_service: StartService, open_page:
         assert page.locator(".broker-url").inner_text() == f"{settings.endpoint} us-east-1"
         assert page.evaluate("document.documentElement.dataset.bsTheme") == scheme
         shoot(page, f"flower-broker{suffix(scheme)}")
-    assert not answers(f"{url.replace('127.0.0.1', '127.0.0.2')}/healthcheck")  # as it would on all interfaces
+    # it would answer if Flower listened on all interfaces
+    assert not answers(f"{url.replace('127.0.0.1', '127.0.0.2')}/healthcheck")
     with urllib.request.urlopen(f"{url}/metrics", timeout=5) as metrics:
         assert b"flower_events_total" in metrics.read()
 
@@ -538,7 +540,7 @@ def test_the_broker_tab_says_which_queue_is_not_there(start_service: StartServic
 
 
 def test_who_is_stopped_is_shown_offline_and_leaves_no_queue(live: Live, open_page: OpenPage) -> None:
-    """The last of this file: it ends what the others look at."""
+    """This is the last test in the file, because it stops the workers that the others use."""
     pages = [open_page(flower) for flower in live.flowers]
     for page in pages:
         expect(page.locator("#workers-online")).to_have_text("2")
@@ -557,5 +559,5 @@ def test_who_is_stopped_is_shown_offline_and_leaves_no_queue(live: Live, open_pa
 
 
 def kinds(queue_urls: list[str]) -> set[str]:
-    """The exchanges that the control queues are bound to."""
+    """Return the exchanges that the control queues are bound to."""
     return {url.rpartition("/")[2].rpartition("_")[0] for url in queue_urls}

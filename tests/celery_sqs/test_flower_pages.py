@@ -1,4 +1,4 @@
-"""What Flower's pages answer, whatever is sent to it: a Flower in this process, without a broker."""
+"""Flower's pages answer whatever events arrive. Flower runs in this process, without a broker."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ TASK_ID = "5f1d7a84-1f8a-4c3e-9a55-0c2f6f3f2d10"
 
 
 def heartbeat(**changes: object) -> dict[str, Any]:
-    """As a worker sends it."""
+    """Return the heartbeat event that a worker sends."""
     return {
         "type": "worker-heartbeat",
         "hostname": HOSTNAME,
@@ -70,7 +70,7 @@ def heartbeat(**changes: object) -> dict[str, Any]:
 
 
 def received(**changes: object) -> dict[str, Any]:
-    """As a worker sends it."""
+    """Return the task-received event that a worker sends."""
     return {
         "type": "task-received",
         "hostname": HOSTNAME,
@@ -92,7 +92,7 @@ def received(**changes: object) -> dict[str, Any]:
 
 @dataclass
 class Running:
-    """A Flower whose events come from a test."""
+    """A Flower that gets its events from a test."""
 
     app: flower.app.Flower
     loop: IOLoop
@@ -101,14 +101,14 @@ class Running:
     stop: asyncio.Event
 
     def feed(self, body: object) -> None:
-        """Let it receive the body of a message, in the thread of its loop."""
+        """Pass it the body of a message, in the thread of its event loop."""
         done = threading.Event()
         errors: list[BaseException] = []
 
         def receive() -> None:
             try:
                 self.receiver._receive(body, None)
-            except BaseException as error:  # noqa: BLE001 (for the test's thread)
+            except BaseException as error:  # noqa: BLE001 (the test's thread raises it)
                 errors.append(error)
             done.set()
 
@@ -127,7 +127,7 @@ class Running:
             return answer.status, answer.read(), dict(answer.headers)
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Forget all events."""
         self.app.events.state = flower.events.EventsState(max_tasks_in_memory=100)
         self.receiver.handlers = {"*": self.app.events.state.event}
 
@@ -180,7 +180,7 @@ def assert_pages_answer(site: Running) -> None:
         status, body, _ = site.get(path)
         assert status == HTTPStatus.OK, path
         if "json" in path or "datatable" in path or path.startswith("/api"):
-            json.loads(body, parse_constant=pytest.fail)  # NaN, Infinity: what a browser cannot read
+            json.loads(body, parse_constant=pytest.fail)  # browsers cannot read NaN and Infinity
 
 
 def test_celerys_events_are_shown(site: Running) -> None:
@@ -302,7 +302,7 @@ def test_a_forged_clock_sets_nobodys_forward(site: Running) -> None:
 
 @pytest.mark.parametrize("source", ["-" * 1000 + "1", "-" * 9000 + "1", "1+" * 9000 + "1", "(" * 3000])
 def test_keyword_arguments_that_python_cannot_parse_break_no_page(site: Running, source: str) -> None:
-    """Flower reads them as Python, so that one may search them."""
+    """Flower parses them as Python, so that users can search for them."""
     site.forget()
     site.feed([heartbeat(), received(kwargs=source)])
     assert_pages_answer(site)

@@ -1,6 +1,7 @@
-"""Whatever is on a tasks queue, each message runs, is a dead letter, or waits for its time; and the worker goes on.
+"""Whatever is on a tasks queue, each message runs, is dead-lettered or waits for its ETA, and the worker keeps going.
 
-Random, but for CI, where hypothesis takes the same examples every time; `--hypothesis-seed=7` replays a run's messages.
+The messages are random, except in CI, where hypothesis always takes the same examples. `--hypothesis-seed=7` replays a
+run's messages.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 EXAMPLES = 100
-SECONDS = 75  # a pool; what takes longer is left out
-BATCH_SIZE = 25  # messages, after which a canary has to run
+SECONDS = 75  # per pool; whatever takes longer is left out
+BATCH_SIZE = 25  # messages, after which a canary task has to run
 
 TASKS = ["note", "again", "refuse", "boom", "celery.backend_cleanup", "celery.chord_unlock", "celery.map", "os.system"]
 WORDS = st.sampled_from(
@@ -61,7 +62,7 @@ SIGNATURES = st.fixed_dictionaries(
 )
 LINKS = st.lists(SIGNATURES | JUNK, max_size=3) | JUNK
 
-# Not here: limits so short that each try of the task is cut off, and as lawfully begun again.
+# Very short time limits are left out. With them each attempt would be cut off and correctly started again.
 LIMITS = (
     st.lists(st.sampled_from([None, 100, 1e9, float("inf"), float("nan"), 10**400, "1", [], True]), max_size=3) | WORDS
 )
@@ -120,18 +121,18 @@ CONTENT_TYPES = st.sampled_from(
 
 
 def some_of(values: dict[str, st.SearchStrategy[Any]], most: int = 3) -> st.SearchStrategy[dict[str, Any]]:
-    """A few of them, by name."""
+    """Draw a few of the values, by name."""
     names = st.lists(st.sampled_from(sorted(values)), max_size=most, unique=True)
     return names.flatmap(lambda chosen: st.fixed_dictionaries({name: values[name] for name in chosen}))
 
 
 def mostly(value: object) -> st.SearchStrategy[Any]:
-    """A valid value, or now and then junk: more than one piece of it would hide what another does."""
+    """Draw the value, or occasionally junk. With several pieces of junk, one would hide the effect of another."""
     return one_in(8, JUNK, st.just(value))
 
 
 def one_in(count: int, rare: st.SearchStrategy[Any], usual: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    # The last of the numbers, because hypothesis draws the first more often than others.
+    # Junk is the last of the numbers, because hypothesis draws the first more often than the others.
     return st.sampled_from(range(count)).flatmap(lambda number: rare if number == count - 1 else usual)
 
 
@@ -153,7 +154,7 @@ def protocol_1(draw: st.DrawFn) -> Any:
     task_id = str(uuid.uuid4())
     body = {"task": "note", "id": task_id, "args": draw(mostly(["x"])), "kwargs": draw(mostly({}))}
     body |= draw(some_of({name: junk for name, junk in (HEADERS | EMBED).items() if name not in {"eta", "args"}}))
-    is_hybrid = draw(st.booleans())  # as Celery 3 wrote for Celery 4
+    is_hybrid = draw(st.booleans())  # the format that Celery 3 wrote for Celery 4
     return {
         "body": json.dumps(body),
         "content-encoding": "utf-8",
@@ -172,11 +173,11 @@ def may_wait(message: Any) -> bool:
 
 
 class Batch:
-    """Messages on their way: `unended` has those of which nothing is known yet, by their SQS MessageId."""
+    """Messages that were sent. `unended` has those without a known end, by SQS MessageId."""
 
     def __init__(self, queues: Queues, messages: list[Any]) -> None:
         self._queues = queues
-        self._nonces: dict[str, str] = {}  # dead letters have a new MessageId, and the attributes of the old
+        self._nonces: dict[str, str] = {}  # a dead letter has a new MessageId, but keeps its attributes
         self.unended: dict[str, Any] = {}
         self.dead = 0
         url = queues.url("tasks")
@@ -190,7 +191,7 @@ class Batch:
                 self.unended[answer["MessageId"]] = message
 
     def has_ended(self) -> bool:
-        """Whether each message ran, was revoked (it expired) or is a dead letter, and none is held any more."""
+        """Whether each message ran, was revoked because it had expired, or was dead-lettered, and none is held."""
         for letter in self._queues.dead_letters():
             self.dead += 1
             self.unended.pop(self._nonces.get(letter.get("Nonce", ""), ""), None)

@@ -90,7 +90,7 @@ def test_a_child_that_sqs_refuses_for_good_makes_its_parent_a_dead_letter(
     message.publish(children, CHILD)
     message.ack()
     wait_until(lambda: messages.held() == [])
-    (letter,) = (entry for batch in queue.dead_letters().sent for entry in batch)  # type: ignore[union-attr]  # it is one
+    (letter,) = (entry for batch in queue.dead_letters().sent for entry in batch)  # type: ignore[union-attr]  # it is not None
     assert letter["MessageAttributes"]["Reason"]["StringValue"] == "ChildRefused"
     assert "InvalidMessageContents" in letter["MessageAttributes"]["Detail"]["StringValue"]
 
@@ -106,7 +106,7 @@ def test_a_child_for_a_queue_that_is_not_ours_is_refused_for_good_and_one_for_ou
 def test_a_dead_letter_queue_that_refuses_leaves_the_message_to_come_back(
     messages: HeldMessages, queue: ScriptedQueue, message: HeldMessage, wait_until: Callable[..., None]
 ) -> None:
-    queue.dead_letters().answers = [["QueueDoesNotExist"]]  # type: ignore[union-attr]  # it is one
+    queue.dead_letters().answers = [["QueueDoesNotExist"]]  # type: ignore[union-attr]  # it is not None
     message.reject(REASON)
     wait_until(lambda: messages.held() == [])
     assert queue.deleted == []
@@ -215,7 +215,7 @@ def test_at_exit_what_is_finished_is_confirmed_and_the_rest_is_visible_again(
 
 
 class SlowToExtend(ScriptedQueue):
-    """Answers a request that gives messages back at once, and one that hides them when `gate` is set."""
+    """Answers a request that makes messages visible at once, and one that hides them when `gate` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -252,7 +252,7 @@ def test_an_extension_that_is_under_way_does_not_hide_what_is_given_back(
     threads[0].start()
     assert queue.extending.wait(60)
     threads[1].start()
-    threads[1].join(0.1)  # time enough to come first, if it were not made to wait
+    threads[1].join(0.1)  # long enough to finish first, if it did not have to wait
     queue.gate.set()
     for thread in threads:
         thread.join()

@@ -1,4 +1,4 @@
-"""What celery_sqs uses of kombu, Celery and others that they do not document is as it was."""
+"""The undocumented names that celery_sqs uses from kombu, Celery and other libraries still exist."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def is_theirs(thing: Any) -> bool:
 
 
 def names_of_class(node: ast.ClassDef) -> set[str]:
-    """What the class defines: methods, class attributes, and what its methods set on `self`."""
+    """Return the names that the class defines, including attributes that its methods set on `self`."""
     return names_in_body(node) | names_set(node, "self")
 
 
 def names_set(node: ast.AST, *owners: str) -> set[str]:
-    """The attributes that are set there, on these variables or on any."""
+    """Return the attributes that are set in the node, on these variables or, if none are given, on any object."""
     found = [each for each in ast.walk(node) if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store)]
     return {each.attr for each in found if not owners or ast.unparse(each.value) in owners}
 
@@ -62,7 +62,7 @@ def names_in_body(node: ast.ClassDef) -> set[str]:
 
 @cache
 def names_set_by(base: type) -> set[str]:
-    """What the methods of a class set, on whatever it is."""
+    """Return the attributes that the methods of a class set on any object."""
     tree = ast.parse(inspect.getsource(sys.modules[base.__module__]))
     found = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == base.__name__]
     return {name for node in found for name in names_set(node)}

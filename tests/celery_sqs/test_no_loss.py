@@ -1,8 +1,8 @@
-"""Nothing is lost, whatever SQS, the network and whoever kills workers do.
+"""No message is lost, whatever fails in SQS or the network, and whoever kills workers.
 
-The judge reads what the tasks wrote and what the queues hold, and no log.
-`SEED=7 pytest tests/celery_sqs/test_no_loss.py` replays the faults and the kills of seed 7; how threads and processes
-interleave remains chance.
+The test judges by what the tasks wrote and what the queues contain, and never by a log. `SEED=7 pytest
+tests/celery_sqs/test_no_loss.py` replays the faults and kills of seed 7. How threads and processes interleave remains
+random.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ POOLS = {
     "gevent": ("--pool", "gevent", "--concurrency", "20"),
     "prefork": ("--pool", "prefork", "--concurrency", "3"),
 }
-ROOTS = 5  # before each kill
-WIDTHS = (3, 2)  # of each root: three children with two children each
-LONGEST_PAUSE_SECONDS = 10  # between two kills
+ROOTS = 5  # sent before each kill
+WIDTHS = (3, 2)  # each root has three children, and each child has two children
+LONGEST_PAUSE_SECONDS = 10  # the longest time between two kills
 DRAIN_SECONDS = 90
 
 RATES = {
@@ -57,7 +57,7 @@ CHILD = "a child process"
 
 
 class Team:
-    """Two workers; each that ends is replaced."""
+    """Two workers. If one ends, another one replaces it."""
 
     def __init__(self, queues: Queues, *arguments: str, **environment: str) -> None:
         self._queues = queues
@@ -77,9 +77,9 @@ class Team:
             self._workers.append(self._queues.start(*self._arguments, **self._environment))
 
     def kill(self, number: signal.Signals, dice: random.Random) -> None:
-        """Send a worker the signal, and start another: while it ends, where it does so by itself."""
+        """Send a worker the signal, and start another at once, even if the first takes time to end."""
         worker = dice.choice(self._workers)
-        if number == KILL:  # as where its container ends
+        if number == KILL:  # the whole process group dies, as it does with its container
             os.killpg(worker.pid, KILL)
         else:
             worker.send_signal(number)
@@ -87,7 +87,7 @@ class Team:
         self.fill()
 
     def kill_a_child(self, dice: random.Random) -> None:
-        """End one of a worker's processes, as the kernel does where memory runs out."""
+        """Kill one of a worker's processes, as the kernel does when memory runs out."""
         parent = dice.choice(self._workers).pid
         if children := Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
             os.kill(int(dice.choice(children)), KILL)
@@ -105,14 +105,14 @@ class Team:
 
 
 def tree(root: str, *widths: int) -> Iterator[str]:
-    """The names that a root and its descendants write to the journal."""
+    """Yield the names that a root and its descendants write to the journal."""
     yield root
     for number in range(widths[0] if widths else 0):
         yield from tree(f"{root}.{number}", *widths[1:])
 
 
 class Trial:
-    """Roots to do, workers that are killed meanwhile, and a judge of what became of the roots."""
+    """Sends roots, kills workers, and checks what happened to the roots."""
 
     def __init__(self, queues: Queues, wait_until: Callable[..., None]) -> None:
         self._queues = queues
@@ -120,7 +120,7 @@ class Trial:
         self._roots = 0
 
     def run(self, team: Team, dice: random.Random, kills: Sequence[signal.Signals | str]) -> None:
-        """Kill workers at random moments of their work."""
+        """Kill workers at random moments during their work."""
         for kill in dice.sample(kills, len(kills)):
             self._send()
             moment = self._done() + dice.randrange(1, 10 * ROOTS)
@@ -133,7 +133,7 @@ class Trial:
     def run_under_faults(
         self, seed: int, rates: dict[str, float], kills: Sequence[signal.Signals | str], *arguments: str
     ) -> dict[str, int]:
-        """The same, and then let the workers do without faults what is left. Returns the faults' counts."""
+        """Do the same with faults, and then let the workers finish without. Return how often each fault occurred."""
         with running_fault_proxy(self._queues.endpoint, seed, rates) as proxy:
             ask(proxy, "on")
             environment = {"BROKER_URL": self._queues.broker_url(proxy), "VISIBILITY_TIMEOUT": "6"}
@@ -155,7 +155,7 @@ class Trial:
         return sorted(wanted - self._queues.lines().keys())
 
     def left(self) -> dict[str, tuple[int, int, int]]:
-        """Of each queue that is not empty, how many messages are visible, in flight, delayed."""
+        """Return how many messages are visible, in flight and delayed, for each queue that is not empty."""
         counts = {name: self._queues.counts(name) for name in ("tasks", "tasks-dlq", "raw", "raw-dlq")}
         return {name: count for name, count in counts.items() if any(count)}
 
@@ -168,7 +168,7 @@ class Trial:
         return self._queues.lines().total()
 
     def _wait(self, condition: Callable[[], object], seconds: float) -> None:
-        """For a condition that may fail to come: what follows from that is for the judge to say."""
+        """Wait for a condition that may never become true. The test's assertions decide what that means."""
         with suppress(AssertionError):
             self._wait_until(condition, seconds)
 

@@ -1,4 +1,4 @@
-"""The transport options of docs/celery_sqs.md that no other test is about: each does what the page says."""
+"""The transport options in docs/celery_sqs.md that no other test covers do what that page says."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from tests.celery_sqs.conftest import Queues
 
-TOLERANCE_SECONDS = 0.1  # the emulator's clock is not that of the test
+TOLERANCE_SECONDS = 0.1  # the clocks of the emulator and the test differ
 
 
 @contextmanager
 def watching(queues: Queues, seen: list[dict[str, Any]]) -> Iterator[None]:
-    """Watch the app's events as a monitor does, once the queue for them is there."""
+    """Watch the app's events as a monitor does. The block starts when the queue for them exists."""
     with queues.app.connection() as connection:
         ready = threading.Event()
         receiver = EventReceiver(connection, handlers={"*": seen.append}, app=queues.app)
@@ -141,7 +141,7 @@ def test_another_task_that_is_rejected_is_a_dead_letter_whatever_the_backoff_pol
 
 
 class Recorder(Proxy):
-    """Records what SQS is asked, and the credentials that STS hands out: each an access key and its session token."""
+    """Records SQS's requests and the credentials that STS issues: each is an access key with its session token."""
 
     def __init__(self, upstream: str) -> None:
         super().__init__(upstream, self._record)
@@ -160,7 +160,7 @@ class Recorder(Proxy):
         return ""
 
     def credentials(self, queue: str) -> list[tuple[str, str]]:
-        """Those by which the queue was asked, in the order of their first request."""
+        """Return the credentials that were used for the queue, in the order of their first request."""
         return list(dict.fromkeys(credentials for name, _, credentials in self.asked if name == queue))
 
 
@@ -194,7 +194,7 @@ def assuming_a_role(queues: Queues, **options: Any) -> dict[str, Any]:
     return {
         "predefined_queues": {name: {"url": queues.url(name)} for name in ("tasks", "raw")},
         "sts_role_arn": "arn:aws:iam::000000000000:role/worker",
-        "control_queue_prefix": "",  # control queues are not predefined, and need credentials of their own
+        "control_queue_prefix": "",  # control queues are not predefined, and would need credentials of their own
         **options,
     }
 
@@ -227,7 +227,7 @@ def test_each_queue_takes_a_session_anew_when_its_token_is_about_to_expire(
     options = assuming_a_role(queues, sts_token_timeout=900, sts_token_buffer_time=899)
     with connected(queues, recorder.url, **options) as connection, consuming(connection, print, "tasks", "raw"):
         with suppress(TimeoutError):
-            connection.drain_events(timeout=0)  # which starts to poll
+            connection.drain_events(timeout=0)  # this starts polling
         wait_until(lambda: all(len(recorder.credentials(name)) > 2 for name in ("tasks", "raw")))
     assert not set(recorder.credentials("tasks")) & set(recorder.credentials("raw"))
     assert set(recorder.credentials("tasks") + recorder.credentials("raw")) <= set(recorder.issued)

@@ -19,7 +19,7 @@ Start = "Callable[[Queue], Poller]"
 
 
 class Queue:
-    """Hands out messages like SQS, as many as it is asked for, and counts the receives."""
+    """Returns messages as SQS does, up to the number asked for, and counts the receives."""
 
     def __init__(self, messages: int = 0) -> None:
         self.left = messages
@@ -40,7 +40,7 @@ class Queue:
         count = min(count, self.left)
         self.left -= count
         if not count:
-            threading.Event().wait(0.01)  # what a long poll does
+            threading.Event().wait(0.01)  # a long poll blocks, too
         return [{}] * count
 
 
@@ -51,7 +51,7 @@ def prefetch() -> Prefetch:
 
 @pytest.fixture
 def pause(monkeypatch: pytest.MonkeyPatch) -> Pause:
-    """The process's pause, as long as the test lasts."""
+    """Return the process's pause, and end it after the test."""
     pause = Pause()
     monkeypatch.setattr(poller_module, "pause", pause)
     return pause
@@ -90,7 +90,7 @@ def test_a_full_prefetch_parks_the_poll_and_room_wakes_it(
 def test_only_one_of_two_receives_at_once_waits_for_messages_to_come(
     prefetch: Prefetch, start: Start, wait_until: Callable[..., None]
 ) -> None:
-    """What the other would wait with is room that another queue may need."""
+    """If the second one also waited, it would reserve room that another queue may need."""
     prefetch.limit = 1000
     queue = Queue(messages=100)
     queue.gate.clear()
@@ -217,7 +217,7 @@ def test_a_poll_whose_threads_all_wait_for_room_is_parked(
     queue = Queue(messages=100)
     poller = start(queue)
     for delivered in (10, 20, 30):  # the threads take turns
-        wait_until(lambda: len(queue.delivered) == delivered and len(prefetch._waiting) == 2)  # noqa: B023 (it ends here)
+        wait_until(lambda: len(queue.delivered) == delivered and len(prefetch._waiting) == 2)  # noqa: B023 (the loop does not continue before it is called)
         assert poller.parked
         prefetch.free(10)
 

@@ -1,4 +1,4 @@
-"""Every pool, early and late acknowledgement, in a worker of its own and in an embedded one."""
+"""Every pool works with early and late acknowledgement, in a worker process and in an embedded worker."""
 
 from __future__ import annotations
 

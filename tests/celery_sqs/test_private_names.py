@@ -1,6 +1,6 @@
-"""celery_sqs uses no private name of another library, overrides nothing and replaces nothing that is not on the list.
+"""celery_sqs uses, overrides and replaces only those private names of other libraries that are on the list.
 
-The list is celery_sqs/patches/names.py; test_kombu.py checks that each of its names is there.
+The list is celery_sqs/patches/names.py. test_kombu.py checks that each of its names exists.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def classes(module: str) -> Iterator[tuple[type, ast.ClassDef]]:
             yield getattr(importlib.import_module(module), node.name), node
 
 
-# The names of our classes that extend one of theirs, which other modules of ours use, too.
+# The names in our classes that extend classes of other libraries. Our other modules use them, too.
 EXTENSIONS = {
     name
     for module in SOURCES
@@ -50,7 +50,7 @@ EXTENSIONS = {
 
 
 def foreign_names(source: str) -> set[str]:
-    """The private names in the source that neither its module nor one of `EXTENSIONS` defines."""
+    """Return the private names in the source that neither its module nor one of `EXTENSIONS` defines."""
     defined, used, imported = set(EXTENSIONS), set(), set()
     for node in ast.walk(ast.parse(source)):
         match node:
@@ -71,7 +71,7 @@ def foreign_names(source: str) -> set[str]:
 
 
 def replaced(source: str, namespace: dict[str, Any]) -> Iterator[tuple[object, str]]:
-    """What the source replaces in classes and modules of theirs: `Consumer.on_ready = ...`, `Panel.data["x"] = ...`."""
+    """Yield what the source replaces in classes and modules of others, as in `Consumer.on_ready = ...`."""
     for node in ast.walk(ast.parse(source)):
         targets = node.targets if isinstance(node, ast.Assign) else []
         for target in targets:
@@ -79,7 +79,7 @@ def replaced(source: str, namespace: dict[str, Any]) -> Iterator[tuple[object, s
             if isinstance(place, ast.Attribute):
                 try:
                     owner = eval(ast.unparse(place.value), namespace)
-                except NameError:  # a variable of a function
+                except NameError:  # it is a local variable of a function
                     continue
                 if (inspect.isclass(owner) or isinstance(owner, ModuleType)) and is_theirs(owner):
                     yield owner, place.attr
@@ -166,6 +166,6 @@ def test_the_check_finds_private_names(source: str, found: set[str]) -> None:
 )
 def test_the_check_finds_replacements(source: str, found: list[str]) -> None:
     package = ModuleType("kombu.example")
-    package.Patched = type("Patched", (), {"__module__": "kombu.example"})  # type: ignore[attr-defined]  # it is new
-    package.instance = package.Patched()  # type: ignore[attr-defined]  # the same
+    package.Patched = type("Patched", (), {"__module__": "kombu.example"})  # type: ignore[attr-defined]  # the attribute is new
+    package.instance = package.Patched()  # type: ignore[attr-defined]  # the attribute is new
     assert [name for _, name in replaced(source, {"pkg": package})] == found

@@ -1,4 +1,4 @@
-"""Remote control and events with real workers: as on RabbitMQ."""
+"""Remote control and events work with real workers as they do on RabbitMQ."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INSPECTIONS = ("ping", "active", "reserved", "scheduled", "stats", "registered",
 
 
 class Cluster:
-    """Workers by name, and the questions a test asks them."""
+    """Starts workers by name, and sends them the commands of a test."""
 
     def __init__(self, queues: Queues) -> None:
         self.queues = queues
@@ -48,7 +48,7 @@ class Cluster:
             assert time.monotonic() < deadline, self.queues.log()
 
     def ask(self, question: str, *arguments: Any, timeout: float = 10, **options: Any) -> dict[str, Any]:
-        """What each worker answers; comes back as soon as `limit` have."""
+        """Return what each worker answers. Returns as soon as `limit` workers have answered."""
         return getattr(self.control.inspect(timeout=timeout, **options), question)(*arguments) or {}
 
     def tell(self, command: str, *workers: str, **arguments: Any) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def cluster(queues: Queues) -> Cluster:
 
 @pytest.fixture(scope="module")
 def three(emulator: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Three workers of the threads pool."""
+    """Start three workers with the threads pool."""
     queues = Queues(emulator, tmp_path_factory.mktemp("three"))
     cluster = Cluster(queues)
     cluster.start("one", "two", "three")
@@ -151,7 +151,7 @@ def test_a_rate_limit_is_set(three: Cluster) -> None:
 def test_a_command_past_its_expires_or_delivered_twice_is_ignored(
     three: Cluster, wait_until: Callable[..., None]
 ) -> None:
-    """A copy of what SQS delivered, sent again: to a worker that would revoke by it."""
+    """The test sends a copy of a delivered command to a worker that would otherwise carry out the revoke again."""
     mailbox = three.control.mailbox
     with three.queues.app.connection_for_write() as connection:
         channel = connection.default_channel
@@ -209,7 +209,7 @@ def test_pools_that_can_are_told(cluster: Cluster, pool: str, wait_until: Callab
 
 
 def ask_and_vanish(cluster: Cluster, when: str) -> None:
-    """What a caller does who goes before the command is read, before it is answered, or before it reads the answer."""
+    """Call a worker, and disappear before the command is read, before it is answered, or before the answer is read."""
     caller = ControlQueues(
         f"{cluster.queues.prefix}celery-control-", lambda: cluster.queues.sqs, lambda: cluster.queues.sqs, {}, {}
     )
@@ -313,7 +313,7 @@ def test_what_a_killed_worker_leaves_is_reaped_after_its_lease(cluster: Cluster)
 
 
 def celery(cluster: Cluster, *arguments: str, folder: Path) -> subprocess.Popen[str]:
-    """A command of Celery's, as a person types it."""
+    """Run a command of Celery's as a person types it."""
     return subprocess.Popen(
         [sys.executable, "-m", "celery", "-A", "testapp", *arguments],
         env=os.environ | cluster.queues.environment(),
@@ -344,7 +344,7 @@ def test_celery_events_shows_each_task_and_leaves_no_queue(
                 line = watching.stdout.readline()
                 assert line, shown
                 shown += line
-            if until == "heartbeat":  # the worker knows that somebody watches
+            if until == "heartbeat":  # by then the worker knows that somebody watches
                 cluster.queues.send("boom")
         assert "one@test" in shown
         assert "task received: boom" in shown

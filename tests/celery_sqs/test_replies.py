@@ -1,4 +1,4 @@
-"""Replies to remote commands whose callers have gone, and of an SQS that refuses them."""
+"""Replies to remote commands, if their callers have disappeared or SQS refuses them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def refusal(code: str) -> ClientError:
 
 
 class Queues:
-    """Raises what it is told to for a caller, and remembers what it sent to the others."""
+    """Raises the error that is set for a caller, and records the replies to the others."""
 
     def __init__(self, **errors: Exception) -> None:
         self.errors = errors

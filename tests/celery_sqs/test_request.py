@@ -1,4 +1,4 @@
-"""What the pools are told: the real ones are at work in test_transport.py and tests/celery_sqs/test_no_loss.py."""
+"""What requests tell the pools. test_transport.py and tests/celery_sqs/test_no_loss.py test the real pools."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_inspect_shows_a_tasks_arguments_but_nothing_of_a_raw_body(raw: bool) ->
     def take(text: str) -> None: ...
 
     payload = to_task_message({"Body": "secret", "MessageId": "message-1"}, "take")
-    if not raw:  # as Celery's own message is
+    if not raw:  # Celery's own messages have no such header
         del payload["headers"]["sqs_attributes"]
     message = Message(payload["body"], content_type="application/json", content_encoding="utf-8")
     message.accept = {"application/json"}
@@ -89,7 +89,7 @@ def test_inspect_shows_a_tasks_arguments_but_nothing_of_a_raw_body(raw: bool) ->
 
 
 class ShiftingPool(BasePool):
-    """A pool of somebody's own."""
+    """A pool that Celery does not know."""
 
     def on_apply(self, target: Any, args: Any, kwargs: Any, callback: Any, accept_callback: Any, **_: Any) -> None:
         accept_callback(1, 0.0)
@@ -97,14 +97,14 @@ class ShiftingPool(BasePool):
 
 
 class BrokenPool(BasePool):
-    """Takes no task, as a pool of threads once the system gives it no more."""
+    """Accepts no task, like a pool of threads for which the system starts no more threads."""
 
     def on_apply(self, *_: Any, **__: Any) -> None:
         raise RuntimeError("can't start new thread")
 
 
 class Settled:
-    """A request of the kind that Celery makes, and what became of its message."""
+    """A request like those that Celery makes, and how its message was settled."""
 
     def __init__(
         self, pool: BasePool, embed: dict[str, Any] | None = None, run: Callable[[], None] | None = None
@@ -124,7 +124,7 @@ class Settled:
                 run()
 
         app.finalize()
-        app.use_fast_trace_task = True  # as in a worker
+        app.use_fast_trace_task = True  # a worker sets this, too
         work.__trace__ = build_tracer("work", work, app=app)
         payload = {
             "body": ([], {}, embed or {}),

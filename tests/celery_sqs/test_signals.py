@@ -1,4 +1,4 @@
-"""Signals wait for what holds locks."""
+"""Signals wait until locks are released."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def story() -> Iterator[list[str]]:
-    """What happens, in order; SIGUSR1 adds "signal"."""
+    """The list of what happens, in order. SIGUSR1 adds "signal"."""
     happened: list[str] = []
     before = signal.signal(signal.SIGUSR1, deferred(lambda *_: happened.append("signal")))
     yield happened

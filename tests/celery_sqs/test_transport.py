@@ -1,4 +1,4 @@
-"""The transport in real workers of an app that has nothing to do with email, on the emulator."""
+"""The transport in real workers, on the emulator. Their app has nothing to do with email."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_a_task_that_is_acknowledged_early_never_runs_twice(queues: Queues, wait
 def test_after_a_lost_connection_it_polls_again(
     queues: Queues, pool: tuple[str, ...], wait_until: Callable[..., None]
 ) -> None:
-    """Stock kombu does not: `hub.reset()` clears the event loop, and the new channel has none."""
+    """Stock kombu does not: `hub.reset()` clears the event loop, and the new channel is not added to it."""
     flag = queues.folder / "lost"
     queues.start(*pool, LOSE_CONNECTION=str(flag))
     wait_until(flag.exists)
@@ -253,7 +253,7 @@ def test_waiting_for_messages_ends_with_the_callers_time_out(queues: Queues) -> 
         connection.drain_events(timeout=0.1)
 
 
-LONGEST_POLL_SECONDS = 20  # that SQS has
+LONGEST_POLL_SECONDS = 20  # the longest that SQS allows
 
 
 def test_a_half_open_connection_is_noticed_and_no_poll_is_taken_for_one() -> None:
@@ -276,7 +276,7 @@ def retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def consuming(queues: Queues, endpoint: str, received: list[str]) -> Iterator[kombu.Connection]:
-    """Consume the raw queue by way of this endpoint, in this process."""
+    """Consume the raw queue through this endpoint, in this process."""
     options = {
         "region": "us-east-1",
         "is_secure": False,
@@ -298,7 +298,7 @@ def consuming(queues: Queues, endpoint: str, received: list[str]) -> Iterator[ko
 
 @pytest.mark.usefixtures("retries_at_once")
 def test_a_poll_that_is_never_answered_ends_with_the_read_time_out_and_polling_goes_on(queues: Queues) -> None:
-    """As where a NAT or a load balancer has forgotten the connection: it is open, and nobody is there."""
+    """This happens if a NAT or a load balancer has forgotten the connection: it is open, but nothing answers."""
     polls: list[str] = []
     over = threading.Event()
 
@@ -342,7 +342,7 @@ def test_expired_credentials_are_waited_out_and_said_once_a_minute(
 
 @pytest.fixture
 def assumed(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A channel whose two queues are asked with the credentials of a role, from the emulator's STS."""
+    """A channel that uses the credentials of a role, from the emulator's STS, for its two queues."""
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
         monkeypatch.setenv(f"AWS_{name}", "test")
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", queues.endpoint)
@@ -462,7 +462,7 @@ def test_a_small_prefetch_is_shared_by_all_queues_from_the_first_receive(
 def test_a_message_that_the_channel_cannot_examine_is_a_dead_letter_and_the_next_one_arrives(
     queues: Queues, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
 ) -> None:
-    """Whatever it is that a message may still make it raise."""
+    """The test stands for any error that a message may still cause."""
 
     def defective(headers: dict[str, Any]) -> bool:
         if headers.get("poison"):
@@ -500,7 +500,7 @@ def test_a_queue_that_was_deleted_is_forgotten_under_the_name_it_had(queues: Que
 
 
 def test_a_publish_is_tried_again_after_each_lost_connection(queues: Queues) -> None:
-    """Kombu tries once more, and not as often as its policy says, where it does not know what is recoverable."""
+    """If kombu does not know which errors are recoverable, it retries once, and not as often as its policy says."""
     asked: list[str] = []
 
     def lose_the_first_and_the_third(_: str, action: str, __: bytes) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def held(queue: Queue, number: int, age: float) -> HeldMessage:
-    """A message that was last extended so many seconds ago, of a time-out of 60."""
+    """Return a held message with a time-out of 60 seconds that was last extended so many seconds ago."""
     received: dict[str, Any] = {"Body": "", "MessageId": f"m{number}", "ReceiptHandle": f"h{number}"}
     message = HeldMessage(HeldMessages(), queue, received, 60)
     message.extended_at -= age

@@ -1,4 +1,4 @@
-"""When a consumer counts as stalled, and what becomes of a worker whose consumer is."""
+"""When a consumer counts as stalled, and what happens to a worker whose consumer is stalled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TICK = 5.0
 
 
 def ticks(detector: StallDetector, seconds: float, first: int = 0, **how: Any) -> list[str]:
-    """What the detector says at each tick of so many seconds. The loop comes round at each, unless `beats` says."""
+    """Return what the detector says at each tick. The loop runs between the ticks, unless `beats` says otherwise."""
     return [
         detector.tick(TICK, **{"beats": first + number, "has_free_slot": True, "waiting": set()} | how)
         for number in range(int(seconds / TICK))
@@ -122,7 +122,7 @@ def test_a_stalled_worker_says_so_gives_its_unbegun_messages_back_and_never_star
     wait_until(lambda: queues.counts() == (0, 3, 0), what="the worker works again, on what others have not taken")
     assert sum(queues.lines()[f"n{number}"] for number in range(10)) == 7
     assert max(queues.lines()[f"n{number}"] for number in range(10)) == 1
-    for number in range(100):  # as many as the prefetch has room for: none of it was lost
+    for number in range(100):  # the prefetch still has room for all of them, so none of it was lost
         queues.send("note", f"after {number}")
     wait_until(lambda: sum(queues.lines()[f"after {number}"] for number in range(100)) == 100)
 
@@ -154,7 +154,7 @@ def test_a_signal_ends_a_worker_whose_remote_command_never_ends(
     queues: Queues, pool: tuple[str, ...], number: signal.Signals, wait_until: Callable[..., None]
 ) -> None:
     worker = start_worker(queues, pool, seconds=600)
-    wait_until(lambda: queues.app.control.ping(timeout=1))  # on gevent the queue for commands may come after "ready."
+    wait_until(lambda: queues.app.control.ping(timeout=1))  # on gevent the command queue may be created after "ready."
     queues.app.control.broadcast("stall", arguments={"until": str(queues.folder / "never")})
     wait_until(lambda: queues.lines()["stalled"])
     wait_until(lambda: worker.poll() is not None or worker.send_signal(number))

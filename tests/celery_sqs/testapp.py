@@ -1,4 +1,4 @@
-"""A Celery app that has nothing to do with email: the transport is its one setting. Its tasks write a journal."""
+"""A Celery app unrelated to email, with the transport as its only setting. Its tasks write to a journal."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def note(text: str) -> None:
 
 @app.task(name="tree")
 def tree(name: str, *widths: int) -> None:
-    """Publish widths[0] children, each with the other widths."""
+    """Publish widths[0] children, each with the remaining widths."""
     journal(name)
     for number in range(widths[0] if widths else 0):
         tree.delay(f"{name}.{number}", *widths[1:])
@@ -88,7 +88,7 @@ def nap(name: str, seconds: float) -> None:
 
 @app.task(name="hold")
 def hold(name: str, until: str) -> None:
-    """Run until there is a file of that name."""
+    """Run until a file with that name exists."""
     journal(f"start {name}")
     while not Path(until).exists():
         time.sleep(0.02)
@@ -111,7 +111,7 @@ def again(self: Any, name: str, countdown: float) -> None:
 
 @app.task(name="give_back", bind=True)
 def give_back(self: Any, name: str) -> None:
-    """Be received again the first time."""
+    """Give the message back when it is received for the first time."""
     count = self.request.properties["delivery_info"]["sqs_message"]["Attributes"]["ApproximateReceiveCount"]
     journal(f"{name} {count}")
     if count == "1":
@@ -119,7 +119,7 @@ def give_back(self: Any, name: str) -> None:
 
 
 def journal_group(task: Any) -> None:
-    """Write where the task's message came from, and its message group."""
+    """Write to the journal which queue the task's message came from, and its message group."""
     info = task.request.properties["delivery_info"]
     queue = info["sqs_queue"].rpartition("-")[2]
     journal(f"{task.name} {task.request.retries} {queue} {info['sqs_message']['Attributes'].get('MessageGroupId')}")
@@ -127,7 +127,7 @@ def journal_group(task: Any) -> None:
 
 @app.task(name="first", bind=True)
 def first(self: Any, body: str) -> None:
-    """Of a raw queue: starts a chain, by a task that it calls as a function."""
+    """Start a chain, by calling another task as a function. The body comes from a raw queue."""
     journal_group(self)
     start(json.loads(body))
 
@@ -151,7 +151,7 @@ def third(self: Any, result: object) -> None:
 
 
 class OwnRequest(CeleryRequest):
-    """A class that an app sets by Celery's documented `Task.Request`, and that knows nothing of this transport."""
+    """A class that an app sets through Celery's documented `Task.Request`. It does not know this transport."""
 
 
 class TaskOfOwnRequest(Task):
@@ -164,7 +164,7 @@ def own_request(name: str, until: str) -> None:
 
 
 class CustomPool(ThreadsPool):
-    """A pool that Celery does not bring (`worker_pool = "custom"`)."""
+    """A pool that is not one of Celery's (`worker_pool = "custom"`)."""
 
 
 @app.task(name="seldom", rate_limit="20/m")
@@ -174,7 +174,7 @@ def seldom(text: str) -> None:
 
 @app.task(name="tell", bind=True)
 def tell(self: Any) -> None:
-    """Write what the request says of its ETA and of its delivery."""
+    """Write to the journal what the request says about its ETA and its delivery."""
     eta = self.request.eta
     late = round((datetime.now(UTC) - maybe_make_aware(datetime.fromisoformat(eta))).total_seconds()) if eta else None
     journal(f"late {late} redelivered {self.request.delivery_info['redelivered']}")
@@ -204,7 +204,7 @@ def out_of_memory() -> None:
 
 @app.task(name="leave")
 def leave() -> None:
-    """End the process, as a task may think that it may."""
+    """End the process, which a task might believe it may do."""
     raise SystemExit
 
 
@@ -215,7 +215,7 @@ def oversize() -> None:
 
 @Panel.register
 def stall(_: object, until: str) -> None:
-    """Keep whoever runs remote commands busy, by code of Python's, until there is a file of that name."""
+    """Block the thread that runs remote commands with Python code, until a file with that name exists."""
     journal("stalled")
     while not Path(until).exists():
         time.sleep(0.02)
@@ -223,7 +223,7 @@ def stall(_: object, until: str) -> None:
 
 @worker_ready.connect
 def stall_the_loop(sender: Any, **_: object) -> None:
-    """Stand still in the consumer's loop while there is a file of that name."""
+    """Block the consumer's loop while the file exists that STALL_LOOP names."""
     if file := os.environ.get("STALL_LOOP"):
 
         def stand_still() -> None:
@@ -234,7 +234,7 @@ def stall_the_loop(sender: Any, **_: object) -> None:
 
         if sender.hub:
             sender.hub.call_repeatedly(0.05, stand_still)
-        else:  # gevent's loop comes round here
+        else:  # gevent's loop calls this
             transport = sender.connection.transport
             drain = transport.drain_events
             transport.drain_events = lambda *args, **options: (stand_still(), drain(*args, **options))
@@ -257,13 +257,13 @@ if "JOURNAL_RUNS" in os.environ:
 
 @worker_shutdown.connect
 def say_stopped(**_: object) -> None:
-    """Everything has stopped, and what is left is what the process does at its exit."""
+    """Report that everything has stopped, except what the process does in its exit functions."""
     print("everything has stopped")  # noqa: T201 (Celery logs what is printed)
 
 
 @worker_ready.connect
 def lose_connection(sender: object, **_: object) -> None:
-    """What a broken socket does in the event loop, once, where the test wants it."""
+    """Raise a broken socket's error in the event loop, once, if the test asks for it."""
     flag = os.environ.get("LOSE_CONNECTION")
     if flag and not Path(flag).exists():
         Path(flag).touch()
@@ -271,4 +271,4 @@ def lose_connection(sender: object, **_: object) -> None:
         def reset() -> None:
             raise ConnectionResetError
 
-        sender.hub.call_later(0.5, reset)  # type: ignore[attr-defined]  # the worker's consumer
+        sender.hub.call_later(0.5, reset)  # type: ignore[attr-defined]  # it is the worker's consumer

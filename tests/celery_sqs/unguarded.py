@@ -1,4 +1,4 @@
-"""For `celery worker --include`: without the guard, a parent's delete does not wait for its children."""
+"""For `celery worker --include`: without the guard, a parent's message is deleted before its children are confirmed."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ def publish_for_nobody(parent: HeldMessage, *arguments: Any, **options: Any) -> 
     publish(nobody, *arguments, **options)
 
 
-HeldMessage.publish = publish_for_nobody  # type: ignore[method-assign]  # what this module is for
+HeldMessage.publish = publish_for_nobody  # type: ignore[method-assign]  # this is the purpose of the module
