@@ -91,7 +91,7 @@ class Service:
         return self.sqs.send_message(QueueUrl=url, MessageBody=body, DelaySeconds=delay)["MessageId"]
 
     def send_email(self, row: dict[str, Any], **notes: str) -> str:
-        """Write the row and enqueue its id. Return the id of the task that loads it."""
+        """Put the row and enqueue its id. Return the id of its bridge task."""
         self.store.put(row)
         return self.send(self.settings.queue, json.dumps({"email_id": row["EmailId"], **notes}))
 
@@ -138,7 +138,7 @@ def fetch(url: str) -> str:
 
 
 def states(url: str) -> dict[str, str]:
-    """Return the tasks that a Flower knows: `<task> <email id, or the load task's own id>` and its state."""
+    """Return the tasks that a Flower knows: `<task> <email id, or the bridge's own id>` and its state."""
     found = {}
     for task_id, task in json.loads(fetch(f"{url}/api/tasks")).items():
         email_id = re.match(r"\('([^']+)'", task["args"] or "")
@@ -521,7 +521,7 @@ def test_the_broker_tab_shows_each_queue(start_service: StartService, open_page:
         assert page.locator(".broker-url").inner_text() == f"{settings.endpoint} us-east-1"
         assert page.evaluate("document.documentElement.dataset.bsTheme") == scheme
         shoot(page, f"flower-broker{suffix(scheme)}")
-    # it would answer if Flower listened on all interfaces
+    # It would answer if Flower listened on all interfaces.
     assert not answers(f"{url.replace('127.0.0.1', '127.0.0.2')}/healthcheck")
     with urllib.request.urlopen(f"{url}/metrics", timeout=5) as metrics:
         assert b"flower_events_total" in metrics.read()

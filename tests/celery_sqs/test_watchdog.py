@@ -1,4 +1,4 @@
-"""When a consumer counts as stalled, and what happens to a worker whose consumer is stalled."""
+"""When a consumer counts as stalled, and what its worker does then."""
 
 from __future__ import annotations
 
