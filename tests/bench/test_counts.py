@@ -1,4 +1,4 @@
-"""The figures that hold on every machine: how often an email asks SQS and DynamoDB."""
+"""How often an email needs SQS and DynamoDB, which is the same on every machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ TRIES = 3
 @pytest.mark.timeout(180)
 def test_an_email_takes_less_than_one_sqs_request() -> None:
     with running(CHAIN, row_bytes=2048) as contender:
-        for _ in range(TRIES):  # batches linger for so long, not for so many: a machine that is slow now sends more
+        # Batches linger for a fixed time, so a machine that is slow at the moment sends more of them.
+        for _ in range(TRIES):
             measured = contender.measure(EMAILS)
             if sum(measured.sqs.values()) <= 0.95 * EMAILS:
                 break

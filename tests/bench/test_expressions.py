@@ -1,4 +1,4 @@
-"""DynamoDB's expressions as the stand-in reads them, where emails/store/ does not reach."""
+"""The stand-in's DynamoDB expressions that emails/store/ does not use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VALUES = {
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [
-        ("Count < :ten", True),  # as numbers: as texts, 9 is the larger
+        ("Count < :ten", True),  # compared as numbers; as text, 9 would be larger
         ("Count = :nine", True),
         ("Count <= :nine", True),
         ("Count < :nine", False),

@@ -1,4 +1,4 @@
-"""Medians, targets and what is written of them."""
+"""Medians, targets, and the text that is written about them."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_what_is_written_names_every_contender(result: dict[str, object]) -> Non
     assert "- met: emails/s" in document
     assert [len(table.header) for table in tables(result)] == [8, 7, 8, 7, 3, 2, 4]
     assert all(len(row) == len(table.header) for table in tables(result) for row in table.rows)
-    drawn = "".join(ET.fromstring(chart(result["runs"])).itertext())  # type: ignore[arg-type]  # any JSON
+    drawn = "".join(ET.fromstring(chart(result["runs"])).itertext())  # type: ignore[arg-type]  # the results are any JSON
     for name in CONTENDERS:
         assert f"| {name} |" in document
         assert name in drawn

@@ -1,4 +1,4 @@
-"""The stand-in, asked by real boto3 clients and by the service itself."""
+"""The stand-in, used by real boto3 clients and by the service itself."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def standin() -> Iterator[str]:
-    """The URL of a stand-in."""
+    """Return the URL of a stand-in."""
     command = [sys.executable, "-m", "bench.standin"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -51,7 +51,7 @@ def standin() -> Iterator[str]:
 
 @pytest.fixture
 def settings(standin: str) -> Settings:
-    """Settings of a stage of its own on the stand-in, its queues and table made, the counts at 0."""
+    """Return the settings of a new stage on the stand-in, with its queues and table, and with all counts at 0."""
     settings = new_stage(standin)
     look(standin, "/reset-counts")
     return settings
@@ -69,7 +69,7 @@ def look(standin: str, path: str) -> dict[str, Any]:
 
 
 def depths(standin: str, queue: str) -> tuple[int, int, int]:
-    """Visible, in flight, delayed."""
+    """Return how many messages are visible, in flight and delayed."""
     found = look(standin, f"/queue?url={quote(queue)}")
     return found["visible"], found["in_flight"], found["delayed"]
 
@@ -87,7 +87,7 @@ def test_a_message_comes_as_it_was_sent(sqs: SQSClient, queue: str) -> None:
         "Text": {"DataType": "String", "StringValue": "ä"},
         "Bytes": {"DataType": "Binary", "BinaryValue": b"\x00\xff"},
     }
-    sent = sqs.send_message(QueueUrl=queue, MessageBody="Grüße ✓", MessageAttributes=attributes)  # type: ignore[arg-type]  # narrower keys
+    sent = sqs.send_message(QueueUrl=queue, MessageBody="Grüße ✓", MessageAttributes=attributes)  # type: ignore[arg-type]  # the type has narrower keys
     (message,) = receive(sqs, queue, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"])
     assert message["Body"] == "Grüße ✓"
     assert message["MessageAttributes"] == attributes
@@ -100,7 +100,7 @@ def test_a_message_comes_as_it_was_sent(sqs: SQSClient, queue: str) -> None:
 def test_only_the_attributes_that_are_asked_for_come(sqs: SQSClient, queue: str) -> None:
     attributes = {name: {"DataType": "String", "StringValue": name} for name in ("a", "b")}
     for _ in range(2):
-        sqs.send_message(QueueUrl=queue, MessageBody="x", MessageAttributes=attributes)  # type: ignore[arg-type]  # as above
+        sqs.send_message(QueueUrl=queue, MessageBody="x", MessageAttributes=attributes)  # type: ignore[arg-type]  # the type has narrower keys
     (first, _) = receive(sqs, queue, VisibilityTimeout=0)
     assert "Attributes" not in first
     assert "MessageAttributes" not in first
@@ -112,7 +112,7 @@ def test_only_the_attributes_that_are_asked_for_come(sqs: SQSClient, queue: str)
 def test_messages_come_in_order_ten_at_a_time(sqs: SQSClient, queue: str) -> None:
     for start in (0, 10):
         entries = [{"Id": str(n), "MessageBody": str(n)} for n in range(start, start + 10)]
-        answer = sqs.send_message_batch(QueueUrl=queue, Entries=entries)  # type: ignore[arg-type]  # a TypedDict
+        answer = sqs.send_message_batch(QueueUrl=queue, Entries=entries)  # type: ignore[arg-type]  # the entries are a TypedDict
         assert [sent["Id"] for sent in answer["Successful"]] == [entry["Id"] for entry in entries]
     assert [message["Body"] for message in receive(sqs, queue)] == [str(n) for n in range(10)]
     assert [message["Body"] for message in receive(sqs, queue)] == [str(n) for n in range(10, 20)]
@@ -162,7 +162,7 @@ def test_a_message_that_is_not_deleted_in_time_comes_again(standin: str, sqs: SQ
     assert second["Attributes"]["ApproximateReceiveCount"] == "2"
     sqs.delete_message(QueueUrl=queue, ReceiptHandle=first["ReceiptHandle"])
     assert depths(standin, queue) == (0, 1, 0), "a handle from an earlier receive deletes nothing"
-    for _ in range(2):  # as on AWS, a second delete succeeds
+    for _ in range(2):  # a second delete succeeds, as on AWS
         sqs.delete_message(QueueUrl=queue, ReceiptHandle=second["ReceiptHandle"])
     assert depths(standin, queue) == (0, 0, 0)
 
@@ -175,7 +175,7 @@ def test_a_changed_visibility_replaces_the_earlier_one(standin: str, sqs: SQSCli
         {"Id": "r", "ReceiptHandle": released["ReceiptHandle"], "VisibilityTimeout": 0},
         {"Id": "e", "ReceiptHandle": extended["ReceiptHandle"], "VisibilityTimeout": 60},
     ]
-    sqs.change_message_visibility_batch(QueueUrl=queue, Entries=entries)  # type: ignore[arg-type]  # a TypedDict
+    sqs.change_message_visibility_batch(QueueUrl=queue, Entries=entries)  # type: ignore[arg-type]  # the entries are a TypedDict
     (again,) = receive(sqs, queue, VisibilityTimeout=60)
     assert again["Body"] == "released"
     (again,) = receive(sqs, queue, WaitTimeSeconds=20)
@@ -187,8 +187,8 @@ def test_a_visibility_can_only_be_changed_in_flight(sqs: SQSClient, queue: str) 
     sqs.send_message(QueueUrl=queue, MessageBody="x")
     (message,) = receive(sqs, queue, VisibilityTimeout=0)
     entry = {"Id": "1", "ReceiptHandle": message["ReceiptHandle"], "VisibilityTimeout": 5}
-    receive(sqs, queue)  # a handle of its own
-    answer = sqs.change_message_visibility_batch(QueueUrl=queue, Entries=[entry])  # type: ignore[list-item]  # a TypedDict
+    receive(sqs, queue)  # this gives the message a new handle
+    answer = sqs.change_message_visibility_batch(QueueUrl=queue, Entries=[entry])  # type: ignore[list-item]  # the entry is a TypedDict
     assert [failure["Code"] for failure in answer["Failed"]] == ["MessageNotInflight"]
     with pytest.raises(sqs.exceptions.MessageNotInflight):
         sqs.change_message_visibility(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=5)
@@ -234,7 +234,7 @@ def test_a_deleted_queue_does_not_exist(sqs: SQSClient, queue: str, settings: Se
 def test_what_sqs_would_not_take_is_refused(sqs: SQSClient, queue: str) -> None:
     many = [{"Id": str(n), "MessageBody": "x"} for n in range(11)]
     with pytest.raises(sqs.exceptions.TooManyEntriesInBatchRequest):
-        sqs.send_message_batch(QueueUrl=queue, Entries=many)  # type: ignore[arg-type]  # a TypedDict
+        sqs.send_message_batch(QueueUrl=queue, Entries=many)  # type: ignore[arg-type]  # the entries are a TypedDict
     with pytest.raises(sqs.exceptions.BatchRequestTooLong):
         sqs.send_message(QueueUrl=queue, MessageBody="x" * 1_048_577)
     with pytest.raises(ClientError, match="InvalidParameterValue"):
@@ -248,7 +248,7 @@ def test_requests_are_counted_and_billed_by_64_kilobytes_of_payload(standin: str
     large = "x" * 40 * 1024
     sqs.send_message(QueueUrl=queue, MessageBody="x")
     entries = [{"Id": str(n), "MessageBody": large} for n in range(4)]
-    sqs.send_message_batch(QueueUrl=queue, Entries=entries)  # type: ignore[arg-type]  # a TypedDict
+    sqs.send_message_batch(QueueUrl=queue, Entries=entries)  # type: ignore[arg-type]  # the entries are a TypedDict
     receive(sqs, queue)
     receive(sqs, queue)
     counts = look(standin, "/reset-counts")
@@ -261,7 +261,7 @@ def test_requests_are_counted_and_billed_by_64_kilobytes_of_payload(standin: str
 
 
 def _story(store: EmailStore, row: dict[str, Any]) -> list[Any]:
-    """What the store answers over an email's life, without what differs from run to run."""
+    """Return what the store answers over an email's life, without the parts that differ from run to run."""
     told: list[Any] = []
 
     def tell(what: Callable[[], object]) -> Any:
@@ -348,7 +348,7 @@ def test_provision_makes_what_a_worker_looks_for(settings: Settings) -> None:
     assert all(line.startswith("found") for line in provision(settings))
 
 
-OTHERS = {  # what the bench compares the service with
+OTHERS = {  # the contenders that the bench compares with the service
     "stock_celery": ["celery -A bench.stock_app worker --loglevel WARNING", "bench.stock_app"],
     "dramatiq": ["dramatiq bench.dramatiq_app --processes 1 --threads 16", "bench.dramatiq_app"],
     "floor": ["bench.floor"],

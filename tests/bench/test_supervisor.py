@@ -1,4 +1,4 @@
-"""Whatever happens to the bench, nothing that it started goes on."""
+"""Whatever happens to the bench, every process that it started ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 
-# Starts a process of its own, tells that both are there, and ignores what would end it politely.
+# Starts a child, reports that both run, and ignores SIGTERM.
 STUBBORN = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -26,7 +26,7 @@ print("started", flush=True)
 while True: sum(range(100_000))
 """
 
-# Starts that by a supervisor, as bench/running.py does, and passes on what it prints.
+# Starts the program above through a supervisor, as bench/running.py does, and passes on its output.
 BENCH = f"""
 import subprocess, sys
 command = [sys.executable, "-m", "bench.supervisor", sys.executable, "-c", {STUBBORN!r}]
@@ -38,7 +38,7 @@ supervisor.wait()
 
 @pytest.fixture
 def bench() -> Callable[[], tuple[subprocess.Popen[str], int]]:
-    """A stand-in for the bench, and the session that it started."""
+    """Return a function that starts a stand-in for the bench, and returns it and the session that it started."""
 
     def start() -> tuple[subprocess.Popen[str], int]:
         process = subprocess.Popen([sys.executable, "-c", BENCH], cwd=ROOT, stdout=subprocess.PIPE, text=True)
