@@ -13,5 +13,5 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def run(environment: None) -> Callable[..., Result]:
-    """`email-service` with these arguments."""
+    """Run `email-service` with these arguments."""
     return lambda *arguments, **options: CliRunner().invoke(main, arguments, **options)

@@ -1,4 +1,4 @@
-"""`email_broker`, the predecessor's program."""
+"""`email_broker`, the program of the predecessor."""
 
 from __future__ import annotations
 

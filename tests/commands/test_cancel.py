@@ -1,4 +1,4 @@
-"""`email-service cancel`: a Pending email is sent by nobody."""
+"""`email-service cancel`: nobody sends a cancelled email."""
 
 from __future__ import annotations
 

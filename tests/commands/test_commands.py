@@ -1,4 +1,4 @@
-"""What a person types, and what comes back."""
+"""The commands that a person types, and what they print."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Run = "Callable[..., Result]"
 
 
-@pytest.mark.parametrize("command", main.list_commands(None), ids=str)  # type: ignore[arg-type]  # it asks no context
+@pytest.mark.parametrize("command", main.list_commands(None), ids=str)  # type: ignore[arg-type]  # the method does not use the context
 def test_every_command_explains_itself(run: Callable[..., Result], command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
@@ -111,7 +111,7 @@ NO_NUMBERS = [
 
 
 def put_json(run: Callable[..., Result], row: dict[str, Any], attribute: str, value: str) -> Result:
-    """`put` with one more attribute, whose value is this JSON, or nearly JSON."""
+    """Run `put` with one more attribute, and with this text as its JSON value, which may be invalid."""
     return run("put", input=f'{json.dumps(row)[:-1]}, "{attribute}": {value}}}')
 
 

@@ -1,4 +1,4 @@
-"""`email-service dead-letters`: what it says, and what it keeps to itself."""
+"""`email-service dead-letters`: what it prints, and what it keeps private."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def letters(settings: Settings, put_dead_letter: PutDeadLetter) -> dict[str, str]:
-    """Two dead letters of the raw queue and one of the tasks queue; their ids."""
+    """Put two dead letters for the raw queue and one for the tasks queue. Return their ids."""
     task = json.dumps({"body": '[["test-1"], {}, {}]', "headers": {"task": "tasks.load_email"}})
     return {
         "bad": put_dead_letter(settings.queue, "private body", NOT_JSON),
@@ -45,7 +45,7 @@ def letters(settings: Settings, put_dead_letter: PutDeadLetter) -> dict[str, str
 
 @pytest.fixture
 def visible(sqs: SQSClient) -> Callable[[str], int]:
-    """How many messages of a queue anybody may receive now."""
+    """Return a function that counts a queue's visible messages."""
 
     def count(name: str) -> int:
         return message_counts(sqs, queue_url(sqs, name) or "")[0]

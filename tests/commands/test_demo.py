@@ -1,4 +1,4 @@
-"""The demo, which a person runs first."""
+"""The demo, which is the first thing that a new user runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of the queues, as a collector receives them."""
+"""The figures about the queues, as a collector receives them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that a command prints is obeyed by a terminal, whoever wrote what it prints."""
+"""A terminal obeys nothing that a command prints, whoever wrote the data."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ if TYPE_CHECKING:
     Run = Callable[..., Result]
 
 COMMANDS = Path(__file__).parents[2] / "commands"
-# Clears the screen, in both forms; sets the title; writes from right to left; starts a line of its own.
+# This clears the screen in both ways, sets the title, writes from right to left, and starts a new line.
 EVIL = "\x1b[2J\x9b2J\x1b]0;title\x07\u202eevil\u2066\x7f\x08\r\nEmailStatus    Sent"
 SHOWN = r"\x1b[2J\x9b2J\x1b]0;title\x07\u202eevil\u2066\x7f\x08"
 
-# What is left of it where SQS refuses the rest (API reference, "SendMessage", Important).
+# The part of it that SQS accepts in a message (API reference, "SendMessage", Important).
 EVIL_MESSAGE = "\x9b2J\u202eevil\u2066\x7f\r\nEmailStatus    Sent"
 MESSAGE_SHOWN = r"\x9b2J\u202eevil\u2066\x7f"
 
 
 def is_harmless(result: Result) -> bool:
-    """Whether it ended without a traceback, and its lines are printable."""
+    """Whether the command ended without a traceback, and all its lines are printable."""
     lines = (result.stdout + result.stderr).split("\n")
     return isinstance(result.exception, SystemExit | None) and all(line.isprintable() for line in lines)
 
 
 def put(table: str, item: dict[str, Any]) -> None:
-    """Write an item as anybody may."""
+    """Write an item without any checks, as anybody could."""
     typed = {name: TypeSerializer().serialize(value) for name, value in item.items()}
     client("dynamodb", get_settings()).put_item(TableName=table, Item=typed)
 
 
 @pytest.fixture
 def evil(run: Run, settings: Settings) -> str:
-    """The id of a row and of an event all of whose attributes are evil."""
+    """Return the id of a row and of an event in which every attribute is evil."""
     email_id = f"evil-{uuid.uuid4().hex[:8]}-\u202e\u009b"
     put(settings.table, dict.fromkeys((*STORY, "EmailStatus"), EVIL) | {"EmailId": email_id})
     put(settings.events_table, dict.fromkeys(EVENT, EVIL) | {"EmailId": email_id, "EventId": EVIL})
@@ -108,7 +108,7 @@ def test_a_dead_letters_attributes_and_body_are_harmless(
     ):
         result = run("dead-letters", *arguments, input="n\n")
         assert is_harmless(result), arguments
-    assert run("dead-letters", "show", "--body", message_id).output.count(MESSAGE_SHOWN) == 5  # twice in the body
+    assert run("dead-letters", "show", "--body", message_id).output.count(MESSAGE_SHOWN) == 5  # it is in the body twice
 
 
 def test_a_dead_letter_that_stays_says_so_harmlessly(
@@ -167,7 +167,7 @@ def test_what_aws_or_a_row_says_in_an_error_is_told_harmlessly(
         raise error
 
     monkeypatch.setattr("commands.put.Email.from_row", refuse)
-    monkeypatch.delenv("EMAIL_ENDPOINT_URL")  # or the error is told in our own words alone
+    monkeypatch.delenv("EMAIL_ENDPOINT_URL")  # otherwise the error contains only our own words
     monkeypatch.setenv("EMAIL_REGION", "eu-west-1")
     get_settings.cache_clear()
     result = run("put", input=json.dumps(row))
@@ -176,7 +176,7 @@ def test_what_aws_or_a_row_says_in_an_error_is_told_harmlessly(
 
 
 def test_no_command_prints_but_by_the_two_that_clean() -> None:
-    """`rich` prints what is ours: progress, and the demo's table, whose cells are cleaned."""
+    """Only our own output uses `rich`: progress, and the demo's table, which cleans its cells."""
     for file in COMMANDS.glob("*.py"):
         text = file.read_text()
         assert file.name == "__init__.py" or "click.echo" not in text, file
@@ -196,7 +196,7 @@ def test_json_is_ascii_without_control_characters(text: str) -> None:
     assert json.loads(written) == {"text": text}
 
 
-# Whatever boto3 makes of an attribute's value.
+# Every value that boto3 can make of an attribute.
 scalars = (
     st.none()
     | st.booleans()

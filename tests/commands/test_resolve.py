@@ -1,4 +1,4 @@
-"""`email-service resolve`: an operator's word, and what comes of it."""
+"""`email-service resolve`: what an operator says about an email, and what happens then."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LEFT_BY_A_WORKER = {
 
 @pytest.fixture
 def put(store: EmailStore, row: dict[str, Any]) -> Put:
-    """Write a row of this status, as a worker left it; gives its id."""
+    """Write a row with this status, as a worker would leave it. Return its id."""
 
     def write(status: object, **attributes: Any) -> str:
         left = {**row, "EmailStatus": status, **LEFT_BY_A_WORKER, **attributes}

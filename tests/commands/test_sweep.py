@@ -1,4 +1,4 @@
-"""`email-service sweep`: what it says of what it did."""
+"""`email-service sweep`: what it reports about its work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _three_rows(store: EmailStore, row: dict[str, Any], tmp_path: Path, monkeypa
     store.put({**row, "EmailId": "left-behind", "UpdatedAt": OLD})
     store.put({**row, "EmailId": "new"})
     store.put({**row, "EmailId": "dead", "EmailStatus": "Sending", "ClaimExpiresAt": 1})
-    monkeypatch.chdir(tmp_path)  # where its position is by default
+    monkeypatch.chdir(tmp_path)  # its position file is here by default
 
 
 def test_sweep_says_what_it_did(run: Run, raw_queue: Queue, store: EmailStore, tmp_path: Path) -> None:
