@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def context(seconds: float = 60) -> Any:
-    """Lambda's, with so much time left."""
+    """Return the context that Lambda passes, with so many seconds left."""
     return SimpleNamespace(aws_request_id="request-1", get_remaining_time_in_millis=lambda: int(seconds * 1000))
 
 
 def record(message: dict[str, Any], queue: str) -> dict[str, Any]:
-    """A message as boto3 receives it → as Lambda's event source mapping hands it over."""
+    """Convert a message from boto3's form to the one in which Lambda's event source mapping delivers it."""
     return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],
@@ -41,7 +41,7 @@ def record(message: dict[str, Any], queue: str) -> dict[str, Any]:
 
 
 class Mapping:
-    """Lambda's event source mapping of one queue, as far as one event goes."""
+    """Does what Lambda's event source mapping of a queue does with one event."""
 
     def __init__(self, sqs: SQSClient, queue: str) -> None:
         self._sqs = sqs
@@ -50,7 +50,7 @@ class Mapping:
         self._kept: list[Any] = []
 
     def send(self, *bodies: str, **parameters: Any) -> list[str]:
-        """Put bodies on the queue; gives their MessageIds."""
+        """Put bodies on the queue. Return their MessageIds."""
         return [
             self._sqs.send_message(QueueUrl=self.url, MessageBody=body, **parameters)["MessageId"] for body in bodies
         ]
@@ -65,11 +65,11 @@ class Mapping:
         return [dict(message) for message in answer.get("Messages", [])]
 
     def events(self) -> list[dict[str, Any]]:
-        """What is on the queue, as events of one message each."""
+        """Return the messages on the queue, as events with one message each."""
         return [{"Records": [record(message, self.queue)]} for message in self.receive()]
 
     def invoke(self, function: Any, seconds: float = 60) -> list[str]:
-        """Hand over what is on the queue, delete what the function settled. Gives the ids that come back."""
+        """Call the function with the messages on the queue, and delete those it settled. Return the other ids."""
         messages = self.receive()
         answer = function({"Records": [record(message, self.queue) for message in messages]}, context(seconds))
         back = [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
@@ -81,7 +81,7 @@ class Mapping:
         return back
 
     def come_back(self) -> None:
-        """Let the visibility time-out of what was not settled be over."""
+        """End the visibility time-out of the messages that were not settled."""
         for message in self._kept:
             self._sqs.change_message_visibility(
                 QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
@@ -92,7 +92,7 @@ class Mapping:
         return Mapping(self._sqs, dead_letter_queue(self.queue)).receive()
 
     def delayed(self) -> int:
-        """How many messages wait there."""
+        """Return how many messages of the queue are delayed."""
         _, _, delayed = message_counts(self._sqs, self.url)
         return delayed
 
@@ -104,7 +104,7 @@ def mapping(sqs: SQSClient, settings: Settings) -> Mapping:
 
 @pytest.fixture
 def fifo(sqs: SQSClient, settings: Settings) -> Mapping:
-    """Of a FIFO queue."""
+    """Return the mapping of a FIFO queue."""
     for name in (f"{settings.queue}.fifo", f"{settings.queue}_dlq.fifo"):
         sqs.create_queue(QueueName=name, Attributes={"FifoQueue": "true", "ContentBasedDeduplication": "true"})
     return Mapping(sqs, f"{settings.queue}.fifo")

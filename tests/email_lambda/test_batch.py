@@ -1,4 +1,4 @@
-"""What becomes of each message of an event. The queues are real, what is done about a body is told by the test."""
+"""What happens to each message of an event. The queues are real, and the test decides how each body ends."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NOT_JSON = DeadLetter(Reason("NotJson", "the body is not JSON"))
 
 
 class Step:
-    """Ends for each body as it is told, or by what it is told to call; a body that it knows nothing of is sent."""
+    """Ends for each body as the test says, or with what the test's function returns. Other bodies are sent."""
 
     def __init__(self, longest: float = 5, **told: Any) -> None:
         self.longest = longest
@@ -66,7 +66,7 @@ def function(sqs: SQSClient) -> Callable[[Step], Batch]:
 
 @pytest.fixture
 def sent(sqs: SQSClient, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The parameters of each SendMessage of the test's client."""
+    """Return the list of the parameters of each SendMessage that the test's client makes."""
     seen: list[dict[str, Any]] = []
     send = sqs.send_message
     monkeypatch.setattr(sqs, "send_message", lambda **parameters: (seen.append(parameters), send(**parameters))[1])

@@ -1,4 +1,4 @@
-"""The zip of the Lambda functions: what is in it, and that it needs nothing that is not."""
+"""The zip file of the Lambda functions: what it contains, and that it needs nothing else."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_it_has_what_a_function_needs_and_nothing_that_it_does_not(zip_file: Pat
 
 
 def test_it_needs_nothing_but_what_lambda_brings(runtime: Runtime) -> None:
-    """In an interpreter that sees neither this machine's packages nor the repository."""
+    """It is imported by an interpreter that sees neither this machine's packages nor the repository."""
     code = "import sys; assert not [path for path in sys.path if 'site-packages' in path]; import email_lambda.main"
     subprocess.run(runtime.python(code), check=True, env={})
     with pytest.raises(subprocess.CalledProcessError):
@@ -104,7 +104,7 @@ def test_by_lambdas_own_client_an_email_is_sent(
 def test_what_the_function_raises_is_its_answer(
     runtime: Runtime, mapping: Mapping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Enough for the function's start on a busy machine, and too little for a send that fetches files.
+    # This is long enough for the function to start on a busy machine, and too short for a send that fetches files.
     monkeypatch.setattr("infrastructure.lambda_runtime.SECONDS", 40)
     monkeypatch.setenv("EMAIL_ATTACHMENT_PREFIXES", "s3://mail/")
     mapping.send("{}")

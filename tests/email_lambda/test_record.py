@@ -1,4 +1,4 @@
-"""What a message's copies carry."""
+"""What the copies of a message carry."""
 
 from __future__ import annotations
 

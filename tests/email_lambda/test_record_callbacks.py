@@ -1,4 +1,4 @@
-"""Callbacks through the function: real queues, real rows."""
+"""Callbacks through the Lambda function, with real queues and real rows."""
 
 from __future__ import annotations
 

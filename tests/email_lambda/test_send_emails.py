@@ -1,4 +1,4 @@
-"""The failure table by messages through the function: real queues, real rows, the stub provider."""
+"""The failure table through the Lambda function, with real queues, real rows and the stub provider."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def lately() -> str:
 
 
 class Case(NamedTuple):
-    """What the row says, what its status is at the end, and how many copies wait then."""
+    """The attributes of a row, its status at the end, and how many copies wait then."""
 
     attributes: dict[str, Any]
     status: str
@@ -137,7 +137,7 @@ def test_a_message_that_comes_twice_sends_once(
 
 
 class Fate:
-    """Closes the connections of claims when DynamoDB has taken them, for a while."""
+    """Closes connections after DynamoDB has taken a claim, until `claims_are_answered` is set."""
 
     def __init__(self) -> None:
         self.claims_are_answered = False
@@ -204,7 +204,7 @@ def test_a_row_that_is_not_to_be_sent_now_costs_no_write(
 def test_ten_emails_cost_the_requests_by_which_the_docs_reckon(
     function: Batch, mapping: Mapping, store: EmailStore, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """docs/deploy.md, "What it costs". What the event source mapping asks SQS is beside these."""
+    """See docs/deploy.md, "What it costs". The requests of the event source mapping are not counted here."""
     for number in range(10):
         store.put({**row, "EmailId": f"email-{number}"})
         mapping.send(json.dumps({"email_id": f"email-{number}"}))
