@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_session_for_all() -> Iterator[None]:
-    """A new boto3 session reads AWS's service models anew, which takes longer than most tests here."""
+    """Share one boto3 session. A new one reads AWS's service models again, which takes longer than most tests here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("boto3.Session", cache(boto3.Session))
         yield
@@ -28,16 +28,17 @@ def no_backoff_of_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def land(store: EmailStore, request: Any) -> None:
-    """Let DynamoDB have a request that was lost."""
+    """Send DynamoDB a request that was lost."""
     client: Any = store._client
     client._endpoint.http_session.send(request)
 
 
 @pytest.fixture
 def lose_the_answer(no_backoff_of_botocore: None) -> Iterator[Callable[..., list[Any]]]:
-    """Let DynamoDB take the next write and lose its answer, so that botocore sends the write again.
+    """Return a function that lets DynamoDB take the next write but loses its answer, so that botocore retries.
 
-    Gives the requests that went so. With `late` DynamoDB does not get them: `land` sends it one.
+    It returns the requests whose answers were lost. With `late`, DynamoDB does not get them either, until `land` sends
+    one of them.
     """
     event = "before-send.dynamodb.UpdateItem"
     registered: list[tuple[Any, Callable[..., None]]] = []

@@ -1,4 +1,4 @@
-"""Files in S3: which may be fetched, what is fetched, and what one that may not be fetched means for the email."""
+"""Files in S3: which may be fetched, what is fetched, and what happens to the email if a file may not be fetched."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def s3(emulator: str) -> S3Client:
 
 @pytest.fixture
 def stub(s3: S3Client) -> Iterator[Stubber]:
-    """For what the emulator never answers."""
+    """Return a stubbed client for answers that the emulator never gives."""
     with Stubber(s3) as stubber:
         yield stubber
 
@@ -115,7 +115,7 @@ def test_files_that_are_too_large_together_are_refused(
 
 
 def answer(content: io.RawIOBase | io.BytesIO, size: int) -> dict[str, Any]:
-    return {"ContentLength": size, "Body": StreamingBody(content, size)}  # type: ignore[arg-type]  # botocore's own stub
+    return {"ContentLength": size, "Body": StreamingBody(content, size)}  # type: ignore[arg-type]  # it is botocore's own stub
 
 
 class Unread(io.BytesIO):
@@ -164,7 +164,7 @@ def test_no_answer_is_temporary(row: dict[str, Any]) -> None:
 
 
 class Broken(io.BytesIO):
-    """A body whose connection breaks."""
+    """A body that loses its connection while it is read."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         raise SSLError

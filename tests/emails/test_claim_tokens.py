@@ -1,4 +1,4 @@
-"""What a message carries of claims that got no answer."""
+"""What a message carries about claims that got no answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dead letters are looked at and stay; redriven, none is ever lost."""
+"""Looking at dead letters leaves them in place, and redriving them never loses one."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ class Letters:
         return next(queue for queue in queues if queue.source == self.source)
 
     def redrive(self, why_useless: Callable[[ReceivedDeadLetter], str] = lambda _: "", **choice: str) -> dict[str, str]:
-        """Why each id that was chosen stays."""
+        """Redrive the chosen dead letters. Return why each of them stays, by id, or "" if it moved."""
         with self.queue() as queue:
             return {letter.message_id: why for letter, why in queue.redrive(why_useless, **choice)}
 
     def dead(self) -> list[dict[str, Any]]:
-        """Take all the dead letters that are visible now."""
+        """Receive and delete all visible dead letters."""
         return take(self._sqs, dead_letter_queue(self.source))
 
     def back(self) -> list[dict[str, Any]]:
-        """Take all that is visible in the queue itself."""
+        """Receive and delete all visible messages of the queue itself."""
         return take(self._sqs, self.source)
 
 
@@ -77,7 +77,7 @@ def tasks(settings: Settings, put_dead_letter: PutDeadLetter) -> Letters:
 
 @pytest.fixture
 def fifo(emulator: str, settings: Settings, put_dead_letter: PutDeadLetter) -> Letters:
-    """Those of a raw queue that is FIFO."""
+    """Return the dead letters of a FIFO raw queue."""
     stage = settings.model_copy(update={"queue_url": f"{emulator}/000000000000/{settings.queue}.fifo"})
     list(provision(stage))
     return Letters(stage, put_dead_letter, stage.queue)
@@ -136,7 +136,7 @@ def test_what_was_looked_at_is_visible_at_once_though_the_look_was_interrupted(r
 
     with pytest.raises(KeyboardInterrupt):
         look()
-    # The other five are held by who took them above.
+    # The other five are held by `raw.dead()` above.
     assert len({message["MessageId"] for message in raw.dead()} & ids) == 10
 
 
@@ -294,14 +294,14 @@ def test_a_fifo_queues_message_keeps_its_group_and_is_not_taken_for_a_duplicate(
         found = []
         while messages := fifo.back():
             found += [(message["Body"], message["Attributes"]["MessageGroupId"]) for message in messages]
-            for message in messages:  # a group waits for what is held of it
+            for message in messages:  # SQS delivers no further messages of a group while some of it are in flight
                 sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return sorted(found)
 
     expected = sorted((str(number), f"group-{number % 3}") for number in range(12))
     for body, group in expected:
         parameters = {"MessageGroupId": group, "MessageDeduplicationId": f"producer-{body}"}
-        sqs.send_message(QueueUrl=url, MessageBody=body, **parameters)  # type: ignore[arg-type]  # FIFO's
+        sqs.send_message(QueueUrl=url, MessageBody=body, **parameters)  # type: ignore[arg-type]  # these parameters are FIFO's
         fifo.put(body, **parameters)
     assert arrived() == expected
     assert list(fifo.redrive().values()) == [""] * 12

@@ -1,4 +1,4 @@
-"""What a row calls for, for each row of the failure table that needs no provider. No store and no clock is asked."""
+"""What must be done for a row, for each case of the failure table that needs no provider, store or clock."""
 
 from __future__ import annotations
 
@@ -117,6 +117,6 @@ def test_an_email_whose_lease_is_over_is_unknown(settings: Settings, row: Row, e
 
 @pytest.mark.parametrize("status", [*sorted(set(EmailStatus) - {"Pending", "Sending"}), "Waiting", "sent"])
 def test_nothing_is_to_be_done_about_an_email_of_any_other_status(settings: Settings, row: Row, status: str) -> None:
-    # Nothing else of it matters, be it invalid or expired.
+    # Nothing else in the row matters, even if it is invalid or expired.
     row |= {"EmailStatus": str(status), "ExpiresAt": iso(-60), "Sender": 5}
     assert decide(row, NOW, settings) == Done(detail=f"already {status}")

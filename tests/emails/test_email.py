@@ -1,4 +1,4 @@
-"""Rows as boto3's TypeDeserializer gives them: what they map to, and what is said of those that cannot be mapped."""
+"""Rows in the form that boto3's TypeDeserializer returns: the emails they become, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ deserialize = TypeDeserializer().deserialize
 
 
 def problems(row: dict[str, Any]) -> dict[str, str]:
-    """What is wrong with the row, by attribute."""
+    """Return what is wrong with the row, by attribute."""
     with pytest.raises(InvalidRow) as raised:
         Email.from_row(row)
     return dict(problem.split(": ", 1) for problem in str(raised.value).split("; "))
@@ -452,7 +452,7 @@ def test_any_row_is_an_email_or_an_invalid_row_that_names_an_attribute(row: dict
     assert "\n" not in said
 
 
-# What ends a line or hides in one, for any reader: C0, DEL, C1, and Unicode's own line and paragraph ends.
+# Characters that end or hide a line for any reader: C0, DEL, C1, and Unicode's line and paragraph separators.
 control_characters = st.characters(categories=["Cc", "Zl", "Zp"])
 LINES: dict[str, Callable[[str], Any]] = {
     "EmailId": str,

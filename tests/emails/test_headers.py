@@ -1,4 +1,4 @@
-"""Which headers a row may bring, and which together."""
+"""Which headers a row may have, and in which combinations."""
 
 from __future__ import annotations
 

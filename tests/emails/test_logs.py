@@ -1,4 +1,4 @@
-"""What is said of an exception has its types and places, and no text."""
+"""What is logged of an exception has its types and places, but not its text."""
 
 from __future__ import annotations
 

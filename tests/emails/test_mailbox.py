@@ -1,4 +1,4 @@
-"""What is a mailbox, what is none, and that none of it takes long to tell."""
+"""Which texts are mailboxes and which are not, and that no text takes long to check."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_what_is_no_mailbox_is_told_why_without_being_quoted(text: str) -> None:
 
 
 # Format characters: soft hyphen, zero-width space and joiners, direction marks, byte-order mark, a tag. Then other
-# invisible ones: a no-break space, fillers, variation selectors.
+# invisible characters: a no-break space, fillers, variation selectors.
 INVISIBLE = [
     *("\u00ad", "\u200b", "\u200c", "\u200d", "\u200e", "\u202e", "\u2060", "\u2066", "\ufeff", "\U000e0041"),
     *("\u00a0", "\u034f", "\u115f", "\u3164", "\ufe0f", "\U000e0100"),
@@ -137,7 +137,7 @@ def test_no_character_of_the_category_cf_is_in_an_address(character: str, text: 
 
 @pytest.mark.parametrize("domain", ["xn--mgba3gch31f060k.com", "XN--MGBA3GCH31F060K.com"])
 def test_a_domain_in_punycode_has_no_invisible_character_either(domain: str) -> None:
-    """IDNA 2008 allows a zero-width joiner between some letters."""
+    """IDNA 2008 allows a zero-width joiner between certain letters."""
     with pytest.raises(ValueError, match=r"^has an invisible character, U\+200C, in its address$"):
         parse_mailbox(f"ada@{domain}")
 

@@ -1,4 +1,4 @@
-"""Every body is data: an id, or a reason why not that quotes nothing of it."""
+"""Every body is data. It is read as an id, or refused with a reason that quotes nothing of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from emails.message import MAX_EMAIL_ID_BYTES, InvalidMessage, check_email_id, parse_message
 from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation
 
-# Every sentence that may stand beside a dead letter. None has room for content.
+# These are all the sentences that a dead letter may have as its reason. They have no room for content.
 DETAILS = {
     "NotJson": {"the body is not JSON", "the SNS envelope's Message is not JSON"},
     "NotAnObject": {"the body is JSON, but no object", "the SNS envelope's Message is JSON, but no object"},
@@ -47,7 +47,7 @@ DETAILS = {
 
 
 def sns(message: Any) -> dict[str, Any]:
-    """What SNS sends to a queue without raw message delivery."""
+    """Return what SNS sends to a queue without raw message delivery."""
     return {
         "Type": "Notification",
         "MessageId": "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
@@ -77,7 +77,7 @@ def event_bridge(detail: Any) -> dict[str, Any]:
 
 
 def celery(task: str, *arguments: Any) -> dict[str, Any]:
-    """A Celery message as kombu puts it on SQS, protocol 2."""
+    """Return a Celery message as kombu puts it on SQS, in protocol 2."""
     return {
         "body": base64.b64encode(json.dumps([arguments, {}, {"callbacks": None}]).encode()).decode(),
         "content-encoding": "utf-8",

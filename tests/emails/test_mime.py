@@ -1,4 +1,4 @@
-"""What a reader gets, read back by Python's own parser and by one of Rust; and that no row can add a header."""
+"""What a reader gets, checked with Python's parser and with a Rust one; and that no row can add a header."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from fast_mail_parser import PyMimePart
 
-INJECTION = "=?utf-8?q?a=0D=0ABcc:_eve@example.com=0D=0A=0D=0Abody?="  # what decodes it has two lines more
+INJECTION = "=?utf-8?q?a=0D=0ABcc:_eve@example.com=0D=0A=0D=0Abody?="  # decoding it yields two more header lines
 
 PDF = {"name": "a.pdf", "content_type": "application/pdf", "body": "aGVsbG8="}
 
@@ -42,9 +42,9 @@ def read(content: bytes) -> EmailMessage:
 
 
 def read_addresses(content: bytes, header: str) -> list[tuple[str, str]]:
-    """Names and addresses; email.policy.default would put spaces between the encoded words of a name (3.11 does)."""
+    """Return names and addresses. On Python 3.11, email.policy.default puts spaces between a name's encoded words."""
     raw = dict(message_from_bytes(content, policy=compat32).raw_items()).get(header, "")
-    value = raw.encode("ascii", "surrogateescape").decode()  # RFC 6532's UTF-8
+    value = raw.encode("ascii", "surrogateescape").decode()  # it is UTF-8, as in RFC 6532
     return [(str(make_header(decode_header(name))), address) for name, address in getaddresses([value])]
 
 
@@ -53,12 +53,12 @@ def written(mailboxes: list[Address]) -> list[tuple[str, str]]:
 
 
 def lines(text: str) -> list[str]:
-    """A text's lines: in a message every line ends in CRLF, the last one too."""
+    """Return the lines of a text. In a message every line ends in CRLF, including the last one."""
     return re.split(r"\r\n|\r|\n", re.sub(r"(\r\n|\r|\n)\Z", "", text))
 
 
 def check_the_rules_of_the_wire(content: bytes) -> None:
-    """Check what a server may refuse: the octets and lines of the message, and of each part by what it declares."""
+    """Check everything that a server may refuse: the message's octets and lines, and those that each part declares."""
     assert b"\0" not in content, "RFC 5322, section 3.5; RFC 2045, sections 2.7 and 2.8"
     assert not re.search(rb"(?<!\r)\n|\r(?!\n)", content), "every line ends in CRLF"
     assert max(map(len, content.split(b"\r\n"))) <= 998, "RFC 5322, section 2.1.1"
@@ -74,7 +74,7 @@ def check_the_rules_of_the_wire(content: bytes) -> None:
 
 
 def check(email: Email) -> bytes:
-    """Render it, and check that what is read back is what was written."""
+    """Render the email, and check that reading it back yields what was written."""
     content = bytes(to_mime(email))
     check_the_rules_of_the_wire(content)
     message = read(content)
@@ -105,7 +105,7 @@ def check(email: Email) -> bytes:
 
 
 class Part(NamedTuple):
-    """A part that is no body, whichever parser reads it."""
+    """A part that is not a body, as either parser reads it."""
 
     content_type: str
     disposition: str | None
@@ -118,7 +118,7 @@ Shape = Part | str | tuple[str, list["Shape"]]
 
 
 def expected_shape(email: Email) -> Shape:
-    """The multipart/mixed of multipart/alternative of multipart/related, each only where it has more than one part."""
+    """Return a mixed of an alternative of a related multipart, each of them only if it has more than one part."""
     inline: list[Shape] = []
     files: list[Shape] = []
     for attachment in email.attachments:
@@ -143,7 +143,7 @@ def multipart(subtype: str, parts: list[Shape]) -> Shape:
 
 
 def shape(part: MIMEPart) -> Shape:
-    """What Python's parser has read."""
+    """Return the parts that Python's parser has read."""
     if part.is_multipart():
         return part.get_content_type(), [shape(each) for each in part.iter_parts()]
     if part.get_content_disposition() is None:
@@ -167,7 +167,7 @@ def shape_by_another_parser(part: PyMimePart) -> Shape:
 
 
 def check_by_another_parser(email: Email, content: bytes) -> None:
-    """The same by the mailparse of Rust, which shares nothing with what has written the message."""
+    """Check the same with Rust's mailparse, which shares no code with what wrote the message."""
     mail = parse_email(content)
     assert mail.date_parsed
     assert mail.headers["Message-ID"] == [message_id(email)]
@@ -177,14 +177,14 @@ def check_by_another_parser(email: Email, content: bytes) -> None:
     for name, value in email.headers.items():
         assert mail.headers[name] == [value]
     for texts, expected in ((mail.text_plain, email.text), (mail.text_html, email.html)):
-        # It takes an inline file of text for one more body.
+        # It treats an inline text file as another body.
         assert [lines(text) for text in texts[: bool(expected)]] == ([lines(expected)] if expected else [])
     sent = [[email.sender], email.to, email.cc, email.reply_to]
     if any(mailbox.addr_spec.startswith('"') for mailboxes in sent for mailbox in mailboxes):
-        return  # it knows no quoted string before the @
+        return  # it does not support a quoted string before the @
     assert not mail.warnings
     found = [[mail.from_] if mail.from_ else [], mail.to, mail.cc, mail.reply_to]
-    # It trims what stands before the angle bracket once more after decoding it.
+    # After decoding the text before the angle bracket, it strips the end of it again.
     trimmed = [[(name.rstrip(), address) for name, address in written(mailboxes)] for mailboxes in sent]
     assert [[(each.display_name or "", each.address) for each in mailboxes] for mailboxes in found] == trimmed
     assert not mail.bcc
@@ -198,7 +198,7 @@ def test_a_plain_email_is_as_plain_as_can_be(row: dict[str, Any]) -> None:
 
 
 def test_the_id_is_in_what_ses_sends_back_of_long_headers(row: dict[str, Any]) -> None:
-    """SES's feedback notifications have the first 10 KB of the headers."""
+    """SES's feedback notifications contain the first 10 KB of the headers."""
     recipients = [f'"{"Long name, " * 18}{number}" <user{number}@example.com>' for number in range(50)]
     email = Email.from_row({**row, "RecipientsTo": recipients, "Headers": {"X-Campaign": "spring"}})
     content = check(email)
@@ -479,14 +479,14 @@ def test_a_content_type_is_the_row_s(row: dict[str, Any], content_type: str) -> 
 
 
 def test_a_message_takes_seven_times_its_files_of_memory_at_most(row: dict[str, Any]) -> None:
-    """docs/producers.md says so, for whoever sizes a worker."""
+    """docs/producers.md says so, for those who choose a worker's memory."""
     size = 3 * 2**20
     file = {"name": "f.pdf", "content_type": "application/pdf", "body": base64.b64encode(b"x" * size).decode()}
     email = Email.from_row({**row, "Attachments": [file]})
     tracemalloc.start()
     try:
         to_mime(email).as_bytes()
-        peak = size + tracemalloc.get_traced_memory()[1]  # the email has the file already
+        peak = size + tracemalloc.get_traced_memory()[1]  # the email already contains the file
     finally:
         tracemalloc.stop()
     assert peak < 7 * size
@@ -508,7 +508,7 @@ def test_a_message_is_ascii_but_for_addresses_that_cannot_be(row: dict[str, Any]
     assert "\r\nReply-To: ü@example.com\r\n".encode() in content
 
 
-# Everything that a row may have in a line: neither controls nor line breaks nor surrogates.
+# Everything that a row may have within a line. It excludes control characters, line breaks and surrogates.
 line_characters = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"])
 awkward = st.sampled_from(
     ["=?utf-8?q?a=0D=0Ab?=", "=?", "?=", '"', "\\", ",", "  ", "ü", "😀", "<", ">", "(", "a" * 80, "%", "'"]
@@ -561,7 +561,8 @@ def test_any_email_that_maps_is_read_as_it_was_written(row: dict[str, Any]) -> N
     check(Email.from_row(row))
 
 
-ascii_texts = st.text(st.characters(max_codepoint=127), max_size=90)  # more than 7bit allows: it has U+0000
+# This allows more than 7bit, because it has U+0000.
+ascii_texts = st.text(st.characters(max_codepoint=127), max_size=90)
 long_lines = st.builds(
     lambda start, length, end: start + "x" * length + end, ascii_texts, st.integers(70, 1000), bodies
 )

@@ -1,4 +1,4 @@
-"""What a terminal and a log are given."""
+"""What is safe to print on a terminal or in a log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids on the raw queue, each once."""
+"""Ids are put on the raw queue, each of them once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IDS = [f"email-{number}" for number in range(25)]
 
 
 class FailingSqs:
-    """SQS, but for entries and requests that fail as often as they are told to."""
+    """SQS, except that entries and requests fail as often as the test says."""
 
     def __init__(self, sqs: Any, failures: dict[str, int], errors: list[Exception] | None = None) -> None:
         self._sqs = sqs
@@ -38,7 +38,7 @@ class FailingSqs:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sqs, name)
 
-    def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803 (SQS's)
+    def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803 (the name is SQS's)
         self.batches.append(len(Entries))
         if self._errors:
             raise self._errors.pop(0)
@@ -60,7 +60,7 @@ def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def arrived(raw_queue: Queue) -> Callable[[], list[str]]:
-    """The ids that lie on the raw queue, as the bridge will read them."""
+    """Return the ids on the raw queue, as the bridge task would read them."""
 
     def ids() -> list[str]:
         found = []
@@ -73,7 +73,7 @@ def arrived(raw_queue: Queue) -> Callable[[], list[str]]:
 
 @pytest.fixture
 def queue_on(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[FailingSqs], Queue]:
-    """The raw queue, by this double of SQS."""
+    """Return the raw queue, with this double in place of SQS."""
 
     def queue(sqs: FailingSqs) -> Queue:
         monkeypatch.setattr("emails.raw_queue.client", lambda *_: sqs)

@@ -1,4 +1,4 @@
-"""What holds an email does not show it: reprs end in logs."""
+"""The repr of an object that contains an email does not show the email, because reprs end up in logs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_no_repr_of_what_holds_emails_shows_one(row: dict[str, Any]) -> None:
         Conflict(row),
         ReceivedDeadLetter("queue", {"MessageId": "message-1", "Body": secret}),
         StubProvider(failures={row["Sender"]: "permanent"}),
-        Sender(None, {}, Settings()),  # type: ignore[arg-type]  # nothing is asked of it
+        Sender(None, {}, Settings()),  # type: ignore[arg-type]  # the test does not use it
         StubSettings(stub_failures={row["Sender"]: "permanent"}),
     ]
     for holder in holders:

@@ -1,4 +1,4 @@
-"""What `provision` makes, leaves and corrects, and what a worker's start says of what is missing."""
+"""What `provision` creates, leaves and corrects, and what a worker says at start about missing resources."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def bare(emulator: str) -> Settings:
-    """Settings of a stage where nothing is made."""
+    """Return the settings of a stage in which nothing was created."""
     return Settings(endpoint_url=HttpUrl(emulator), stage=f"t{uuid.uuid4().hex[:10]}")
 
 
@@ -126,7 +126,7 @@ def test_a_worker_is_told_that_a_region_cannot_be_used(monkeypatch: pytest.Monke
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, "/nonexistent")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr(aws, "_session", boto3.Session)  # another test's has found credentials
+    monkeypatch.setattr(aws, "_session", boto3.Session)  # another test's session already has credentials
     with pytest.raises(ResourcesMissing, match=r"^AWS in eu-west-1 cannot be used: .*credentials"):
         check_resources(Settings(region="eu-west-1"))
 
@@ -150,12 +150,12 @@ def test_a_refusal_of_aws_is_named_and_blames_the_credentials_only_where_it_is_t
     settings: Settings, monkeypatch: pytest.MonkeyPatch, code: str, advice: str
 ) -> None:
     def refuse(service: str, settings: Settings) -> Any:
-        made: Any = client(service, settings)  # type: ignore[call-overload]  # either service
+        made: Any = client(service, settings)  # type: ignore[call-overload]  # it is one of the two services
         made.meta.events.register("before-call", answer)
         return made
 
     def answer(**_: Any) -> tuple[Any, dict[str, Any]]:
-        """An answer in the network's place."""
+        """Give this answer instead of the network's."""
         error = {"Code": code, "Message": "not now"}
         return SimpleNamespace(status_code=403), {"Error": error, "ResponseMetadata": {}}
 

@@ -1,4 +1,4 @@
-"""Turns: so many a second in all workers, and a worker that was held up does not catch up."""
+"""Turns limit all workers together to so many emails a second, and a worker that was delayed does not catch up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """A shared time that one reserves, as the store does; records how much each asked for."""
+    """A shared time to reserve from, as the store has it. It records how much each caller asked for."""
 
     def __init__(self, start: float) -> None:
         self.until = start
@@ -36,7 +36,7 @@ class Clock:
 
 @pytest.fixture
 def reserved(settings: Settings) -> Callable[[float], float]:
-    """Reserve so many seconds; gives their start."""
+    """Reserve so many seconds. Return when they start."""
     return partial(reserve, client("dynamodb", settings), settings.table)
 
 

@@ -1,4 +1,4 @@
-"""What a send makes of an email and of its row, for each row of the failure table."""
+"""What a send does to an email and its row, for each row of the failure table."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Ending(NamedTuple):
-    """What a provider raises, what comes of it, and what the row says then."""
+    """The error that a provider raises, the outcome that follows, and the row's status then."""
 
     error: Exception | None
     outcome: RetryLater | Done
@@ -59,7 +59,7 @@ SECRET = "To: ada@example.com, the password is 1234"
 
 
 class Recorder:
-    """A provider that remembers what it sent, and raises what it is told to."""
+    """A provider that records what it sent, and raises the errors that the test gives it."""
 
     name = "stub"
     longest_send = 5.0
@@ -82,7 +82,7 @@ class Recorder:
 
 
 class Clock:
-    """A time that stands, but for sleeping and for who sets it ahead."""
+    """A clock that moves only when somebody sleeps or sets it ahead."""
 
     def __init__(self) -> None:
         self.started = time.time()
@@ -96,7 +96,7 @@ class Clock:
 
 
 class FailingStore(EmailStore):
-    """A store that is away for so many of its writes after the claim, or for all of them."""
+    """A store that is unavailable for a number of writes after the claim, which may be infinite."""
 
     def __init__(self, store: EmailStore, failures: float) -> None:
         super().__init__(store._client, store.table)
@@ -112,7 +112,7 @@ class FailingStore(EmailStore):
 
 @pytest.fixture(scope="module")
 def settings(emulator: str) -> Settings:
-    """One table for all: each row has an id of its own."""
+    """Return the settings of one table for all tests, in which each row has its own id."""
     return new_stage(emulator, "sender")
 
 
@@ -133,7 +133,7 @@ def sender(store: EmailStore, settings: Settings, provider: Recorder) -> Sender:
 
 @pytest.fixture(params=["load", "send"])
 def settle(sender: Sender, request: pytest.FixtureRequest) -> Step:
-    """Either step: both settle what needs no send."""
+    """Return either step. Both settle emails that need not be sent."""
     step: Step = getattr(sender, request.param)
     return step
 
@@ -207,7 +207,7 @@ def test_settings_alone_make_a_delivery_that_sends(settings: Settings, store: Em
     assert str(Sender.from_settings(settings).send(row["EmailId"])) == "Sent"
 
 
-# No such row.
+# There is no such row.
 
 
 @pytest.mark.parametrize("step", ["load", "send", "preview"])
@@ -218,7 +218,7 @@ def test_no_such_row_is_told_apart(sender: Sender, store: EmailStore, provider: 
     assert store.get("no-such-row") is None
 
 
-# The row cannot be mapped.
+# The row is invalid.
 
 
 def test_a_row_that_cannot_be_mapped_is_failed_with_its_reason(
@@ -237,7 +237,7 @@ def test_a_row_that_cannot_be_mapped_is_failed_with_its_reason(
 def test_a_number_of_more_than_38_digits_is_read(
     sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
-    """boto3 cannot (boto/boto3#4693)."""
+    """boto3 cannot read it (boto/boto3#4693)."""
     store.put(row | {"NextAttemptAt": Decimal("-1E+38"), "Price": Decimal("1E+40")})
     assert isinstance(sender.load(row["EmailId"]), Send)
     assert str(sender.send(row["EmailId"])) == "Sent"
@@ -266,7 +266,7 @@ def test_the_provider_that_the_producer_wants_is_the_one_that_sends(
     assert (usual.sent, wanted.sent) == ([], [row["EmailId"]])
 
 
-# A file lies in S3.
+# A file is in S3.
 
 
 FILE = {"name": "a.pdf", "content_type": "application/pdf", "s3_uri": "s3://files/mail/a.pdf"}
@@ -274,7 +274,7 @@ FILE = {"name": "a.pdf", "content_type": "application/pdf", "s3_uri": "s3://file
 
 @pytest.fixture
 def fetching(store: EmailStore, settings: Settings, provider: Recorder) -> Sender:
-    """A sender that may fetch from one folder, in which there is one file."""
+    """Return a sender that may fetch from one folder, in which there is one file."""
     s3 = client("s3", settings)
     s3.create_bucket(Bucket="files")
     s3.put_object(Bucket="files", Key="mail/a.pdf", Body=b"hello")
@@ -343,7 +343,7 @@ def test_files_are_fetched_under_the_claim_and_what_is_left_of_it_is_looked_at_a
     assert provider.sent == []
 
 
-# The status is Pending, before NextAttemptAt or SendAfter.
+# The status is Pending, and NextAttemptAt or SendAfter is in the future.
 
 
 def test_a_claim_before_send_after_is_given_back_uncounted(
@@ -366,7 +366,7 @@ def test_an_email_whose_times_have_come_is_sent(sender: Sender, store: EmailStor
     assert str(sender.send(row["EmailId"])) == "Sent"
 
 
-# The status is Sending, the lease alive or expired.
+# The status is Sending, and the lease is still valid or has expired.
 
 
 def test_an_email_whose_lease_is_expired_is_unknown_and_not_sent_again(
@@ -383,7 +383,7 @@ def test_an_email_whose_lease_is_expired_is_unknown_and_not_sent_again(
     assert provider.sent == []
 
 
-# The time is past ExpiresAt.
+# ExpiresAt is in the past.
 
 
 def test_an_email_past_its_expires_at_is_failed(
@@ -491,7 +491,7 @@ def test_a_permanent_failure_is_failed(
     assert len(provider.sent) == 1
 
 
-# There is no telling whether the provider accepted it.
+# It is unknown whether the provider accepted the email.
 
 
 def test_no_telling_is_unknown_and_not_sent_again(
@@ -520,7 +520,7 @@ def test_what_a_provider_did_not_foresee_is_unknown_and_its_text_is_nowhere(
     assert f"the provider raised {type(error).__name__} in send (emails/test_sender.py:" in caplog.text
 
 
-# The record after a send fails.
+# Recording the result of a send fails.
 
 
 @each_ending
@@ -627,7 +627,7 @@ def test_a_holder_whose_claim_another_took_over_records_nothing(
     assert stands(store, row)["ProviderMessageId"] == "another's"
 
 
-# An answer is lost: botocore sends again what has taken effect.
+# An answer is lost, so botocore repeats a request that has already taken effect.
 
 
 def test_a_claim_whose_answer_was_lost_sends_once(
@@ -664,14 +664,14 @@ def test_a_record_whose_answer_was_lost_is_our_own_success(
     assert provider.sent == [row["EmailId"]]
 
 
-# No answer to a claim comes at all: the message's next delivery has the claim's token.
+# A claim gets no answer at all, so the message carries the claim's token when it is delivered again.
 
 
-EVERY = 3  # of botocore's attempts
+EVERY = 3  # the number of botocore's attempts
 
 
 class Lost(NamedTuple):
-    """A claim that got no answer: the tokens that the message carries then, and the requests that were lost."""
+    """A claim that got no answer: the tokens that the message then carries, and the requests that were lost."""
 
     tokens: Tokens
     requests: list[Any]
@@ -873,7 +873,8 @@ def test_a_claim_that_somebody_called_unknown_before_its_answer_came_is_taken_ov
 def test_while_dynamodb_is_away_a_message_gets_no_more_tokens(
     store: EmailStore, settings: Settings, provider: Recorder, no_backoff_of_botocore: None
 ) -> None:
-    away = settings.model_copy(update={"endpoint_url": HttpUrl("http://127.0.0.1:9")})  # discard's port: nobody listens
+    # The discard port, where nothing listens.
+    away = settings.model_copy(update={"endpoint_url": HttpUrl("http://127.0.0.1:9")})
     sender = Sender(EmailStore.from_settings(away), {"stub": provider}, settings)
     with pytest.raises(StoreUnavailable) as raised:
         sender.send("any", tokens=(new_token(),))
@@ -941,14 +942,15 @@ def test_a_process_that_may_end_before_the_provider_answers_gives_the_claim_back
     assert str(sender.send(row["EmailId"], ends_at=ends_at)) == "Sent"
 
 
-# DynamoDB is throttled or away.
+# DynamoDB throttles or is unavailable.
 
 
 @pytest.mark.parametrize("step", ["load", "send", "preview"])
 def test_while_dynamodb_is_away_nothing_is_claimed(
     settings: Settings, provider: Recorder, step: str, no_backoff_of_botocore: None
 ) -> None:
-    away = settings.model_copy(update={"endpoint_url": HttpUrl("http://127.0.0.1:9")})  # discard's port: nobody listens
+    # The discard port, where nothing listens.
+    away = settings.model_copy(update={"endpoint_url": HttpUrl("http://127.0.0.1:9")})
     sender = Sender(EmailStore.from_settings(away), {"stub": provider}, settings)
     with pytest.raises(StoreUnavailable):
         getattr(sender, step)("any")
@@ -972,7 +974,7 @@ def test_while_dynamodb_throttles_no_attempt_is_counted(
     assert str(sender.send(row["EmailId"])) == "Sent"
 
 
-# The row changes between a look and a write.
+# The row changes between a read and a write.
 
 
 def test_a_row_that_changed_after_the_look_is_looked_at_again(

@@ -42,12 +42,12 @@ def test_the_arrows_are_those_of_the_design() -> None:
         (frozenset({sending}), unknown, False, True),
         (frozenset({unknown, failed}), EmailStatus.SENT, False, False),
         (frozenset({unknown, failed}), pending, False, False),
-        # Callbacks, from wherever the row is, never downwards.
+        # Callbacks may come in any status, but never move the row to a lower one.
         (frozenset({pending, sending, failed, unknown}), EmailStatus.SENT, False, False),
         (frozenset({pending, sending, failed, unknown, *RANKED[:1]}), EmailStatus.DELIVERED, False, False),
         (frozenset({pending, sending, failed, unknown, *RANKED[:2]}), EmailStatus.BOUNCED, False, False),
         (frozenset({pending, sending, failed, unknown, *RANKED[:3]}), EmailStatus.COMPLAINED, False, False),
-        # A holder's receipt, where a callback was faster.
+        # A claim's holder adds its receipt after a callback has already set the status.
         *((frozenset({status}), status, True, False) for status in RANKED[1:]),
     }
     assert RANKED == (EmailStatus.SENT, EmailStatus.DELIVERED, EmailStatus.BOUNCED, EmailStatus.COMPLAINED)

@@ -1,8 +1,8 @@
-"""The statuses of an email whatever workers, provider, operators and time do to it, in any order.
+"""The statuses of an email, whatever workers, the provider, operators and time do to it, in any order.
 
-Each worker is a greenlet: it stops after its claim, at the provider and before each of its writes, and others act
-meanwhile. A claim may get no answer, and its write may arrive at any time after that. Nothing sleeps: the clock is the
-test's.
+Each worker is a greenlet. It stops after its claim, at the provider and before each of its writes, and others act in
+the meantime. A claim may get no answer, and its write may arrive at any later time. Nothing sleeps, because the test
+has its own clock.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
     from emails.store import Claim, Row
     from settings import Settings
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # hypothesis shrinks a failure for 300 s
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # hypothesis takes up to 300 s to shrink a failure
 
 PROVIDER_TIMEOUT, LEASE, MAX_ATTEMPTS, SWEEP_AFTER = 10, 20, 2, 60
 LONG = 10**6
 
 
-# DESIGN's arrows, by who may take them.
+# The allowed transitions, by who may make them.
 CLAIM, DISCARD, ABANDON = ("Pending", "Sending"), ("Pending", "Failed"), ("Sending", "Unknown")
 TAKE_OVER = {("Sending", "Sending"), ("Unknown", "Sending")}
 GIVE_BACK = ("Sending", "Pending")
@@ -58,8 +58,8 @@ BY_HOLDER = {
     GIVE_BACK,
     ("Sending", "Failed"),
     ("Sending", "Unknown"),
-    ("Unknown", "Sent"),  # it was late
-    ("Sent", "Sent"),  # later than an operator
+    ("Unknown", "Sent"),  # its answer came late
+    ("Sent", "Sent"),  # an operator was faster
 }
 RESOLVE_SENT = {("Unknown", "Sent"), ("Failed", "Sent")}
 RESEND = {("Unknown", "Pending"), ("Failed", "Pending")}
@@ -69,18 +69,18 @@ CALL_BACK = {
     for rank, target in enumerate(RANKED)
     for source in ("Pending", "Sending", "Failed", "Unknown", *RANKED[:rank])
 }
-BY_HOLDER |= {(status, status) for status in RANKED}  # it adds its receipt
+BY_HOLDER |= {(status, status) for status in RANKED}  # the holder adds its receipt
 CALLBACKS = (EventType.SENT, EventType.DELIVERED, EventType.BOUNCED, EventType.COMPLAINED)
 
 
 class Answer(NamedTuple):
-    """What a provider does with an email, and what it raises."""
+    """What a provider does with an email, and the error that it raises."""
 
     accepts: bool
     error: Exception | None = None
 
 
-# Where a worker stops, and what may become of it there; the first is what it hopes for.
+# Where a worker stops, and what may happen to it there. The first of each is the best.
 CLAIMING, CLAIMED, AT_PROVIDER = "about to claim", "has claimed", "at the provider"
 RECORDING, SETTLING = "about to record", "about to settle"
 GOES_ON, CRASHES, WRITE_LOST, ANSWER_LOST = "goes on", "crashes", "the write is lost", "the answer is lost"
@@ -103,20 +103,20 @@ FATES: dict[str, list[Any]] = {
 
 
 def stop(where: str) -> Any:
-    """Let others act; gives what becomes of the worker."""
+    """Stop here so that others can act. Return what happens to the worker."""
     return getcurrent().parent.switch(where)
 
 
 class Worker(greenlet):
-    """Takes a step with the email; `where` is the place where it has stopped."""
+    """Takes a step with the email. `where` says where it has stopped."""
 
     def __init__(self, step: Callable[[], object], tokens: Tokens = ()) -> None:
         super().__init__(lambda: self._run(step))
         self.where = ""
         self.claim_id = ""
-        self.tokens = tokens  # that its message carries
-        self.copy: Tokens = ()  # that its message's delayed copy carries, where it has got more of them
-        self.late: Callable[[], object] | None = None  # its claim, where that arrives later
+        self.tokens = tokens  # the tokens that its message carries
+        self.copy: Tokens = ()  # the tokens that its message's delayed copy carries, if there are more of them
+        self.late: Callable[[], object] | None = None  # its claim, if that arrives later
 
     def go_on(self, fate: Any = None) -> None:
         if fate == CRASHES:
@@ -129,12 +129,12 @@ class Worker(greenlet):
             step()
         except ClaimUnanswered as error:
             self.copy = error.tokens
-        except StoreUnavailable:  # its task is tried again, which is another worker here
+        except StoreUnavailable:  # Celery would retry the task, which is another worker here
             pass
 
 
 class StoppingStore(EmailStore):
-    """The store as a worker has it."""
+    """The store that a worker uses, which stops the worker at each write."""
 
     def claim(self, email_id: str, *, lease: float) -> Claim:
         return self._claimed(super().claim(email_id, lease=lease))
@@ -187,7 +187,7 @@ class Clock:
 
 
 class Statuses(RuleBasedStateMachine):
-    """One email after the other. Whatever happens says which arrows it may take."""
+    """One email after another. Each event sets the transitions that it may cause."""
 
     store: EmailStore
     settings: Settings
@@ -243,7 +243,7 @@ class Statuses(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def happens(self, data: st.DataObject) -> None:
-        # One rule, since hypothesis leaves out rules at random, and most of what may happen needs workers.
+        # There is a single rule, because hypothesis leaves out rules at random, and most events need workers.
         status = self._stands["EmailStatus"]
         events = ["a_worker_goes_on"] * 8 if self._workers else []
         events += ["a_worker_sends"] * (4 - len(self._workers))
@@ -253,7 +253,7 @@ class Statuses(RuleBasedStateMachine):
         if status == "Pending":
             if self._stands.get("NextAttemptAt", 0) > self._clock.now:
                 events += ["its_time_comes"] * 8
-            elif 0 < len(self._workers) < 4:  # for whom the others are too late
+            elif 0 < len(self._workers) < 4:  # the other workers' messages may come too late
                 events += ["a_worker_sends"] * 8
         elif status == "Sending":
             events += ["its_lease_ends"] * 2
@@ -272,7 +272,7 @@ class Statuses(RuleBasedStateMachine):
         self._id = f"email-{uuid.uuid4().hex}"
         self._copies: list[Tokens] = []  # each may be delivered any number of times
         self._late: list[tuple[Callable[[], object], Tokens]] = []
-        self._held: set[str] = set()  # the claims whose answer a worker got
+        self._held: set[str] = set()  # the claims that a worker got an answer for
         self._calls = self._accepted = self._resent = self._resolved = self._called_back = 0
         row = pending_row(self._id)
         odd = [{}, {}, {}, {"Sender": "nobody"}, {"UpdatedAt": None}, {"SendAfter": 15}, {"ExpiresAt": 30}]
@@ -388,7 +388,7 @@ class Statuses(RuleBasedStateMachine):
             assert self._stands["EmailStatus"] not in {"Pending", "Failed"}
 
     def teardown(self) -> None:
-        """Whatever has happened, it is not lost: a sweep finds it, or its status is for an operator to see."""
+        """Check that the email is not lost: a sweep finds it, or an operator can see its status."""
         try:
             self._all_workers_crash()
             self._what_was_lost_comes()
@@ -398,7 +398,7 @@ class Statuses(RuleBasedStateMachine):
             self._patch.undo()
 
     def _is_not_lost(self) -> None:
-        for _ in range(2):  # the first gives an UpdatedAt to a row that never had one
+        for _ in range(2):  # the first sweep gives an UpdatedAt to a row that never had one
             self._clock.now += LONG
             self._enqueued.clear()
             self.it_is_swept()
@@ -410,7 +410,7 @@ class Statuses(RuleBasedStateMachine):
             assert self._row()["EmailStatus"] in {"Sent", "Failed"}, "its time has come, and nobody holds it"
 
     def _what_was_lost_comes(self) -> None:
-        """Every lost claim and every copy arrives, if it has not: an Unknown email is then one that a worker held."""
+        """Let every lost claim and every copy arrive. If the email is still Unknown, a worker held it."""
         while self._late:
             self._arrive(0)
         for tokens in self._copies:

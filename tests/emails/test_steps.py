@@ -1,4 +1,4 @@
-"""What each failure of a step leads to, whoever takes the step."""
+"""What each failure of a step leads to, whichever program takes the step."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SENT = Done(EmailStatus.SENT, provider="stub")
 
 
 class Sender:
-    """Ends as it is told."""
+    """A sender that ends as the test says."""
 
     def __init__(self, told: object) -> None:
         self.settings = Settings()
@@ -55,7 +55,7 @@ class Sender:
 
 
 class Tracking:
-    """Ends as it is told."""
+    """A tracking that ends as the test says."""
 
     def __init__(self, told: object) -> None:
         self.told = told
@@ -68,7 +68,7 @@ class Tracking:
 
 @pytest.fixture(params=["load", "send"])
 def take(request: pytest.FixtureRequest) -> Take:
-    """Either step, of a sender that is told how to end."""
+    """Return a function that takes either step with a sender that ends as the test says."""
 
     def take(told: object, carried: Carried) -> Send | Outcome:
         outcome: Send | Outcome = getattr(steps, request.param)(Sender(told), "email-1", carried)
@@ -77,7 +77,7 @@ def take(request: pytest.FixtureRequest) -> Take:
     return take
 
 
-# A raw body.
+# The body of a raw message.
 
 
 def test_a_body_that_names_an_email_is_its_id() -> None:
@@ -95,7 +95,7 @@ def test_a_body_that_is_not_understood_is_a_dead_letter_with_its_reason(body: st
     assert letter.reason.detail
 
 
-# What the sender says is the outcome.
+# The sender's result is the outcome.
 
 
 def test_an_outcome_of_the_sender_is_the_step_s(take: Take) -> None:
@@ -105,12 +105,12 @@ def test_an_outcome_of_the_sender_is_the_step_s(take: Take) -> None:
 
 def test_an_email_that_may_be_sent_is_no_outcome_yet(row: dict[str, Any]) -> None:
     decision = Send(Email.from_row(row))
-    assert steps.load(Sender(decision), "email-1", Carried()) is decision  # type: ignore[arg-type]  # as above
+    assert steps.load(Sender(decision), "email-1", Carried()) is decision  # type: ignore[arg-type]  # it is a double
 
 
 def test_a_send_gets_the_tokens_that_the_message_carries_and_the_end_of_the_process() -> None:
     sender, tokens = Sender(SENT), (new_token(),)
-    steps.send(sender, "email-1", Carried(2, NOW, tokens), NOW)  # type: ignore[arg-type]  # as above
+    steps.send(sender, "email-1", Carried(2, NOW, tokens), NOW)  # type: ignore[arg-type]  # it is a double
     assert sender.asked == [("email-1", NOW, tokens)]
 
 
@@ -162,7 +162,7 @@ def test_a_row_cannot_be_missing_since_tomorrow_nor_since_what_is_no_time(moment
     assert wait_for_row(moment, NOW, longest=60) == RetryLater(1, "it has no row yet", missing_since=NOW)
 
 
-# DynamoDB is throttled or unavailable.
+# DynamoDB throttles or is unavailable.
 
 
 def test_dynamodb_is_waited_for_however_long_and_at_most_a_quarter_of_an_hour_at_a_time(take: Take) -> None:
@@ -184,7 +184,7 @@ def test_a_claim_that_got_no_answer_leaves_its_tokens_for_the_next_try(take: Tak
 
 
 def record(told: object, body: str, attempt: int = 1) -> Outcome:
-    return steps.record_callback(Tracking(told), body, Carried(attempt))  # type: ignore[arg-type]  # as above
+    return steps.record_callback(Tracking(told), body, Carried(attempt))  # type: ignore[arg-type]  # it is a double
 
 
 DELIVERY = json.dumps(event("Delivery", "email-1"))

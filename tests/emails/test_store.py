@@ -1,4 +1,4 @@
-"""Every write is conditional, and takes effect once however often it is sent."""
+"""Every write is conditional, and takes effect once, however often it is sent."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_any_value_is_stored_as_it_is_or_refused_with_its_attribute(value: objec
 
 RECEIPT = Receipt("stub", "<id@example.com>", "accepted", accepted_at=1_769_860_800)
 
-# What the holder of a claim may write.
+# The results that the holder of a claim may write.
 OUTCOMES: dict[Transition, Callable[[EmailStore, Claim], None]] = {
     RECORD: lambda store, claim: store.record(claim, RECEIPT),
     GIVE_BACK: lambda store, claim: store.give_back(claim, next_attempt_at=time.time() + 5, reason="busy"),
@@ -68,7 +68,7 @@ EMPTY_BUT_NO_NULL = [[], {}, Binary(b"")]
 
 @pytest.fixture(scope="module")
 def settings(emulator: str) -> Settings:
-    """One table for all: each row has an id of its own."""
+    """Return the settings of one table for all tests, in which each row has its own id."""
     return new_stage(emulator, "store")
 
 
@@ -243,7 +243,7 @@ def test_the_holder_writes_from_where_the_transition_starts_and_from_nowhere_els
     if status in outcome.sources or (outcome == RECORD and status in ADD_RECEIPT):
         OUTCOMES[outcome](store, claim)
     elif status == outcome.target:
-        OUTCOMES[outcome](store, claim)  # its own success, whose answer it never saw
+        OUTCOMES[outcome](store, claim)  # it repeats its own write, whose answer was lost
         assert "UpdatedAt" not in is_now(store, row["EmailId"])
     else:
         with pytest.raises(Conflict):
@@ -537,7 +537,7 @@ def test_an_error_of_dynamodb_is_for_now_or_for_ever(settings: Settings, code: s
 
 
 def test_a_table_that_nothing_answers_for_is_unavailable(no_backoff_of_botocore: None) -> None:
-    away = Settings(endpoint_url=HttpUrl("http://127.0.0.1:9"), stage="away")  # discard's port, where nobody listens
+    away = Settings(endpoint_url=HttpUrl("http://127.0.0.1:9"), stage="away")  # the discard port, where nothing listens
     store = EmailStore.from_settings(away)
     with pytest.raises(StoreUnavailable, match="EndpointConnectionError"):
         store.get("1")

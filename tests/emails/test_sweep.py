@@ -1,4 +1,4 @@
-"""Rows that no message stands for are found, and nothing is done to them twice."""
+"""A sweep finds the rows that no message stands for, and does nothing to them twice."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ OLD, YOUNG, SOON = iso(2 * AFTER), iso(AFTER / 2), iso(-2 * AFTER)
 
 
 class Interrupted(Exception):
-    """What ends a sweep in the middle."""
+    """Ends a sweep in the middle."""
 
 
 def nothing(_: Report) -> None:
@@ -63,7 +63,7 @@ def limit_to_one(params: Row, **_: Any) -> None:
 
 
 class Table:
-    """The emails' rows, the raw queue beside them, and sweeps over both."""
+    """The emails' rows, the raw queue, and sweeps over both."""
 
     def __init__(self, settings: Settings, queue: Queue, position: Path, row: Row) -> None:
         self._settings = settings
@@ -77,7 +77,7 @@ class Table:
         return kind(client("dynamodb", self._settings), self._settings.table)
 
     def have_small_pages(self, store: EmailStore) -> None:
-        """Pages of one row, as those of a table of many megabytes come."""
+        """Make pages of one row each, as a table of many megabytes has several pages."""
         store._client.meta.events.register("provide-client-params.dynamodb.Scan", limit_to_one)
 
     def put(self, name: str, **attributes: Any) -> str:
@@ -90,7 +90,7 @@ class Table:
         return {item["EmailId"]["S"]: self.store.get(item["EmailId"]["S"]) or {} for item in items}
 
     def enqueued(self) -> list[str]:
-        """The ids that lie on the raw queue; takes them away."""
+        """Receive and delete the messages on the raw queue. Return their ids."""
         found = []
         while messages := self._queue.receive(10, 0, 30):
             found += [parse_message(message["Body"]) for message in messages]
@@ -120,7 +120,7 @@ def small_pages(table: Table) -> None:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let the time pass after which a row counts as left behind."""
+    """Return a function that moves the time ahead until a row counts as left behind."""
 
     def jump() -> None:
         now = time.time() + AFTER + 1
@@ -219,7 +219,7 @@ def test_a_claim_that_ended_long_ago_is_unknown_and_a_young_one_stays(table: Tab
     assert table.enqueued() == []
 
 
-# What is none of its business
+# Rows that a sweep must not touch.
 
 
 def test_final_and_foreign_statuses_are_left(table: Table) -> None:
@@ -295,7 +295,7 @@ def test_a_pending_row_whose_id_no_worker_takes_is_failed_and_not_enqueued(
 
 
 class ScriptedStore(EmailStore):
-    """Has these rows in one page, and takes no write."""
+    """A store with these rows in one page, which refuses every write."""
 
     def __init__(self, *rows: Row) -> None:
         self.table = "scripted"
@@ -334,7 +334,7 @@ def test_whatever_a_producer_writes_as_a_time_is_judged(
         {"EmailId": "1", "EmailStatus": "Pending", **attributes},
         {"EmailId": "2", "EmailStatus": "Sending", "ClaimExpiresAt": claim_expires_at},
     )
-    work = Sweep(store, enqueue_nothing, AFTER)  # type: ignore[arg-type]  # a double
+    work = Sweep(store, enqueue_nothing, AFTER)  # type: ignore[arg-type]  # the queue is a double
     report = work.run(PLENTY, tmp_path_factory.getbasetemp() / "position", nothing)
     assert (report.enqueued, report.abandoned, report.first_seen) == (0, 0, 0), "the store took no write"
 
@@ -350,7 +350,7 @@ def test_two_sweeps_at_once_do_nothing_twice(table: Table) -> None:
     both_have_read = threading.Barrier(2)
 
     class Meeting(EmailStore):
-        """Gives what it scanned when the other sweep has scanned it too."""
+        """A store that returns what it scanned after the other sweep has scanned it, too."""
 
         def scan(self, *arguments: Any) -> Any:
             page = super().scan(*arguments)
@@ -416,7 +416,7 @@ def test_a_dry_run_sees_the_whole_table_and_leaves_the_position_of_a_real_sweep(
 
 
 class FailingStore(EmailStore):
-    """Is away after so many pages."""
+    """A store that is unavailable after so many pages."""
 
     def __init__(self, store: EmailStore, pages: int) -> None:
         super().__init__(store._client, store.table)
@@ -484,7 +484,7 @@ def test_its_position_is_replaced_whole_so_that_a_kill_leaves_no_half_of_it(tabl
 
 
 class PagedStore(ScriptedStore):
-    """Has so many pages of so many read units in each segment."""
+    """A store that has so many pages with so many read units in each segment."""
 
     def __init__(self, pages: int, units: float) -> None:
         super().__init__()
@@ -498,7 +498,7 @@ class PagedStore(ScriptedStore):
 
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What it sleeps, on a clock on which every round takes 0.1 s."""
+    """Return the list of its sleeps, with a clock on which every round takes 0.1 s."""
     slept: list[float] = []
     tenths = iter(range(1000))
     clock = SimpleNamespace(monotonic=lambda: next(tenths) / 10, time=time.time, sleep=slept.append)
@@ -510,10 +510,10 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_it_reads_at_the_pace_that_it_was_given(
     naps: list[float], tmp_path: Path, units_a_second: float, nap: float
 ) -> None:
-    work = Sweep(PagedStore(pages=4, units=1), enqueue_nothing, AFTER)  # type: ignore[arg-type]  # a double
+    work = Sweep(PagedStore(pages=4, units=1), enqueue_nothing, AFTER)  # type: ignore[arg-type]  # the queue is a double
     report = work.run(units_a_second, tmp_path / "position", nothing)
     assert report.read_units == 16
-    # A round reads a page of each of the four segments; after the last there is nothing to wait for.
+    # A round reads a page of each of the four segments. After the last round there is no need to wait.
     assert naps == pytest.approx([nap] * 3)
 
 

@@ -1,4 +1,4 @@
-"""Callbacks come in any order, twice, early, and for emails in any status: what the row and the history say then."""
+"""Callbacks arrive in any order, twice, early, and in any status. The tests check the row and its history."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tracking(store: EmailStore, events: EventStore) -> Tracking:
 
 @pytest.fixture
 def put(store: EmailStore, row: dict[str, Any]) -> Callable[..., str]:
-    """Write the row with these attributes; gives its id."""
+    """Write the row with these attributes. Return its id."""
 
     def put(**attributes: Any) -> str:
         store.put(row | attributes)
@@ -178,7 +178,7 @@ def test_what_says_nothing_about_sending_moves_nothing(
 
 
 class Provider:
-    """Does what it is told, while it has the email."""
+    """A provider that calls the test's function while it has the email."""
 
     name, longest_send, max_message_bytes = "stub", 5.0, None
 

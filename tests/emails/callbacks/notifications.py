@@ -1,4 +1,4 @@
-"""Notifications as Amazon SES sends them, of the shapes of its Developer Guide's examples."""
+"""Notifications as Amazon SES sends them, in the forms of the examples in its Developer Guide."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RECIPIENT = "ada@example.com"
 SENT_AT, HAPPENED_AT = "2026-01-31T12:00:00.000Z", "2026-01-31T12:00:05.123Z"
 MESSAGE_ID = "0100019a-1111-2222-3333-444455556666-000000"
 
-# What each kind has beside `mail`, under which name.
+# The part that each kind has besides `mail`, and its name.
 DETAILS: dict[str, tuple[str, Json]] = {
     "Bounce": (
         "bounce",
@@ -106,7 +106,7 @@ def mail(*destination: str) -> Json:
 
 
 def event(kind: str, email_id: str, *destination: str, **changes: Any) -> Json:
-    """Of a configuration set's event publishing: with tags."""
+    """Return a notification from a configuration set's event publishing, which has tags."""
     name, details = DETAILS[kind]
     tags = {
         "ses:configuration-set": ["emails_test"],
@@ -117,7 +117,7 @@ def event(kind: str, email_id: str, *destination: str, **changes: Any) -> Json:
 
 
 def feedback(kind: str, email_id: str | None, **changes: Any) -> Json:
-    """Of an identity's feedback: without tags, and with the email's headers where the identity includes them."""
+    """Return an identity's feedback notification, without tags, but with the headers if the identity includes them."""
     name, details = DETAILS[kind]
     included = {
         "headers": [
@@ -129,7 +129,7 @@ def feedback(kind: str, email_id: str | None, **changes: Any) -> Json:
 
 
 def by_sns(notification: Json | str) -> str:
-    """As SNS puts it on a queue where raw message delivery is off."""
+    """Wrap a notification as SNS does if raw message delivery is off."""
     message = notification if isinstance(notification, str) else json.dumps(notification)
     return json.dumps(_envelope(message))
 
@@ -140,7 +140,7 @@ CONFIRMATIONS = ("SubscriptionConfirmation", "UnsubscribeConfirmation")
 def confirmation(
     kind: str, message: str = "To confirm the subscription, visit the SubscribeURL", token: str = "t0ken"
 ) -> str:
-    """What SNS asks of a person whose queue another account subscribed, or whose subscription ended.
+    """Return what SNS sends if another account subscribes the queue, or if a subscription ends.
 
     Source: Amazon SNS Developer Guide, "HTTP/HTTPS subscription confirmation JSON format".
     """

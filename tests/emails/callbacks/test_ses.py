@@ -1,4 +1,4 @@
-"""What SES says, in both of its shapes, and what it becomes; what cannot be read is refused with its reason."""
+"""SES's notifications in both forms, and the events they become. Unreadable ones are refused with a reason."""
 
 from __future__ import annotations
 
@@ -344,7 +344,7 @@ def test_an_id_that_is_not_base64url_of_utf_8_is_refused(value: str) -> None:
         parse_callback(json.dumps(notification))
 
 
-# Without them, a notification says nothing of use.
+# Without these fields, a notification is useless.
 REQUIRED = {"messageId", "timestamp", "bounceType", "emailAddress", "eventType", "notificationType", "mail"}
 EXAMPLES = [
     *(event(kind, ID, *destination) for kind in KINDS for destination in ((), (RECIPIENT, "bob@example.com"))),
@@ -353,7 +353,7 @@ EXAMPLES = [
 
 
 def fields(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:
-    """The paths of a JSON value's fields, those of the elements of arrays too."""
+    """Yield the paths of a JSON value's fields, including those within arrays."""
     for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(name, str):
             yield (*path, name)
@@ -362,7 +362,7 @@ def fields(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:
 
 
 def optional_fields(notification: Json) -> list[tuple[str | int, ...]]:
-    # A part with a time of its own cannot be missing; the id is in one place.
+    # A part with its own timestamp is required. So is the id, which is in only one place.
     needed = {name for name, part in notification.items() if isinstance(part, dict) and "timestamp" in part}
     return [path for path in fields(notification) if path[-1] not in REQUIRED | needed and not is_the_id(path)]
 
@@ -378,7 +378,7 @@ def is_the_id(path: tuple[str | int, ...]) -> bool:
 
 
 def changed(notification: Json, paths: list[tuple[str | int, ...]], *, null: bool) -> str:
-    """The notification without these fields, or with null in them."""
+    """Return the notification without these fields, or with null in them."""
     notification = json.loads(json.dumps(notification))
     for path in sorted(paths, key=len, reverse=True):
         inner: Any = notification
@@ -427,7 +427,7 @@ json_values = st.recursive(
 
 @st.composite
 def damaged(draw: st.DrawFn) -> Any:
-    """A notification with anything in place of some of its parts."""
+    """Draw a notification in which some parts are replaced by anything."""
     notification = draw(st.sampled_from([*(event(kind, ID) for kind in KINDS), feedback("Bounce", ID)]))
     notification = json.loads(json.dumps(notification))
     for _ in range(draw(st.integers(0, 3))):

@@ -1,6 +1,6 @@
-"""What stands behind each provider in the contract suite, told how to answer.
+"""The servers behind each provider in the contract suite. Tests tell them how to answer.
 
-To add one: a class like Smtp, and a line in SERVERS.
+To add one, write a class like Smtp, and add a line to SERVERS.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 
     from emails.providers.contract import Provider
 
-TIMEOUT = 1  # seconds, of every provider here: the least that may be set
-RECIPIENT = "pr1vate-to@example.com"  # of every email of the suite
+TIMEOUT = 1  # seconds, for every provider here; this is the smallest value allowed
+RECIPIENT = "pr1vate-to@example.com"  # the recipient of every email in the suite
 
 
 class Backend(Protocol):
-    """Accepts every email until it is told otherwise. Where it can, its refusals quote the recipient."""
+    """Accepts every email until it is told otherwise. Its refusals quote the recipient if possible."""
 
     def provider(self) -> Provider:
-        """One that asks it."""
+        """Return a provider that uses this backend."""
 
     def fail_temporarily(self) -> float:
-        """From now on. Gives the seconds after which it asks to be asked again, 0 where it says nothing of that."""
+        """Fail temporarily from now on. Return after how many seconds it asks for a retry, or 0 if it does not say."""
 
     def fail_permanently(self) -> None:
-        """From now on."""
+        """Fail permanently from now on."""
 
     def lose_the_answer(self) -> None:
-        """From now on, whether or not it accepted the email."""
+        """Give no answer from now on, whether or not the email was accepted."""
 
     def received(self) -> Sequence[bytes]:
         """The messages that it accepted."""
@@ -53,19 +53,19 @@ class Backend(Protocol):
 
 
 class Server(Backend, Protocol):
-    """One that is asked over a connection."""
+    """A backend that is reached over a connection."""
 
     def requests(self) -> int:
-        """How often it was asked to take an email."""
+        """How often it was asked to accept an email."""
 
     def unreachable(self) -> Provider:
-        """A provider of the same kind with nobody to ask."""
+        """Return a provider of the same kind whose server does not exist."""
 
     def hang(self) -> None:
-        """Say nothing from now on, and accept nothing."""
+        """Answer nothing and accept nothing from now on."""
 
     def take_at_most(self, size: int) -> None:
-        """From now on. Where the provider knows how much without a word of its server, this is what it knows."""
+        """Limit messages to this size from now on. It is also the limit of a provider that knows its own."""
 
 
 class _Asked(dict[str, str]):
@@ -75,7 +75,7 @@ class _Asked(dict[str, str]):
         super().__init__()
         self.keys_asked: list[str] = []
 
-    def get(self, key: str, default: str = "") -> str:  # type: ignore[override]  # as the stub calls it
+    def get(self, key: str, default: str = "") -> str:  # type: ignore[override]  # the stub calls it with these arguments
         self.keys_asked.append(key)
         return super().get(key, default)
 
@@ -188,7 +188,8 @@ class Ses:
         self._server.hangs = True
 
     def take_at_most(self, size: int) -> None:
-        self._patch.setattr("emails.providers.ses.MAX_MESSAGE_BYTES", size)  # 40 MB take seconds to write
+        # The real 40 MB would take seconds to write.
+        self._patch.setattr("emails.providers.ses.MAX_MESSAGE_BYTES", size)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A provider of a deployment's own package: the example of docs/providers.md, as a worker finds and uses it."""
+"""A provider from a deployment's own package, as in docs/providers.md. A worker finds it and uses it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[3]
 EXAMPLE = (ROOT / "docs" / "providers.md").read_text().partition("## Add a provider")[2]
 
-# By the number before the @ of the last recipient: as which it ends.
+# The number before the @ of the last recipient says how the email ends.
 SENDMAIL = """#!/bin/sh
 for last; do :; done
 cat > "$SENDMAIL_FOLDER/$last"
@@ -32,7 +32,7 @@ kill -9 $$
 
 
 def install(folder: Path) -> None:
-    """As pip would, less the build."""
+    """Install the package as pip would, but without building it."""
     (module,) = re.findall(r"```python\n(.*?)```", EXAMPLE, re.DOTALL)
     (project,) = re.findall(r"```toml\n(.*?)```", EXAMPLE, re.DOTALL)
     metadata = tomllib.loads(project)["project"]

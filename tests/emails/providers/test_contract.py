@@ -1,4 +1,4 @@
-"""What every provider promises, whatever stands behind it."""
+"""What every provider promises, whatever server is behind it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.emails.providers.backends import Backend, Server
 
 THREADS = 8
-SLACK = 5  # seconds, of a busy machine
+SLACK = 5  # seconds that a busy machine may need in addition
 MARK = "pr1vate"
 FAILURES = {
     "fail_temporarily": TemporaryError,
@@ -52,7 +52,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def new_email(row: dict[str, Any]) -> Callable[..., Email]:
-    """An email to the suite's recipient whose every private attribute has the mark."""
+    """Return an email to the suite's recipient, with the mark in every private attribute."""
     marked = {
         "Subject": f"{MARK} subject",
         "Sender": f"{MARK} sender <{MARK}-from@example.com>",
@@ -138,7 +138,7 @@ def test_a_failure_is_told_for_what_it_is_without_a_word_of_the_email(
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failure_is_one_attempt(server: Server, new_email: Callable[..., Email], failure: str) -> None:
     provider = server.provider()
-    provider.send(new_email(EmailId="before"))  # so that the connection may be one that was kept
+    provider.send(new_email(EmailId="before"))  # so that the next email may use a kept connection
     getattr(server, failure)()
     with pytest.raises(FAILURES[failure]):
         provider.send(new_email())

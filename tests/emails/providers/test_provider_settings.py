@@ -1,4 +1,4 @@
-"""Each provider's own settings, and what a wrong one is told at start."""
+"""Each provider's own settings, and the error for a wrong one at start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.settings.test_model import SECRET, URLS_WITH_A_PASSWORD
 
 @pytest.fixture
 def complaint(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> list[str]:
-    """The lines that a worker says at its end, started with the environment that is the fixture's parameter."""
+    """Return the lines that a worker prints before it exits, with the parameter as its environment."""
     for name, value in ({"EMAIL_PROVIDER": "ses", "EMAIL_SEND_VIA": "smtp,stub"} | request.param).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as raised:

@@ -1,4 +1,4 @@
-"""Which providers there are, and what is checked of them at start."""
+"""Which providers exist, and what is checked about them at start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Acme:
-    """What a deployment's own package brings."""
+    """A provider from a deployment's own package."""
 
     name = "acme"
     max_message_bytes = None

@@ -1,4 +1,4 @@
-"""Amazon SES: what it is asked, and what each of its answers means."""
+"""Amazon SES: the requests it gets, and what each of its answers means."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from emails.providers.contract import SendError
 
-SECRET = "Address ada@example.com"  # which AWS's texts quote
+SECRET = "Address ada@example.com"  # AWS's error texts quote it
 
 
 @pytest.fixture
 def server(emulator: str) -> Iterator[SesServer]:
-    """SES, in which the sender is verified."""
+    """Return an SES server at which the sender is verified."""
     settings = Settings(endpoint_url=HttpUrl(emulator))
     ses = client("sesv2", settings, read_timeout=10, attempts=1)
     if "example.com" not in {found["IdentityName"] for found in ses.list_email_identities()["EmailIdentities"]}:

@@ -1,4 +1,4 @@
-"""SMTP, against a server over real sockets that fails in each way."""
+"""SMTP, with a server on real sockets that fails in every way."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-TIMEOUT = 0.2  # of what does not come to its end anyhow
-LONGER = 1  # of what has to come to a certain step within it, on a busy machine
-SLACK = 5  # of a busy machine: what has no end would last until the test's own
+TIMEOUT = 0.2  # for sends that would never end otherwise
+LONGER = 1  # for sends that must reach a certain step before it, even on a busy machine
+SLACK = 5  # for a busy machine; without a time-out a send would last until the test's own
 BEFORE_MAIL = ["greeting", "EHLO", "STARTTLS", "AUTH"]
 BEFORE_THE_DOT = [*BEFORE_MAIL, "MAIL", "RCPT", "DATA", "content"]
 SECRET = "open sesame"
@@ -45,7 +45,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> trustme.CA:
 
 @pytest.fixture
 def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a deployment names an authority of its own."""
+    """Trust the authority in the way that a deployment names its own."""
     file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(file)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
@@ -72,13 +72,13 @@ def serve() -> Iterator[Callable[..., SmtpServer]]:
 
 @pytest.fixture
 def server(serve: Callable[..., SmtpServer]) -> SmtpServer:
-    """One without TLS."""
+    """Return a server without TLS."""
     return serve()
 
 
 @pytest.fixture
 def secure(serve: Callable[..., SmtpServer], authority: trustme.CA, trusted: None) -> SmtpServer:
-    """One that wants STARTTLS, and has a certificate for `localhost`."""
+    """Return a server that requires STARTTLS and has a certificate for `localhost`."""
     return serve(certified(authority, "localhost"), require_starttls=True)
 
 
@@ -89,7 +89,7 @@ def provide() -> Iterator[Callable[..., SmtpProvider]]:
     def provide(server: SmtpServer, timeout: float = 10, **settings: Any) -> SmtpProvider:
         own = {name: settings.pop(name) for name in list(settings) if name in SmtpSettings.model_fields}
         own = {"smtp_host": "127.0.0.1", "smtp_port": server.port, "smtp_security": "none"} | own
-        # Shorter than a setting may be.
+        # This is shorter than the setting allows.
         told = Settings(**settings).model_copy(update={"provider_timeout": timeout})
         providers.append(SmtpProvider(told, SmtpSettings(**own)))
         return providers[-1]
@@ -232,7 +232,7 @@ def test_a_server_that_lets_nobody_in_is_no_email_s_fault(
         ("554 no", PermanentError),
     ],
 )
-def test_a_reply_to_a_transaction_s_step_is_the_answer(  # noqa: PLR0913 (a table's columns)
+def test_a_reply_to_a_transaction_s_step_is_the_answer(  # noqa: PLR0913 (the table's columns)
     server: SmtpServer,
     provide: Callable[..., SmtpProvider],
     email: Email,
@@ -287,7 +287,7 @@ def test_a_refused_transaction_ends_and_its_connection_goes_on(
         ("shop.example.com", "f3a9c1", "shop.example.com"),
     ],
 )
-def test_the_server_is_told_the_name_that_is_set_or_the_machine_s(  # noqa: PLR0913, PLR0917 (a table's columns)
+def test_the_server_is_told_the_name_that_is_set_or_the_machine_s(  # noqa: PLR0913, PLR0917 (the table's columns)
     secure: SmtpServer,
     provide: Callable[..., SmtpProvider],
     email: Email,
@@ -414,7 +414,7 @@ def test_the_last_attempt_fails_where_nobody_is_left_to_get_it(
 
 
 def large(row: dict[str, Any]) -> Email:
-    """More than the sockets' buffers hold: the dot cannot have left while the server reads nothing."""
+    """Return an email larger than the sockets' buffers, so the final dot cannot be sent until the server reads."""
     file = {"name": "file", "content_type": "application/pdf", "body": Binary(bytes(12_000_000))}
     return Email.from_row(row | {"Attachments": [file]})
 
@@ -489,7 +489,7 @@ def test_the_next_of_a_host_s_addresses_is_tried_where_one_refuses(
 
 
 @pytest.mark.parametrize("implicit", [True, False], ids=["tls", "starttls"])
-def test_the_whole_conversation_is_by_tls(  # noqa: PLR0913 (a table's columns)
+def test_the_whole_conversation_is_by_tls(  # noqa: PLR0913 (the table's columns)
     serve: Callable[..., SmtpServer],
     provide: Callable[..., SmtpProvider],
     authority: trustme.CA,
@@ -518,7 +518,7 @@ EXPIRED = {"not_before": datetime(2000, 1, 1, tzinfo=UTC), "not_after": datetime
         ("localhost", "localhost", EXPIRED, "certificate has expired"),
     ],
 )
-def test_a_certificate_that_does_not_hold_gets_nothing(  # noqa: PLR0913 (a table's columns)
+def test_a_certificate_that_does_not_hold_gets_nothing(  # noqa: PLR0913 (the table's columns)
     serve: Callable[..., SmtpServer],
     provide: Callable[..., SmtpProvider],
     authority: trustme.CA,
@@ -572,7 +572,7 @@ def test_nothing_is_sent_in_clear_text_where_starttls_is_not_offered(
 def test_what_somebody_says_in_clear_text_before_tls_is_not_heard(
     secure: SmtpServer, over_tls: SmtpProvider, email: Email
 ) -> None:
-    secure.injected = "\r\n250-mx.test\r\n250 AUTH"  # as CVE-2011-0411 has it
+    secure.injected = "\r\n250-mx.test\r\n250 AUTH"  # the injection of CVE-2011-0411
     over_tls.send(email)
     assert (len(secure.logins), len(secure.messages)) == (1, 1)
 

@@ -1,4 +1,4 @@
-"""The stub: what it accepts, what it keeps, and how it fails when it is told to."""
+"""The stub: which emails it accepts, what it keeps, and how it fails when it is told to."""
 
 from __future__ import annotations
 
