@@ -1,4 +1,4 @@
-"""The boto3 clients: whose credentials, how many connections, how long they wait."""
+"""The boto3 clients: which credentials they use, how many connections they have, and how long they wait."""
 
 from __future__ import annotations
 
@@ -76,5 +76,5 @@ def test_no_call_waits_for_botocore_s_default_of_a_minute(service: Literal["sqs"
 
 
 def test_s3_is_waited_for_no_longer_than_a_claim_reckons_with() -> None:
-    backoff = sum(2**attempt for attempt in range(ATTEMPTS - 1))  # botocore's, in its standard mode, at most
+    backoff = sum(2**attempt for attempt in range(ATTEMPTS - 1))  # the longest backoff in botocore's standard mode
     assert ATTEMPTS * (CONNECT_TIMEOUT + READ_TIMEOUT) + backoff <= S3_SECONDS

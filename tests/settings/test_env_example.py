@@ -1,4 +1,4 @@
-"""What people read about settings, in .env.example and in the docs, against the settings that there are."""
+"""What .env.example and the docs say about settings matches the settings that exist."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DOCUMENTS = [
     *ROOT.glob("docs/*.md"),
 ]
 VARIABLES = {variable(field) for model in SETTINGS_MODELS for field in model.model_fields}
-# A variable of make, and the setting of the provider that docs/providers.md adds.
+# The first is a variable of make, and the second is the setting of the provider that docs/providers.md adds.
 OTHERS = {"EMAIL_ID", "EMAIL_SENDMAIL_PROGRAM"}
 
 
 @pytest.fixture
 def uncommented(tmp_path: Path) -> Path:
-    """The file as of somebody who uncommented all of it."""
+    """Return the path of the file with every setting uncommented."""
     path = tmp_path / ".env"
     path.write_text(re.sub(r"^#(?=EMAIL_)", "", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE))
     return path

@@ -1,4 +1,4 @@
-"""The environment that gives a child process the same settings, and what goes before the environment."""
+"""The environment that gives a child process the same settings, and what takes precedence over it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_wrong_value_that_a_process_is_given_is_told_as_one_of_the_environment
 
 
 class Acme(EnvironmentSettings):
-    """A provider's of another package, which has no descriptions."""
+    """The settings of a provider from another package, without descriptions."""
 
     acme_key: str = Field(default="", max_length=3)
     acme_user: str = ""

@@ -1,4 +1,4 @@
-"""What can be configured, by which names, and what a wrong value is told."""
+"""What can be configured under which names, and the error for each wrong value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EU_QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/shop-mail"
 
 @pytest.fixture
 def complaint(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> list[str]:
-    """The lines that a process says at its end, started with the environment that is the fixture's parameter."""
+    """Return the lines that a process prints before it exits, with the fixture's parameter as its environment."""
     for name, value in request.param.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as raised:
@@ -60,7 +60,7 @@ def test_an_endpoint_has_no_slash_at_its_end() -> None:
         ("EMAIL_TABLE_NAME", "DYNAMO_TABLE", "ours", "other", "table"),
     ],
 )
-def test_an_alias_sets_what_our_own_name_does_not(  # noqa: PLR0913 (a table's columns)
+def test_an_alias_sets_what_our_own_name_does_not(  # noqa: PLR0913 (the table's columns)
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, ours: str, alias: str, value: str, other: str, field: str
 ) -> None:
     def is_now() -> str:
@@ -260,7 +260,7 @@ def test_values_that_just_agree_pass() -> None:
     [
         {
             "EMAIL_REGION": "mars",
-            "QUEUE_URL": EU_QUEUE,  # nobody can tell whether it is in a region that is none
+            "QUEUE_URL": EU_QUEUE,  # its region cannot be checked, because EMAIL_REGION is not a region
             "EMAIL_STAGE": "Prod!",
             "EMAIL_CLAIM_LEASE": "1.5",
             "EMAIL_PROVIDER_TIMEOUT": "700",

@@ -1,4 +1,4 @@
-"""When OpenTelemetry's own environment asks for an export."""
+"""When OpenTelemetry's own environment variables ask for an export."""
 
 from __future__ import annotations
 
