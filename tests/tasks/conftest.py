@@ -1,4 +1,4 @@
-"""A real worker, shared by the tests here: `celery -A tasks worker` in a process of its own."""
+"""A real worker that the tests here share: `celery -A tasks worker` in its own process."""
 
 from __future__ import annotations
 

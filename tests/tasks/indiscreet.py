@@ -1,4 +1,4 @@
-"""`celery -A tests.tasks.indiscreet worker`: the service's own app, whose code raises errors that quote the email."""
+"""`celery -A tests.tasks.indiscreet worker`: the service's app, with code that raises errors that quote the email."""
 
 from __future__ import annotations
 
@@ -37,4 +37,4 @@ sender.load_providers = lambda settings: {
     "stub": Indiscreet.from_settings(settings),
     "smtp": SmtpProvider.from_settings(settings),
 }
-sender.Sender = Crashing  # type: ignore[misc]  # before tasks.pipeline imports it
+sender.Sender = Crashing  # type: ignore[misc]  # this must happen before tasks.pipeline imports it

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def call_back(pipeline: Pipeline) -> Callable[..., str]:
-    """Put a body on the callbacks' queue; gives its MessageId."""
+    """Put a body on the callbacks queue. Return its MessageId."""
     return lambda body: pipeline.send(pipeline.settings.callbacks_queue, body)
 
 
@@ -41,7 +41,8 @@ def test_what_a_provider_says_is_in_the_row_the_history_and_the_log(
     ):
         call_back(by_sns(notification))
         pipeline.wait_until(lambda status=status: pipeline.status(row) == status)
-    call_back(json.dumps(event("Bounce", email_id)))  # raw message delivery, and too late to show
+    # It comes by raw message delivery, and too late to change the status.
+    call_back(json.dumps(event("Bounce", email_id)))
     pipeline.wait_until(lambda: "bounced: already Complained" in pipeline.said(email_id))
     assert sorted(history(pipeline, email_id)) == ["bounced", "complained", "delivered", "sent"]
     assert pipeline.status(row) == "Complained"
@@ -64,7 +65,7 @@ def test_what_is_no_callback_of_an_email_of_ours_is_a_dead_letter_with_its_reaso
 ) -> None:
     call_back(body)
     queue = f"{pipeline.settings.callbacks_queue}_dlq"
-    # Tests of the other raw queue send some of these bodies, too.
+    # Tests of the other raw queue also send some of these bodies.
     letter = pipeline.find_dead_letter(lambda letter: (letter.queue, letter.body) == (queue, body))
     assert letter.reason == reason
     assert RECIPIENT not in letter.detail

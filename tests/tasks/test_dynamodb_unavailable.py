@@ -1,4 +1,4 @@
-"""While DynamoDB is unavailable and SQS is not, emails wait in SQS, and nothing is counted or given up."""
+"""While only DynamoDB is unavailable, emails wait in SQS, and nothing is counted or given up."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 class Fate:
     """Closes every connection to DynamoDB while `drops_dynamodb` is set.
 
-    While claims are not answered, it closes their connections after DynamoDB has taken them.
+    While claims are not answered, it closes their connections after DynamoDB has taken the claims.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ def fate() -> Fate:
 
 @pytest.fixture
 def cut_off(worked: Settings, fate: Fate) -> Iterator[Settings]:
-    """A worker that has started, and lost DynamoDB then; gives the settings that go around the proxy."""
+    """Start a worker, and then cut it off from DynamoDB. Return settings that bypass the proxy."""
     fate.drops_dynamodb = True
     yield worked
     fate.drops_dynamodb = False
@@ -84,7 +84,7 @@ def cut_off(worked: Settings, fate: Fate) -> Iterator[Settings]:
 
 @pytest.fixture
 def worked(emulator: str, fate: Fate, tmp_path: Path, wait_until: Callable[..., None]) -> Iterator[Settings]:
-    """A worker that has started; gives the settings that go around the proxy."""
+    """Start a worker. Return settings that bypass the proxy."""
     settings = new_stage(emulator)
     log_file = tmp_path / "worker.log"
     with running(Proxy(emulator, fate)) as proxy:
@@ -168,7 +168,7 @@ def test_emails_whose_claims_got_no_answer_are_sent_once_and_counted_once(
     enqueue_ids(find_raw_queue(worked), [each["EmailId"] for each in rows])
     wait_until(lambda: len({copy["body"] for copy in fate.copies}) == len(rows), what="a delayed copy of each")
     assert {(each["EmailStatus"], each["Attempts"]) for each in found()} == {("Sending", 1)}
-    # Some are taken over without an answer, too.
+    # Some are also taken over without an answer.
     wait_until(lambda: len(fate.claims) > len(rows), what="a claim that got no answer after another")
     fate.claims_are_answered = True
     wait_until(lambda: {each["EmailStatus"] for each in found()} == {"Sent"})

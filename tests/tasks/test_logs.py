@@ -1,4 +1,4 @@
-"""How a line of the log is written, whoever writes it."""
+"""How a log line is written, whichever code logs it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOGGERS = [logging.root, *map(logging.getLogger, (*TELL_TOO_MUCH_AT_DEBUG, *logs
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """What is set up is the process's own."""
+    """Restore the process's logging after each test."""
     multiprocessing = get_multiprocessing_logger()
     before = [(logger, logger.level, logger.handlers) for logger in (*LOGGERS, multiprocessing)]
     raises = logging.raiseExceptions
@@ -49,7 +49,7 @@ def _as_before() -> Iterator[None]:
 
 @pytest.fixture
 def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lines:
-    """Set up a log of JSON at INFO, and read what is in it."""
+    """Set up a JSON log at INFO, and return a function that reads it."""
     monkeypatch.setenv("EMAIL_LOG_FORMAT", "json")
     get_settings.cache_clear()
     log = tmp_path / "worker.log"
@@ -60,7 +60,7 @@ def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lines:
 @contextmanager
 def task_of(retries: int = 0) -> Iterator[None]:
     request = SimpleNamespace(root_id="message-1", retries=retries)
-    logs.bind("task-1", SimpleNamespace(name="tasks.send_email", request=request))  # type: ignore[arg-type]  # what it reads of a task
+    logs.bind("task-1", SimpleNamespace(name="tasks.send_email", request=request))  # type: ignore[arg-type]  # it has what is read of a task
     yield
     logs.unbind()
 
@@ -140,7 +140,7 @@ def test_an_exception_is_its_frames_and_types_without_a_text(lines: Lines) -> No
     except KeyError:
         logging.getLogger("anybody").exception("it failed")
     (line,) = lines()
-    assert "the secret" not in line["exception"].replace('("the secret")', "")  # the source line, as it is written here
+    assert "the secret" not in line["exception"].replace('("the secret")', "")  # the traceback quotes this source line
     assert [text for text in line["exception"].splitlines() if text.endswith("Error")] == ["ValueError", "KeyError"]
     assert "in private" in line["exception"]
 

@@ -1,4 +1,4 @@
-"""A message group (of a fair queue, or a FIFO one) stays with an email from the raw queue to the redrive."""
+"""A message group, of a fair queue or a FIFO one, stays with an email from the raw queue to the redrive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GROUP = "customer-7"
 
 
 class Sends:
-    """What is sent to the tasks queue and its dead letters: a task's name, its retries, and its message group."""
+    """Records the messages to the tasks queue and its dead-letter queue: task name, retries and message group."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, int, str]] = []
@@ -49,7 +49,7 @@ def sends() -> Sends:
 
 @pytest.fixture
 def pipeline(emulator: str, tmp_path: Path, sends: Sends, wait_until: Callable[..., None]) -> Iterator[Pipeline]:
-    """One whose requests go through a proxy."""
+    """Return a pipeline that makes its requests through a proxy."""
     with ExitStack() as stack:
         proxy = stack.enter_context(running(Proxy(emulator, sends)))
         yield Pipeline(stack.enter_context(running_worker(proxy.url, tmp_path, {})), wait_until)

@@ -1,4 +1,4 @@
-"""From raw messages to sent emails and dead letters, through a real worker."""
+"""From raw messages to sent emails and dead letters, with a real worker."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_row_that_cannot_be_mapped_fails_with_the_attribute_named(
 
 
 def celery_message(task: str, *args: object) -> dict[str, Any]:
-    """As kombu's SQS transport publishes it."""
+    """Return a message as kombu's SQS transport publishes it."""
     task_id = str(uuid.uuid4())
     return {
         "body": json.dumps([args, {}, {}]),
@@ -205,7 +205,7 @@ def test_a_bad_message_on_the_tasks_queue_is_a_dead_letter_too(pipeline: Pipelin
     assert letter.reason != "MaxReceives"
 
 
-# What SQS takes in a body (SendMessage, "MessageBody").
+# These are the characters that SQS accepts in a body (SendMessage, "MessageBody").
 sqs_text = st.text(
     st.characters(min_codepoint=0x20, max_codepoint=0x10FFFF, exclude_categories=["Cs"]).filter(
         lambda c: c not in "\ufffe\uffff"
@@ -264,7 +264,7 @@ def test_another_celery_program_may_start_process_email(pipeline: Pipeline, row:
 
 
 class Ending:
-    """A sender whose every step ends alike."""
+    """A sender that ends every step in the same way."""
 
     def __init__(self, outcome: object) -> None:
         self.settings = Settings()
@@ -273,7 +273,7 @@ class Ending:
 
 @pytest.fixture
 def retries(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """How the two tasks are retried; each runs with a header of another program, and load_email before send_email."""
+    """Return how the two tasks are retried. Each has another program's header, and load_email runs first."""
     seen: list[dict[str, Any]] = []
 
     def retry(args: object, **options: Any) -> BaseException:

@@ -1,4 +1,4 @@
-"""Marks in every private place; nothing that comes out of a worker has one."""
+"""Marks are put in every private place, and no output of a worker contains one."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def in_s3(uri: str, **attributes: object) -> Row:
     return {"Attachments": [{"name": "a.txt", "content_type": "text/plain", "s3_uri": uri, **attributes}]}
 
 
-# What an SMTP server says of a recipient, or of all emails; none of it has an @.
+# What an SMTP server says about a recipient or about all emails. None of it contains an @.
 REPLIES = {
     "dot": f"250 2.0.0 Ok {MARK} subject",
     marked(11): f"550 5.1.1 {MARK} is unknown",
     marked(12): f"450 4.2.2 {MARK} is over quota",
 }
 
-# What each row becomes, and what its log says.
+# The status that each row ends in, and what the log says about it.
 CASES: dict[str, tuple[Row, str]] = {
     "sent": ({}, "Sent"),
     "permanent": ({"RecipientsTo": [FAILURES["permanent"]]}, "Failed: the stub was told to fail permanently"),
@@ -115,7 +115,7 @@ CASES: dict[str, tuple[Row, str]] = {
         {"SendVia": "smtp", "RecipientsTo": [marked(12)], "RecipientsCc": [], "RecipientsBcc": []},
         "Failed: the SMTP server does not take 1 of 1 recipients now: 450 4.2.2, mailbox full (attempt 2, the last)",
     ),
-    "load-crash": ({}, ""),  # a dead letter
+    "load-crash": ({}, ""),  # it is dead-lettered
 }
 BODIES = {
     "NotJson": f"{MARK} is no JSON",
@@ -139,7 +139,7 @@ def task_message(task: str, *arguments: object, **changes: object) -> str:
     return json.dumps(message | changes)
 
 
-# Dead letters of the tasks queue: an unregistered task, a body of the wrong shape, one that may not be decoded.
+# Dead letters of the tasks queue: an unregistered task, a body of the wrong shape, and one that may not be decoded.
 TASK_MESSAGES = [
     f"{MARK} is no JSON",
     task_message("no.such.task", MARK),
@@ -150,14 +150,14 @@ TASK_MESSAGES = [
 
 
 def story(row: Row | None) -> Row:
-    """What the service wrote into a row."""
+    """Return what the service wrote into a row."""
     producers = {*PRIVATE, "SendVia"} - {"EmailStatus"}
     return {name: value for name, value in (row or {}).items() if name not in producers}
 
 
 @contextmanager
 def watching(settings: Settings) -> Iterator[Events]:
-    """Every event, as Flower hears it."""
+    """Collect every event, as Flower would receive it."""
     program = another_program(settings, control_queue_prefix=settings.control_queue_prefix)
     events: Events = []
     with program, program.connection() as connection:
@@ -174,7 +174,7 @@ def watching(settings: Settings) -> Iterator[Events]:
 
 @pytest.fixture
 def smtp() -> Iterator[SmtpServer]:
-    """A server that quotes emails in its replies."""
+    """Return a server that quotes emails in its replies."""
     server = SmtpServer()
     server.fates |= REPLIES
     with running(server):

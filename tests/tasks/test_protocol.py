@@ -1,4 +1,4 @@
-"""Which email a message of Celery's works on."""
+"""Which email a Celery message is about."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What beat runs."""
+"""The task that beat runs."""
 
 from __future__ import annotations
 

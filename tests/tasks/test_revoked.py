@@ -1,4 +1,4 @@
-"""A task that was revoked, as one that has expired is, leaves no email Pending with no message to send it."""
+"""A task that was revoked or has expired leaves no email Pending without a message that would send it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def expire(pipeline: Pipeline) -> Iterator[Expire]:
-    """Send a task of this name, as another program does, whose time is over; gives its id."""
+    """Send an expired task of this name, as another program would. Return its id."""
     program = another_program(pipeline.settings)
     long_ago = datetime.now(UTC) - timedelta(hours=1)
 
@@ -62,7 +62,7 @@ def test_an_expired_duplicate_leaves_an_email_that_is_not_pending_as_it_is(
     pipeline.store.put(row | {"EmailStatus": status})
     task_id = expire("tasks.load_email", row["EmailId"])
     pipeline.wait_until(lambda: f"revoked task: tasks.load_email[{task_id}]" in pipeline.log(), what="it is discarded")
-    # The worker sees to one after the other.
+    # The worker handles one after the other.
     another = row | {"EmailId": f"{row['EmailId']}-another"}
     pipeline.store.put(another)
     expire("tasks.load_email", another["EmailId"])
@@ -116,7 +116,7 @@ def test_the_reason_says_whether_the_task_expired_or_was_revoked(
 def test_while_dynamodb_is_away_a_revoked_task_is_logged_and_stops_nobody(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The consumer's thread writes it, for no longer than the client's time-outs (tests/settings/test_aws.py)."""
+    """The consumer's thread writes the log, within the client's time-outs (tests/settings/test_aws.py)."""
 
     class Away:
         def cancel(self, email_id: str, reason: str) -> bool:

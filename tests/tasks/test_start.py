@@ -15,7 +15,7 @@ from tasks.start import prefetch_enough
 
 
 def test_each_queue_has_a_routing_key_of_its_own() -> None:
-    """Without one, Celery binds each to its default, and the messages of one queue reach all."""
+    """Without its own key, Celery binds each queue to its default key, and all queues get the same messages."""
     keys = {queue.name: queue.routing_key for queue in celeryconfig.task_queues}
     assert len(keys) == 4
     assert keys == {name: name for name in keys}

@@ -1,4 +1,4 @@
-"""How a task ends: as its outcome says. What it raises goes into logs, events and Flower."""
+"""How each outcome ends a task. What a task raises goes into logs, events and Flower."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from emails.status import EmailStatus
 from emails.store import StoreRefused, StoreUnavailable
 from tasks.task import Task, Unforeseen, task_done
 
-SECRET = "ada" + "@example.com"  # in two parts, since a traceback shows the source
+SECRET = "ada" + "@example.com"  # it is split, because a traceback shows the source
 
 
 def raised_by_a_task(error: Exception) -> Exception:
@@ -27,7 +27,7 @@ def raised_by_a_task(error: Exception) -> Exception:
         def run(self, *args: Any, **kwargs: Any) -> Any:
             raise error from ValueError(SECRET)
 
-    with pytest.raises(Exception) as raised:  # noqa: PT011 (whichever it is)
+    with pytest.raises(Exception) as raised:  # noqa: PT011 (any exception will do)
         Failing()()
     return raised.value
 
@@ -55,7 +55,7 @@ def test_what_celery_goes_by_passes(error: Exception) -> None:
 
 
 class Retried(Task):
-    """Remembers how it is retried."""
+    """Records how the task is retried."""
 
     name = "retried"
 

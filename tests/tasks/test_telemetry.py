@@ -41,11 +41,11 @@ def observed(
     }
     with running_worker(emulator, tmp_path_factory.mktemp("observed"), environment) as worker:
         yield Pipeline(worker, wait_until)
-        worker.process.kill()  # nobody waits for what it exports last
+        worker.process.kill()  # nobody needs its last export
 
 
 def test_how_emails_end_and_what_sends_take_is_counted(observed: Pipeline, collector: Collector, row: Row) -> None:
-    """The first of this file: what other tests send would be counted too."""
+    """This must be the first test in the file, because emails of other tests would be counted, too."""
     recipients = ["ada@example.com", "permanent@example.com", "silent@example.com"]
     rows = [{**row, "EmailId": f"{row['EmailId']}-{to}", "RecipientsTo": [to]} for to in recipients]
     rows.append({**row, "EmailId": f"{row['EmailId']}-invalid", "RecipientsTo": ["nobody"]})
@@ -109,7 +109,7 @@ def test_nothing_of_an_email_but_its_id_leaves(observed: Pipeline, collector: Co
                 "note": {"DataType": "String", "StringValue": MARK},
             },
         )
-    # A task that raises: the error's text names the argument that it does not know.
+    # The task raises an error that names the argument it does not know.
     program = another_program(observed.settings, transport="sqs")
     program.conf.task_create_missing_queues = True
     program.send_task("tasks.send_email", [row["EmailId"]], {MARK: 1}, queue=observed.settings.tasks_queue)
