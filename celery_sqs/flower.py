@@ -34,7 +34,7 @@ def install() -> None:
     command line override the defaults that are set here.
     """
     options.address = "127.0.0.1"
-    options.enable_events = False  # otherwise Flower tells all workers every 5 seconds to send events, which they do
+    options.enable_events = False  # otherwise Flower asks all workers every 5 s to send events, which they do anyway
     patches.install(broker_of, show_queues)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# The names are W3C Trace Context's. Baggage is left out, because nothing here uses the producer's data.
+# The names are W3C Trace Context's. Baggage is left out: it is the producer's data, and nothing here uses it.
 TRACE_CONTEXT = ("traceparent", "tracestate")
 TRACE_CONTEXT_CHARACTERS = 512  # the longest value of either that OpenTelemetry's propagator reads
 
