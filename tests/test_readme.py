@@ -278,6 +278,8 @@ def test_every_file_that_a_page_names_is_there() -> None:
     modules |= {path.name for path in ROOT.glob("*.py")} | {"flowerconfig.py"}  # Flower's own
     missing = []
     for page in PAGES:
+        if page.name == "CHANGELOG.md":  # which names files that are gone
+            continue
         for name in re.findall(r"`([\w./-]+(?:\.\w+|/))`", page.read_text()):
             if "/" in name:
                 is_missing = name.partition("/")[0] in folders and not (ROOT / name).exists()
