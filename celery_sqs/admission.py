@@ -45,18 +45,27 @@ class Admission:
         self._accept_compression = options.get("accept_compression", True)
         self._max_decompressed_bytes = options.get("max_decompressed_bytes", MAX_DECOMPRESSED_BYTES)
 
-    def admit(self, queue: str, source: Queue, message: ReceivedMessage, waiting: set[str]) -> dict[str, Any] | None:
-        """Hold the message. Return it for the consumer, or None if it was settled here.
+    def hold(self, source: Queue, messages: list[ReceivedMessage]) -> list[HeldMessage]:
+        """Hold every message of a receive.
+
+        None is handed to the consumer before all are held. If its task gives a message of a FIFO queue back, the
+        messages after it in its group are then found and given back as well.
+        """
+        return [held_messages().add(source, message, self._visibility_timeout) for message in messages]
+
+    def admit(self, queue: str, held: HeldMessage, waiting: set[str]) -> dict[str, Any] | None:
+        """Return the message for the consumer, or None if it was settled here or has been given back.
 
         `waiting` names the message groups of a FIFO queue that have a message from the same receive which is not due
         yet. Later messages of those groups are given back, so that they stay in order.
         """
-        held = held_messages().add(source, message, self._visibility_timeout)
+        if not held.is_open:
+            return None
         try:
             return self._examine(queue, held, waiting)
         except Exception as error:  # noqa: BLE001 (no message may end the thread that receives, whatever it contains)
             name = type(error).__name__
-            logger.error("the channel raised %s for message %s of %s", name, message["MessageId"], queue)
+            logger.error("the channel raised %s for message %s of %s", name, held.id, queue)
             held.reject(Reason(name, f"the channel raised {name} when it read the message"))
             return None
 

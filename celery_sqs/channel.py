@@ -189,8 +189,9 @@ class Channel(SQS.Channel):
 
     def _get(self, queue: str) -> dict[str, Any]:
         source = self._queue(queue)
-        for message in source.receive(1, self.wait_time_seconds, self.visibility_timeout):
-            if payload := self._admission.admit(queue, source, message, set()):
+        messages = source.receive(1, self.wait_time_seconds, self.visibility_timeout)
+        for held in self._admission.hold(source, messages):
+            if payload := self._admission.admit(queue, held, set()):
                 return payload
         raise Empty
 

@@ -107,8 +107,8 @@ class Receiver:
     def _accept(self, queue: str, source: Queue, messages: list[ReceivedMessage]) -> None:
         """Put each message into the consumer's inbox, unless `admit` has settled it."""
         waiting: set[str] = set()
-        for message in messages:
-            if payload := self._admission.admit(queue, source, message, waiting):
+        for held in self._admission.hold(source, messages):
+            if payload := self._admission.admit(queue, held, waiting):
                 self._loop.inbox.put(partial(self._deliver, queue, payload))
             else:
                 self.prefetch.free(1)

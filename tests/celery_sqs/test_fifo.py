@@ -12,12 +12,14 @@ import pytest
 from botocore.exceptions import ClientError
 
 from celery_sqs import delays
+from celery_sqs.admission import Admission
 from celery_sqs.delays import TOLERANCE_SECONDS
 from celery_sqs.held_messages import held_messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from celery_sqs.held_message import HeldMessage
     from tests.celery_sqs.conftest import Queues
 
 LINE = ("-Q", "line.fifo", "-P", "threads", "-c", "1")
@@ -68,7 +70,9 @@ def texts(taken: list[kombu.Message]) -> list[str]:
     return [message.payload[0][0] for message in taken]
 
 
-@pytest.mark.parametrize("name", ["countdown", "DelaySeconds", "delay_seconds"])
+@pytest.mark.parametrize(
+    "name", ["countdown", *(pytest.param(name, marks=pytest.mark.slow) for name in ("DelaySeconds", "delay_seconds"))]
+)
 def test_a_message_that_is_to_wait_keeps_its_place_in_its_group_and_holds_up_no_other_group(
     queues: Queues, wait_until: Callable[..., None], name: str
 ) -> None:
@@ -123,6 +127,30 @@ def test_a_message_that_is_given_back_keeps_its_place_in_its_group(
     names = [line.split()[0] for line in ran(queues) if not line.startswith("other")]
     assert names[:2] == ["one", "one"], "it came again before what follows it"
     assert list(dict.fromkeys(names)) == ["one", "two", "three"]
+
+
+def test_what_follows_in_the_same_receive_is_given_back_even_if_it_was_not_looked_at_yet(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examine = Admission._examine
+
+    def give_followers_back(self: Admission, queue: str, held: HeldMessage, waiting: set[str]) -> object:
+        payload = examine(self, queue, held, waiting)
+        if held.receive_count == 1:  # as if its task were quick, and asked for it to be received again
+            assert held.start()
+            self._channel.receiver.release(held.queue, held.group)
+        return payload
+
+    monkeypatch.setattr(Admission, "_examine", give_followers_back)
+    for name in ("one", "two", "three"):
+        queues.send("note", name, queue="line.fifo", MessageGroupId="g")
+    taken: list[kombu.Message] = []
+    with consuming(queues, taken) as connection:
+        for _ in range(3):
+            connection.drain_events(timeout=30)
+    assert texts(taken) == ["one", "two", "three"]
+    counts = [message.delivery_info["sqs_message"]["Attributes"]["ApproximateReceiveCount"] for message in taken]
+    assert counts == ["1", "2", "2"]
 
 
 @pytest.mark.parametrize("concurrency", ["1", "2"])
