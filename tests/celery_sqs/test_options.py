@@ -40,6 +40,7 @@ def watching(queues: Queues, seen: list[dict[str, Any]]) -> Iterator[None]:
             watcher.join(30)
 
 
+@pytest.mark.slow
 def test_events_leave_together_when_their_window_is_over(queues: Queues, wait_until: Callable[..., None]) -> None:
     sent: list[tuple[float, bytes]] = []
     seen: list[dict[str, Any]] = []
@@ -98,6 +99,7 @@ def publish(connection: kombu.Connection, queue: str, task: str) -> None:
     connection.Producer().publish([], routing_key=queue, headers={"task": task})
 
 
+@pytest.mark.slow
 def test_a_rejected_task_of_the_backoff_policy_comes_again_after_its_seconds(queues: Queues) -> None:
     policy = {1: 1, 2: 2}
     changes: list[int] = []
@@ -221,6 +223,7 @@ def test_each_queue_is_asked_by_the_credentials_of_its_own_session_of_the_role(
         assert actions >= {"SendMessage", "ReceiveMessage", "DeleteMessageBatch"}
 
 
+@pytest.mark.slow
 def test_each_queue_takes_a_session_anew_when_its_token_is_about_to_expire(
     queues: Queues, recorder: Recorder, wait_until: Callable[..., None]
 ) -> None:

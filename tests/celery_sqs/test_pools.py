@@ -111,6 +111,7 @@ def test_an_unreachable_sqs_does_not_connect_and_the_next_url_is_tried(queues: Q
     assert queues.counts() == (1, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_call_of_remote_control_without_sqs_raises_kombus_error(queues: Queues, free_endpoint: str) -> None:
     queues.app.conf.broker_url = queues.broker_url(free_endpoint)
     with pytest.raises(OperationalError):

@@ -207,6 +207,7 @@ def test_a_message_that_is_too_large_is_refused_with_both_sizes(queues: Queues) 
     assert queues.counts() == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_whoever_calls_a_worker_leaves_its_liveness_file_alone(queues: Queues, wait_until: Callable[..., None]) -> None:
     """`celery status` in a worker's container has the worker's environment."""
     file = queues.folder / "liveness"
