@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +21,6 @@ import pytest
 from tests.support.fault_proxy_process import ask, running_fault_proxy
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator, Sequence
 
     from tests.celery_sqs.conftest import Queues
@@ -62,7 +62,7 @@ class Team:
     def __init__(self, queues: Queues, *arguments: str, **environment: str) -> None:
         self._queues = queues
         self._arguments = arguments
-        self._environment = {"WAIT_TIME_SECONDS": "2"} | environment
+        self._environment = {"WAIT_TIME_SECONDS": "2", "PYTHONFAULTHANDLER": "1"} | environment
         self._workers: list[subprocess.Popen[bytes]] = []
         self._leaving: list[subprocess.Popen[bytes]] = []
         self.crashes = 0
@@ -97,7 +97,12 @@ class Team:
             worker.send_signal(TERM)
             self._let_go(worker)
         for worker in self._leaving:
-            worker.wait(60)
+            try:
+                worker.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(worker.pid, signal.SIGABRT)  # upon which each process writes the stacks of its threads
+                worker.wait(60)
+                pytest.fail(f"worker {worker.pid} did not stop within 60 seconds:\n{self._queues.log()[-20_000:]}")
 
     def _let_go(self, worker: subprocess.Popen[bytes]) -> None:
         self._workers.remove(worker)
