@@ -10,6 +10,7 @@ import pytest
 
 from celery_sqs.watchdog import STALLED_SECONDS, StallDetector
 from tests.celery_sqs.pools import POOLS
+from tests.support.proxy import Proxy, running
 
 if TYPE_CHECKING:
     import subprocess
@@ -133,18 +134,20 @@ def test_a_stalled_worker_says_so_gives_its_unbegun_messages_back_and_never_star
 def test_a_signal_ends_a_stalled_worker_which_gives_back_what_it_holds(
     queues: Queues, pool: tuple[str, ...], number: signal.Signals, wait_until: Callable[..., None]
 ) -> None:
-    worker = start_worker(queues, pool, VISIBILITY_TIMEOUT="600")
-    wait_until(lambda: "ready." in queues.log())
-    queues.send("nap", "busy", 600)
-    wait_until(lambda: queues.lines()["start busy"])
-    (queues.folder / "stall").touch()
-    wait_until(lambda: is_stalled(queues))
-    if number == signal.SIGTERM:
+    # Like SQS, and unlike the emulator, a proxy does not notice that the client of an open long poll has exited.
+    with running(Proxy(queues.endpoint, lambda *_: "")) as proxy:
+        worker = start_worker(queues, pool, VISIBILITY_TIMEOUT="600", BROKER_URL=queues.broker_url(proxy.url))
+        wait_until(lambda: "ready." in queues.log())
+        queues.send("nap", "busy", 600)
+        wait_until(lambda: queues.lines()["start busy"])
+        (queues.folder / "stall").touch()
+        wait_until(lambda: is_stalled(queues))
+        if number == signal.SIGTERM:
+            worker.send_signal(number)
+            wait_until(lambda: "Warm shutdown" in queues.log())
         worker.send_signal(number)
-        wait_until(lambda: "Warm shutdown" in queues.log())
-    worker.send_signal(number)
-    assert worker.wait(30) == 1
-    wait_until(lambda: queues.counts() == (1, 0, 0), what="it is received again before its time-out")
+        assert worker.wait(30) == 1
+        wait_until(lambda: queues.counts() == (1, 0, 0), what="it is received again before its time-out")
 
 
 @pytest.mark.slow
