@@ -55,52 +55,57 @@ class Settings(EnvironmentSettings):
     queue_url: HttpUrl | None = Field(
         default=None,
         validation_alias=AliasChoices("EMAIL_QUEUE_URL", "QUEUE_URL"),
-        description="the raw queue, where it is not emails_<stage>; the other queues derive from its name",
+        description="the raw queue, if it is not emails_<stage>; the other queues' names are derived from it",
     )
     table_name: str = Field(
         default="",
         pattern=f"^({TABLE_NAME_PATTERN})?$",
         validation_alias=AliasChoices("EMAIL_TABLE_NAME", "DYNAMO_TABLE"),
-        description="3 to 248 letters, digits, - _ and .: the emails' table, where it is not emails_<stage>",
+        description="3 to 248 letters, digits, - _ and .: the emails' table, if it is not emails_<stage>",
     )
-    provider: ProviderName = Field(default="stub", description="which provider sends: a name like smtp")
+    provider: ProviderName = Field(default="stub", description="the provider that sends: a name like smtp")
     send_via: Annotated[tuple[ProviderName, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
         default=(), description="names like smtp,stub: the other providers that a row's SendVia may ask for"
     )
     provider_timeout: float = Field(default=30, ge=1, le=900, description="the longest that one send may take")
-    claim_lease: float = Field(default=120, ge=2, le=SQS_MAX_VISIBILITY_SECONDS, description="how long a claim holds")
+    claim_lease: float = Field(default=120, ge=2, le=SQS_MAX_VISIBILITY_SECONDS, description="how long a claim lasts")
     attachment_prefixes: Annotated[tuple[AttachmentPrefix, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
         default=(),
         description="folders like s3://bucket/mail/,s3://other-bucket/ whose files rows may attach; each ends in a /",
     )
-    max_attempts: int = Field(default=8, ge=1, le=1000, description="sends tried before an email is Failed")
-    retry_delay: float = Field(default=5, gt=0, le=900, description="backoff's first step after a temporary failure")
-    retry_delay_max: float = Field(default=900, gt=0, le=86_400, description="backoff's last step")
+    max_attempts: int = Field(
+        default=8, ge=1, le=1000, description="how many times an email is tried before it is Failed"
+    )
+    retry_delay: float = Field(
+        default=5, gt=0, le=900, description="the first step of the backoff after a temporary failure"
+    )
+    retry_delay_max: float = Field(default=900, gt=0, le=86_400, description="the longest step of the backoff")
     send_rate: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="emails a second that all workers of the stage send together",
+        description="how many emails a second all workers of the stage send together",
     )
     missing_row_wait: float = Field(
-        default=60, ge=0, le=3600, description="how long a message waits for its row before its dead letter"
+        default=60, ge=0, le=3600, description="how long a message waits for its row before it becomes a dead letter"
     )
     sweep_after: float = Field(
-        default=3600, ge=0, le=30 * 86_400, description="how old a Pending row is before sweep enqueues it again"
+        default=3600, ge=0, le=30 * 86_400, description="how old a Pending row must be before sweep enqueues it again"
     )
-    concurrency: int = Field(default=16, ge=1, le=1000, description="emails in work at once in one worker")
+    concurrency: int = Field(default=16, ge=1, le=1000, description="how many emails one worker processes at once")
     visibility_timeout: int = Field(
         default=120,
         ge=10,
         le=SQS_MAX_VISIBILITY_SECONDS,
-        description="after which SQS gives a killed worker's messages to another",
+        description="after how many seconds SQS gives a killed worker's messages to another",
     )
 
     log_format: Literal["console", "json"] = Field(
-        default="console", description="how a worker's log is written: console for a person, json for a machine"
+        default="console", description="the format of a worker's log: console for people, json for machines"
     )
     liveness_file: Path | None = Field(
-        default=None, description="where a worker says that it receives, for `python -m celery_sqs.liveness FILE`"
+        default=None,
+        description="a file that a worker updates while it receives, for `python -m celery_sqs.liveness FILE`",
     )
 
     @field_validator("endpoint_url")
@@ -109,7 +114,7 @@ class Settings(EnvironmentSettings):
         # Nothing would use them, since AWS requests are signed, but logs, errors and Flower would show them.
         if url and (url.username is not None or url.password is not None):
             raise ValueError(
-                "should have no user name and password: credentials come from the environment or the machine's role"
+                "should have no user name or password: credentials come from the environment or the machine's role"
             )
         return url
 
@@ -120,7 +125,7 @@ class Settings(EnvironmentSettings):
         if url is None:
             return url
         if not re.fullmatch(QUEUE_NAME_PATTERN, _last_segment(url).removesuffix(".fifo")):
-            raise ValueError("should end in /<account>/<queue name>, the name at most 66 letters, digits, - and _")
+            raise ValueError("should end in /<account>/<queue name>; the name has at most 66 letters, digits, - and _")
         aws = re.fullmatch(r"sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?", url.host or "")
         if aws and aws[1] != info.data.get("region", aws[1]):
             raise ValueError(f"should be in EMAIL_REGION ({info.data['region']})")
@@ -140,7 +145,7 @@ class Settings(EnvironmentSettings):
         lease = info.data.get("claim_lease", 2 * S3_SECONDS)
         if prefixes and lease < 2 * S3_SECONDS:
             raise ValueError(
-                f"needs an EMAIL_CLAIM_LEASE ({lease:g}) of at least {2 * S3_SECONDS}: files are fetched under a claim"
+                f"needs EMAIL_CLAIM_LEASE ({lease:g}) to be at least {2 * S3_SECONDS}: files are fetched under a claim"
             )
         return prefixes
 

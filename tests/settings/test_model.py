@@ -139,7 +139,7 @@ def test_the_longest_names_are_names_that_sqs_takes(longest: dict[str, Any]) -> 
             "at most 66 letters",
         ),
         ({"DYNAMO_TABLE": "t!"}, "DYNAMO_TABLE", "'t!'", "should be 3 to 248 letters, digits"),
-        ({"EMAIL_PROVIDER": "S M"}, "EMAIL_PROVIDER", "'S M'", "should be which provider sends: a name like smtp"),
+        ({"EMAIL_PROVIDER": "S M"}, "EMAIL_PROVIDER", "'S M'", "should be the provider that sends: a name like smtp"),
         (
             {"EMAIL_ATTACHMENT_PREFIXES": "s3://bucket/mail/,s3://bucket/a"},
             "EMAIL_ATTACHMENT_PREFIXES[1]",
@@ -150,7 +150,7 @@ def test_the_longest_names_are_names_that_sqs_takes(longest: dict[str, Any]) -> 
             {"EMAIL_ATTACHMENT_PREFIXES": "s3://bucket/", "EMAIL_CLAIM_LEASE": "79"},
             "EMAIL_ATTACHMENT_PREFIXES",
             "'s3://bucket/'",
-            "needs an EMAIL_CLAIM_LEASE (79) of at least 80",
+            "needs EMAIL_CLAIM_LEASE (79) to be at least 80",
         ),
         ({"EMAIL_PROVIDER_TIMEOUT": "soon"}, "EMAIL_PROVIDER_TIMEOUT", "'soon'", "should be a valid number"),
         ({"EMAIL_PROVIDER_TIMEOUT": "0.5"}, "EMAIL_PROVIDER_TIMEOUT", "'0.5'", "should be greater than or equal to 1"),
@@ -243,7 +243,7 @@ def test_an_endpoint_has_no_user_and_password(monkeypatch: pytest.MonkeyPatch, u
     with pytest.raises(SettingsError) as raised:
         get_settings()
     assert str(raised.value) == (
-        "EMAIL_ENDPOINT_URL or AWS_ENDPOINT_URL: is '…@localhost:4566'; should have no user name and password: "
+        "EMAIL_ENDPOINT_URL or AWS_ENDPOINT_URL: is '…@localhost:4566'; should have no user name or password: "
         "credentials come from the environment or the machine's role (an endpoint other than the region's own)"
     )
 
