@@ -24,7 +24,7 @@ class SmtpSettings(EnvironmentSettings):
         pattern=f"^({HOST_PATTERN})?$",
         description="the SMTP server: a host's name, as its certificate has it, or an IP address",
     )
-    smtp_port: int = Field(default=587, ge=1, le=65535, description="the SMTP server's port; 465 where it wants tls")
+    smtp_port: int = Field(default=587, ge=1, le=65535, description="the SMTP server's port; usually 465 with tls")
     smtp_security: Literal["starttls", "tls", "none"] = Field(
         default="starttls", description="starttls, tls from the first byte, or none for clear text"
     )
@@ -34,13 +34,17 @@ class SmtpSettings(EnvironmentSettings):
         max_length=255,  # RFC 5321, section 4.5.3.1.2
         description="this machine's name for the SMTP server (EHLO), such as mail.example.com, with a dot",
     )
-    smtp_username: str = Field(default="", repr=False, description="who logs in at the SMTP server, where it asks")
-    smtp_password: SecretStr | None = Field(default=None, description="that one's password")
+    smtp_username: str = Field(
+        default="", repr=False, description="the user name for the SMTP server, if it asks for one"
+    )
+    smtp_password: SecretStr | None = Field(default=None, description="the password for EMAIL_SMTP_USERNAME")
 
     # `info.data` has the valid fields above.
     @field_validator("smtp_username")
     @classmethod
     def _logs_in_by_tls(cls, username: str, info: ValidationInfo) -> str:
         if username and info.data.get("smtp_security") == "none":
-            raise ValueError("should be empty where EMAIL_SMTP_SECURITY is none: the password would go in clear text")
+            raise ValueError(
+                "should be empty if EMAIL_SMTP_SECURITY is none, because the password would be sent in clear text"
+            )
         return username

@@ -33,8 +33,8 @@ def complaint(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
         ({"EMAIL_SMTP_SECURITY": "ssl"}, "EMAIL_SMTP_SECURITY: is 'ssl'; ", "should be 'starttls', 'tls' or 'none'"),
         (
             {"EMAIL_SMTP_USERNAME": "shop", "EMAIL_SMTP_SECURITY": "none"},
-            "EMAIL_SMTP_USERNAME: should be empty where ",
-            "should be empty where EMAIL_SMTP_SECURITY is none",
+            "EMAIL_SMTP_USERNAME: should be empty if ",
+            "should be empty if EMAIL_SMTP_SECURITY is none",
         ),
         ({"EMAIL_SES_CONTACT_LIST": "a b"}, "EMAIL_SES_CONTACT_LIST: is 'a b'; ", "should be a contact list of SES"),
     ],
