@@ -10,6 +10,8 @@ from botocore.exceptions import ClientError, CredentialRetrievalError, HTTPClien
 from botocore.exceptions import ConnectionError as BotocoreConnectionError
 from kombu.exceptions import OperationalError
 
+from celery_sqs.sqs.errors import code_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -55,7 +57,7 @@ def errors_translated() -> Iterator[None]:
         yield
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or error.response["Error"]["Code"] in THROTTLED:
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or code_of(error) in THROTTLED:
             raise SqsUnavailable(str(error)) from error
         raise
     except (HTTPClientError, BotocoreConnectionError, CredentialRetrievalError) as error:

@@ -11,7 +11,7 @@ from kombu.log import get_logger
 
 from celery_sqs.log import OnceAMinute
 from celery_sqs.per_process import at_exit
-from celery_sqs.sqs.errors import NO_SUCH_QUEUE
+from celery_sqs.sqs.errors import NO_SUCH_QUEUE, code_of
 
 if TYPE_CHECKING:
     from celery_sqs.control_queues import ControlQueues
@@ -69,7 +69,7 @@ class ReplySender:
         try:
             self._queues.reply(exchange, routing_key, body)
         except ClientError as error:
-            code = error.response["Error"]["Code"]
+            code = code_of(error)
             if code in NO_SUCH_QUEUE:
                 logger.info("dropped a reply to a remote command: its caller has gone")
             else:

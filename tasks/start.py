@@ -11,6 +11,7 @@ from celery.concurrency import get_implementation
 from celery.signals import celeryd_after_setup, celeryd_init, worker_init, worker_process_init, worker_shutting_down
 from celery.utils.log import get_task_logger
 
+from celery_sqs.sqs.batches import MAX_ENTRIES
 from emails.providers import load_providers
 from emails.resources import ResourcesMissing, check_resources
 from settings import SettingsError, get_settings, override
@@ -19,7 +20,6 @@ from tasks.pipeline import get_sender
 
 logger = get_task_logger(__name__)
 
-MESSAGES_A_RECEIVE = 10  # the most that SQS returns at a time
 HEARTBEAT_SECONDS = 30
 
 
@@ -61,7 +61,7 @@ def prefetch_enough(sender: Any, **_: Any) -> None:
 
     A poll takes up to 20 s. For that time, it reserves part of the limit for the messages that it may return.
     """
-    least = sender.concurrency + MESSAGES_A_RECEIVE * len(get_settings().queues)
+    least = sender.concurrency + MAX_ENTRIES * len(get_settings().queues)
     sender.prefetch_multiplier = max(sender.prefetch_multiplier, math.ceil(least / sender.concurrency))
 
 
