@@ -259,5 +259,7 @@ def test_no_program_says_the_password_of_an_endpoint(arguments: list[str], free_
         check=False,
     )
     assert result.returncode == 1
-    assert f"EMAIL_ENDPOINT_URL or AWS_ENDPOINT_URL: is '…@{host}'; should have no user name and" in result.stderr
+    assert (
+        f"EMAIL_ENDPOINT_URL or AWS_ENDPOINT_URL: is '…@{host}'; should have no user name or password" in result.stderr
+    )
     assert MARK not in result.stdout + result.stderr
