@@ -11,7 +11,7 @@ from celery.worker.consumer.consumer import Consumer
 from kombu.log import get_logger
 
 from celery_sqs.admission import Message
-from celery_sqs.patches.pools import learn_pool
+from celery_sqs.patches.pools import learn_pool, write_jobs_uninterrupted
 from celery_sqs.patches.remote_control import answer_commands, keep_reply_queues, show_receiving, spare_events
 from celery_sqs.receiving import warn_of_fifo_concurrency
 from celery_sqs.request import Request
@@ -52,6 +52,7 @@ def install(transport_class: type[SQS.Transport]) -> None:
 
     Consumer.on_ready = on_ready
     answer_commands()
+    write_jobs_uninterrupted()
     # When a worker starts, Celery asks each task for its request class. It is set here, so that a project needs only
     # the setting for the transport.
     Task.Request = Request

@@ -34,6 +34,12 @@ NAMES = (
     Names("celery.bootsteps:Step", "*info", "`inspect stats` shows each queue's last receive."),
     Names("celery.concurrency.asynpool:AsynPool", "_cache flush", "When it stops, prefork forgets what has not begun."),
     Names(
+        "celery.concurrency.asynpool:AsynPool",
+        "*_create_write_handlers",
+        "A signal must not interrupt the write of a job to a process.",
+    ),
+    Names("kombu.asynchronous.hub:Hub", "*consolidate_callback", "It is what writes jobs to prefork's processes."),
+    Names(
         "celery.concurrency.base:BasePool",
         "_pool apply_async num_processes terminate_job uses_semaphore",
         "They tell what kind of pool it is, how large it is, and whether it can stop a task.",

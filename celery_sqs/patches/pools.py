@@ -10,11 +10,29 @@ from billiard.exceptions import WorkerLostError
 from celery.concurrency.asynpool import AsynPool
 
 from celery_sqs.request import Released
+from celery_sqs.signals import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery.concurrency.base import BasePool
+
+
+def write_jobs_uninterrupted() -> None:
+    """Have prefork finish the write of a job to a process before a signal is handled.
+
+    Celery's handler for SIGQUIT waits for the pool. If it interrupted the write, the process would wait for the rest of
+    the job, the handler for the process, and the worker would never stop.
+    """
+    AsynPool._create_write_handlers = _create_write_handlers  # type: ignore[method-assign]  # that is what a patch does
+
+
+_celerys_create_write_handlers = AsynPool._create_write_handlers
+
+
+def _create_write_handlers(self: AsynPool, hub: Any) -> None:
+    _celerys_create_write_handlers(self, hub)
+    hub.consolidate_callback = uninterrupted(hub.consolidate_callback)
 
 
 def learn_pool(pool: BasePool) -> None:

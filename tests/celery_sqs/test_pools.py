@@ -48,6 +48,17 @@ def test_a_worker_runs_tasks_once_and_obeys_sigterm(
 
 
 @pytest.mark.slow
+def test_prefork_stops_on_a_sigquit_in_the_middle_of_a_write_to_a_process(
+    queues: Queues, wait_until: Callable[..., None]
+) -> None:
+    queues.send("note", "once")
+    worker = queues.start("-P", "prefork", "-c", "1", QUIT_IN_A_WRITE="yes", VISIBILITY_TIMEOUT="600")
+    wait_until(lambda: worker.poll() is not None, what="the worker stops")
+    assert "Cold shutdown" in queues.log()
+    wait_until(lambda: queues.counts() == (1 - queues.lines()["once"], 0, 0), what="its task has run, or can run again")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["threads", "solo", "prefork"])
 @each_ack
 def test_an_embedded_worker_runs_tasks_once_and_stops(queues: Queues, pool: str, task: str) -> None:

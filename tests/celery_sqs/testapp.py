@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from billiard.connection import Connection
 from celery import Celery, Task, chain
 from celery.concurrency.thread import TaskPool as ThreadsPool
 from celery.exceptions import Reject
@@ -238,6 +240,18 @@ def stall_the_loop(sender: Any, **_: object) -> None:
             transport = sender.connection.transport
             drain = transport.drain_events
             transport.drain_events = lambda *args, **options: (stand_still(), drain(*args, **options))
+
+
+if "QUIT_IN_A_WRITE" in os.environ:
+    send_offset = Connection.send_offset
+    numbers = iter([0, signal.SIGQUIT])
+
+    def quit_and_send(self: Connection, buffer: memoryview, offset: int) -> int:
+        """Get a SIGQUIT after the header of the first job was written to a process of prefork, and before its body."""
+        os.kill(os.getpid(), next(numbers, 0))
+        return int(send_offset(self, buffer, offset))
+
+    Connection.send_offset = quit_and_send
 
 
 def message_id(request: Any) -> str:
