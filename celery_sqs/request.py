@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from functools import partial
 from pathlib import Path
 from traceback import extract_tb
@@ -263,7 +263,8 @@ def _by_our_transport(message: Any) -> bool:
 
 
 def _is_time_limit(limit: object) -> bool:
-    return limit is None or (isinstance(limit, int | float) and abs(limit) < math.inf)
+    # The pool adds a limit to a float, which fails if the limit is a larger integer than any float.
+    return limit is None or (isinstance(limit, int | float) and abs(limit) <= sys.float_info.max)
 
 
 def _raised(info: ExceptionInfo) -> BaseException:

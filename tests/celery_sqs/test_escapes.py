@@ -41,6 +41,7 @@ POISONS: dict[str, dict[str, Any]] = {
     "its time limits are no numbers": {"timelimit": ["a", {}]},
     "its time limits are no pair": {"timelimit": 5},
     "its time limit is not a number": {"timelimit": [float("nan"), None]},
+    "its time limit is larger than any float": {"timelimit": [10**400, None]},
     "its stamps are no list": {"stamped_headers": 5},
     "its compression is unknown": {"compression": "rot13"},
     "it is rejected, and a link of its chain has no task": {"task": "refuse", "args": [], "embed": {"chain": [{}]}},
