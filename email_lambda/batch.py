@@ -45,7 +45,7 @@ class TimeoutTooShort(Exception):
     """The function's timeout is shorter than a send may take, so no message could ever be handled."""
 
 
-class ComesBack(Exception):
+class NotSettled(Exception):
     """The message is not settled, so Lambda leaves it on its queue."""
 
 
@@ -85,7 +85,7 @@ class Batch:
             )
             try:
                 self._handle(ours, ends_at)
-            except ComesBack as error:
+            except NotSettled as error:
                 logger.info("%s", error)
                 raise
             except Exception as error:
@@ -103,7 +103,7 @@ class Batch:
 
     def _handle(self, record: Record, ends_at: float) -> None:
         if ends_at - time.time() < self._step.longest:
-            raise ComesBack("stays on its queue: no time is left for it")
+            raise NotSettled("stays on its queue, because there is not enough time left")
         try:
             outcome = self._take_step(record, ends_at)
         except Exception as error:
@@ -119,7 +119,7 @@ class Batch:
                 logger.warning("%s", outcome)
             case RetryLater() if record.is_fifo:
                 self._hide(record, outcome)
-                raise ComesBack(str(outcome))
+                raise NotSettled(str(outcome))
             case RetryLater():
                 self._send_copy(record, outcome)
                 logger.info("%s", outcome)
@@ -143,7 +143,7 @@ class Batch:
         """Send the delayed copy. The message itself is done once SQS has confirmed the copy."""
         copy = record.copy(later)
         if copy is None:
-            raise ComesBack("stays on its queue, since it is too large to carry how long it has waited")
+            raise NotSettled("stays on its queue, because it is too large to carry how long it has waited")
         self._sqs.send_message(QueueUrl=self._url(record.queue), DelaySeconds=math.ceil(later.delay), **copy)
 
     def _hide(self, record: Record, later: RetryLater) -> None:
@@ -161,6 +161,6 @@ class Batch:
         if queue not in self._urls:
             url = queue_url(self._sqs, queue)
             if url is None:
-                raise ResourcesMissing(f"There is no queue {queue}: the function's stack makes it.")
+                raise ResourcesMissing(f"There is no queue {queue}: the function's stack creates it.")
             self._urls[queue] = url
         return self._urls[queue]

@@ -26,13 +26,13 @@ CHUNK_BYTES = 64 * 1024
 PERMANENT = {
     "NoSuchKey": "S3 has no such object",
     "NoSuchBucket": "S3 has no such bucket",
-    "PreconditionFailed": "the object in S3 has another ETag than e_tag",
+    "PreconditionFailed": "the object's ETag in S3 differs from e_tag",
     "InvalidObjectState": "the object in S3 is archived",
 }
 # This is retried, because somebody may fix the policy, and a new policy takes a moment to apply everywhere. S3 also
 # answers this for a missing object if the caller may not list the bucket, and workers may not (API reference,
 # "GetObject", Permissions). In that case a few attempts are wasted.
-ACCESS_DENIED = "S3 answered AccessDenied: the worker may not read the object, or there is none"
+ACCESS_DENIED = "S3 answered AccessDenied: the worker may not read the object, or the object does not exist"
 TOO_SLOW = "the claim has too little time left to fetch it"
 
 
@@ -40,7 +40,7 @@ def why_forbidden(email: Email, prefixes: tuple[str, ...]) -> str:
     """Return why the email's files may not be fetched, or "". Every `s3_uri` must begin with one of the prefixes."""
     for number, attachment in enumerate(email.attachments):
         if attachment.s3_uri and not attachment.s3_uri.startswith(prefixes):
-            return f"{_name(number)}: begins with none of EMAIL_ATTACHMENT_PREFIXES"
+            return f"{_name(number)}: does not begin with any of EMAIL_ATTACHMENT_PREFIXES"
     return ""
 
 
@@ -94,7 +94,7 @@ def _get(s3: S3Client, uri: str, attachment: Attachment, room: int, until: float
         if attachment.size is not None and size != attachment.size:
             raise _WrongObject(f"size is {attachment.size:g}, but the object in S3 has {size} bytes")
         if size > room:
-            raise _WrongObject(f"with it, the files have more than {MAX_BYTES} bytes")
+            raise _WrongObject(f"the attachments together have more than {MAX_BYTES} bytes")
         chunks = []
         while chunk := body.read(CHUNK_BYTES):  # at the end botocore checks the length and S3's checksum
             _check(until)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_RECEIVES_REASON = "MaxReceives"  # SQS moved the message itself, and gives no reason
-MAX_RECEIVES_DETAIL = "received too often: it may stop workers"
+MAX_RECEIVES_DETAIL = "received too often: it may crash workers"
 OURS = frozenset({"Reason", "Detail"})  # the message attributes that we add
 
 # Long enough to read about ten thousand messages. If a command is killed, its messages are visible again after this.
@@ -112,7 +112,7 @@ class DeadLetterQueue:
             codes += [type(refused).__name__] * (len(entries) - len(codes))
         # If a handle is stale, we do not hold the message any more.
         if kept := [code for code in codes if code and code not in STALE_HANDLE]:
-            text = "%d messages of %s are hidden for up to %d seconds more: SQS did not give them back (%s)"
+            text = "%d messages of %s stay hidden for up to %d seconds: SQS did not make them visible again (%s)"
             logger.warning(text, len(kept), self.name, VISIBILITY_SECONDS, kept[0])
 
     def count(self) -> int:
@@ -179,11 +179,11 @@ class DeadLetterQueue:
             codes = until_confirmed(self._source.send_batch, batch)
             for letter, code in zip(islice(left, len(batch)), codes, strict=True):
                 if code:
-                    yield letter, f"SQS did not take it: {code}"
+                    yield letter, f"SQS did not accept it: {code}"
                 else:
                     sent[letter.message_id] = letter
             for message_id, code in self.delete(sent):
-                why = f"it is on {self.source}, but SQS did not delete it here: {code}" if code else ""
+                why = f"it was sent to {self.source}, but SQS did not delete it here: {code}" if code else ""
                 yield sent[message_id], why
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from settings import Settings
 
 EXPIRED = "expired"
-ABANDONED = "a worker stopped between the claim and the record: the provider may have accepted it"
+ABANDONED = (
+    "a worker stopped after claiming the email and before recording the result: the provider may have accepted it"
+)
 LEASE_GRACE_SECONDS = 1  # the clocks of two workers differ; a lease must be over on both
 
 
@@ -43,7 +45,7 @@ def decide(row: Row, now: float, settings: Settings) -> Send | End | RetryLater 
         expires_at = row.get("ClaimExpiresAt")
         left = float(expires_at if isinstance(expires_at, Decimal) else 0) + LEASE_GRACE_SECONDS - now
         if left > 0:
-            return RetryLater(left, "another worker holds its claim")
+            return RetryLater(left, "another worker has claimed it")
         return End(ABANDON, ABANDONED, Done(EmailStatus.UNKNOWN, "the claim expired"))
     if status not in (EmailStatus.PENDING, None):
         return Done(detail=f"already {status}")
@@ -56,18 +58,18 @@ def decide_by_content(row: Row, now: float, settings: Settings) -> Send | End | 
         email = Email.from_row(row)
     except InvalidRow as error:
         return End(DISCARD, str(error), Done(EmailStatus.FAILED, "invalid row"))
-    if reason := _why_never(email, now, settings):
+    if reason := _why_never_send(email, now, settings):
         return End(DISCARD, reason, Done(EmailStatus.FAILED, reason))
     send_after = email.send_after.timestamp() if email.send_after else 0
     wait = max(email.next_attempt_at, send_after) - now
     return RetryLater(wait, "it is not due yet") if wait > 0 else Send(email)
 
 
-def _why_never(email: Email, now: float, settings: Settings) -> str:
+def _why_never_send(email: Email, now: float, settings: Settings) -> str:
     """Return why the email must never be sent, or ""."""
     if email.expires_at and email.expires_at.timestamp() <= now:
         return EXPIRED
     providers = dict.fromkeys((settings.provider, *settings.send_via))
     if email.send_via and email.send_via not in providers:
-        return f"SendVia: names none of the providers {', '.join(providers)}"
+        return f"SendVia: is not one of the providers {', '.join(providers)}"
     return attachments.why_forbidden(email, settings.attachment_prefixes)

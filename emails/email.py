@@ -53,7 +53,7 @@ class InvalidRow(Exception):
 
 def _mailbox(value: object) -> Address:
     if not isinstance(value, str):
-        raise ValueError("is no string")  # noqa: TRY004 (pydantic reports a ValueError, but lets a TypeError through)
+        raise ValueError("is not a string")  # noqa: TRY004 (pydantic reports a ValueError, but lets a TypeError through)
     return parse_mailbox(value)
 
 
@@ -74,7 +74,7 @@ def _moment(value: object) -> datetime:
     try:
         moment = datetime.fromisoformat(value if isinstance(value, str) else "")
     except ValueError:
-        raise ValueError("is no ISO 8601 time like 2026-01-31T12:00:00Z") from None
+        raise ValueError("is not an ISO 8601 time like 2026-01-31T12:00:00Z") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -96,7 +96,7 @@ def _file_name(value: object) -> object:
 
 def _content_id(value: object) -> object:
     if isinstance(value, str) and (len(value) > MAX_CONTENT_ID or not _MSG_ID.fullmatch(value)):
-        raise ValueError(f"is no id like logo@example.com, of at most {MAX_CONTENT_ID} characters (RFC 2392)")
+        raise ValueError(f"is not an id like logo@example.com, of at most {MAX_CONTENT_ID} characters (RFC 2392)")
     return value
 
 
@@ -104,10 +104,10 @@ def _s3_uri(value: object) -> object:
     if isinstance(value, str):
         match = None if CONTROL_CHARACTERS.search(value) else _S3_URI.fullmatch(value)
         if not match or len(match["key"].encode()) > MAX_S3_KEY_BYTES:
-            raise ValueError("is no URI like s3://bucket/folder/file.pdf")
+            raise ValueError("is not a URI like s3://bucket/folder/file.pdf")
         # S3 has no folders, but some HTTP clients and servers on the way resolve these.
         if {".", ".."} & set(unquote(match["key"]).split("/")):
-            raise ValueError("has a folder . or .., which may lead out of another")
+            raise ValueError("has a folder . or .., which may lead outside the allowed prefix")
     return value
 
 
@@ -126,7 +126,7 @@ def _text(value: object) -> object:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise ValueError("has a lone surrogate, which no charset can carry") from None
+            raise ValueError("has a lone surrogate, which no charset can encode") from None
     return value
 
 
@@ -199,7 +199,7 @@ class Attachment(_Attributes):
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if self.content_type.lower().startswith("multipart/"):
-            raise ValueError("content_type is multipart, which no file is")
+            raise ValueError("content_type is multipart, which an attachment cannot be")
         if self.size is not None and self.body is not None and self.size != len(self.body):
             raise ValueError(f"size is {self.size:g}, but body has {len(self.body)} bytes")
         return self
@@ -250,7 +250,7 @@ class Email(_Attributes):
     def _have_content_ids_of_their_own(cls, attachments: list[Attachment]) -> list[Attachment]:
         ids = [attachment.content_id for attachment in attachments if attachment.content_id]
         if len(set(ids)) < len(ids):
-            raise ValueError("content_id is the same in two of them: a cid: URL would name both")
+            raise ValueError("two of them have the same content_id, so a cid: URL would name both")
         return attachments
 
     @property

@@ -26,5 +26,5 @@ def decoded_id(encoded: str) -> str:
     try:
         email_id = base64.b64decode(f"{encoded}{padding}", altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
-        raise InvalidMessage("InvalidEmailId", "the email's id in it is not base64url of UTF-8") from None
+        raise InvalidMessage("InvalidEmailId", "the email id in it is not UTF-8 text in base64url") from None
     return check_email_id(email_id)

@@ -46,11 +46,11 @@ def check_header_name(name: str) -> str:
     if lower in RESERVED_HEADERS or lower.startswith("content-"):
         raise ValueError(f"{lower if lower in RESERVED_HEADERS else 'content-*'} is written by the service")
     if lower.startswith(RESENT_PREFIX):
-        raise ValueError("resent-* says that somebody sends the message again, which the service does not do")
+        raise ValueError("resent-* means that somebody sends the message again, which the service does not do")
     for prefix, relay in RELAY_HEADERS.items():
         if lower.startswith(prefix):
             raise ValueError(
-                f"{prefix}{'*' * prefix.endswith('-')} is an instruction to {relay}, which the deployment gives"
+                f"{prefix}{'*' * prefix.endswith('-')} is an instruction to {relay}, which only the deployment may give"
             )
     return name
 
@@ -72,7 +72,7 @@ def check_headers(headers: dict[str, str]) -> dict[str, str]:
     values = {name.lower(): value for name, value in headers.items()}
     if len(values) < len(headers):
         twice, _ = Counter(name.lower() for name in headers).most_common(1)[0]
-        raise ValueError(f"has {shortened(twice)} twice: a header's name is the same in any case")
+        raise ValueError(f"has {shortened(twice)} twice: header names ignore case")
     if "list-unsubscribe-post" in values:
         _check_one_click(values)
     return headers

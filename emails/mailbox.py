@@ -42,7 +42,7 @@ def parse_mailbox(text: str) -> Address:
         raise ValueError(f"is longer than {MAX_MAILBOX} characters")
     text = text.strip()
     if "@" not in text:
-        raise ValueError("is no address: it has no @")
+        raise ValueError("is not an address: it has no @")
     named = _NAMED.fullmatch(text)
     address = named["address"].strip() if named else text
     check_visible(address)
@@ -50,13 +50,13 @@ def parse_mailbox(text: str) -> Address:
     local = _unquoted(match["local"]) if match else ""
     # Address drops the quotes around a local part, even if it needs them because it is empty or because of its dots.
     if not match or "" in local.split("."):
-        raise ValueError('is no address like ada@example.com or "Ada Lovelace" <ada@example.com>')
+        raise ValueError('is not an address like ada@example.com or "Ada Lovelace" <ada@example.com>')
     if len(match["local"].encode()) > MAX_LOCAL_PART_BYTES or len(match[0].encode()) > MAX_ADDRESS_BYTES:
         raise ValueError(f"is longer than {MAX_LOCAL_PART_BYTES} bytes before the @, or {MAX_ADDRESS_BYTES} in all")
     try:
         domain = _to_ascii(match["domain"])
     except idna.IDNAError:
-        raise ValueError("has a domain that no DNS can hold (IDNA 2008)") from None
+        raise ValueError("has a domain that is not valid (IDNA 2008)") from None
     return Address(_unquoted(named["name"].strip()) if named else "", local, domain)
 
 

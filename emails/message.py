@@ -12,10 +12,10 @@ MAX_EMAIL_ID_BYTES = 190  # in base64url it fits an SES tag value of 256 charact
 # By the envelope's Type. Only a person should visit the URL, because any sender to the queue can choose where it leads.
 # Source: Amazon SNS Developer Guide, "HTTP/HTTPS subscription confirmation JSON format".
 _CONFIRMATIONS = {
-    "SubscriptionConfirmation": "an SNS topic asks whether it may send to this queue: if you know the TopicArn in the"
-    " body, visit the SubscribeURL beside it to confirm the subscription",
-    "UnsubscribeConfirmation": "this queue's subscription to an SNS topic was ended: if you know the TopicArn in the"
-    " body, visit the SubscribeURL beside it to restore the subscription",
+    "SubscriptionConfirmation": "an SNS topic asks whether it may send to this queue: if you recognize the TopicArn in"
+    " the body, visit the SubscribeURL next to it to confirm the subscription",
+    "UnsubscribeConfirmation": "this queue's subscription to an SNS topic was ended: if you recognize the TopicArn in"
+    " the body, visit the SubscribeURL next to it to restore the subscription",
 }
 
 
@@ -71,7 +71,7 @@ def _json_object(text: str, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError):  # a number of more than 4,300 digits is a ValueError too
         raise InvalidMessage("NotJson", f"{what} is not JSON") from None
     if not isinstance(value, dict):
-        raise InvalidMessage("NotAnObject", f"{what} is JSON, but no object")
+        raise InvalidMessage("NotAnObject", f"{what} is JSON, but not an object")
     return value
 
 

@@ -43,7 +43,7 @@ class RetryLater:
         return min(max(self.seconds, 0), LONGEST_DELAY_SECONDS)
 
     def __str__(self) -> str:
-        return f"waits {self.seconds:.1f} s: {self.reason}"
+        return f"next try in {self.seconds:.1f} s: {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -63,11 +63,11 @@ def check_resources(settings: Settings) -> None:
         raise ResourcesMissing(unreachable(settings, error)) from None
     except ClientError as error:
         denied = error.response["Error"]["Code"] in _DENIED
-        advice = "Check the credentials and their policy." if denied else "Start again when that is over."
-        raise ResourcesMissing(f"AWS refuses in {settings.region}: {error}. {advice}") from None
+        advice = "Check the credentials and their policy." if denied else "Try again later."
+        raise ResourcesMissing(f"AWS in {settings.region} refused the request: {error}. {advice}") from None
     if missing:
         raise ResourcesMissing(
-            f"Missing: {', '.join(missing)}. Make them with `make provision` (email-service provision)."
+            f"Missing: {', '.join(missing)}. Create them with `make provision` (email-service provision)."
         )
 
 
@@ -89,7 +89,7 @@ def find_queue(sqs: SQSClient, name: str) -> Queue:
     """
     url = queue_url(sqs, name)
     if url is None:
-        raise ResourcesMissing(f"There is no queue {name}: make it with `make provision` (email-service provision).")
+        raise ResourcesMissing(f"There is no queue {name}: create it with `make provision` (email-service provision).")
     return Queue(name, url, lambda: sqs)
 
 
@@ -108,7 +108,7 @@ def _ensure_queue(sqs: SQSClient, name: str, attributes: dict[str, str], fixed: 
     url = queue_url(sqs, name)
     if url is None:
         sqs.create_queue(QueueName=name, Attributes=cast("Any", {**attributes, **fixed}))
-        return f"made queue {name}"
+        return f"created queue {name}"
     present = cast("dict[str, str]", sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"])
     if all(_same(present.get(key), value) for key, value in attributes.items()):
         return f"found queue {name}"
@@ -133,7 +133,7 @@ def _provision_table(dynamodb: DynamoDBClient, table: str, *keys: str) -> str:
         BillingMode="PAY_PER_REQUEST",
     )
     dynamodb.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
-    return f"made table {table}"
+    return f"created table {table}"
 
 
 def _provision_expiry(dynamodb: DynamoDBClient, table: str) -> Iterator[str]:
@@ -142,7 +142,7 @@ def _provision_expiry(dynamodb: DynamoDBClient, table: str) -> Iterator[str]:
     if found.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
         specification = {"Enabled": True, "AttributeName": EXPIRY_ATTRIBUTE}
         dynamodb.update_time_to_live(TableName=table, TimeToLiveSpecification=cast("Any", specification))
-        yield f"set table {table} to forget what is past its {EXPIRY_ATTRIBUTE}"
+        yield f"set table {table} to delete items after their {EXPIRY_ATTRIBUTE}"
 
 
 def _table_exists(dynamodb: DynamoDBClient, table: str) -> bool:

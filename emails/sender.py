@@ -19,10 +19,10 @@ from emails.logs import place
 from emails.outcome import Done, RetryLater
 from emails.providers import load_providers
 from emails.providers.contract import (
-    NoTellingError,
     PermanentError,
     RefusedRecipient,
     TemporaryError,
+    UnknownResultError,
 )
 from emails.send_rate import SendRate
 from emails.status import DISCARD, EmailStatus, status_of
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECORD_RETRY_SECONDS = 0.5
-ROW_CHANGED = RetryLater(0, "the row changed meanwhile")
+ROW_CHANGED = RetryLater(0, "the row has changed")
 
 
 class EmailNotFound(Exception):
@@ -102,7 +102,7 @@ class Sender:
             ClaimUnanswered: the claim got no answer. The exception has the tokens for the message's next try.
         """
         if self._rate and not self._rate.wait():
-            return RetryLater(1, "the worker stopped before its turn came")
+            return RetryLater(1, "the worker stopped before the email's turn came")
         try:
             claim = self._claim(email_id, tokens)
         except Conflict as conflict:
@@ -167,14 +167,14 @@ class Sender:
             if self._s3:
                 email = attachments.fetch(self._s3, email, ends_at - max(S3_SECONDS, provider.longest_send))
             if ends_at - time.time() < provider.longest_send:
-                return self._give_back(claim, 0, "the claim took too long to reach the provider", counted=False)
+                return self._give_back(claim, 0, "there was too little time left to send it", counted=False)
             asked = provider.name
             receipt = _send_by(provider, email)
         except TemporaryError as error:
             return self._record_temporary(claim, email, error, asked)
         except PermanentError as error:
             return self._record_permanent(claim, error, asked)
-        except NoTellingError as error:
+        except UnknownResultError as error:
             reason = str(error)
             done = Done(EmailStatus.UNKNOWN, reason, asked)
             return self._write(claim, lambda: self._store.mark_unknown(claim, reason), done)
@@ -187,7 +187,7 @@ class Sender:
             self._store.record(claim, receipt)
             events = refusals(claim.email_id, receipt.provider, receipt.message_id, refused)
             if events and self._tracking.record(events) is None:
-                logger.warning("the row was deleted after the send: its history is without what was refused")
+                logger.warning("the row was deleted after the send: the refused recipients are not in its history")
 
         detail = f"{len(refused)} recipients refused" if refused else ""
         return self._write(claim, write, Done(EmailStatus.SENT, detail, receipt.provider))
@@ -232,12 +232,12 @@ class Sender:
                 write()
             except Conflict as conflict:
                 status = status_of(conflict.row or {})
-                logger.warning("the claim was lost to another's; the row says %s", status)
+                logger.warning("another worker has taken over the claim; the row's status is %s", status)
                 return Done(detail=f"already {status}")
             except StoreUnavailable:
                 if time.time() > claim.expires_at:
                     raise
-                logger.warning("the outcome is not written yet: retrying until the claim ends")
+                logger.warning("the result could not be written yet; retrying until the claim ends")
                 time.sleep(RECORD_RETRY_SECONDS)
             else:
                 return outcome
@@ -246,9 +246,9 @@ class Sender:
 def _send_by(provider: Provider, email: Email) -> Receipt:
     try:
         return provider.send(email)
-    except (TemporaryError, PermanentError, NoTellingError):
+    except (TemporaryError, PermanentError, UnknownResultError):
         raise
     except Exception as error:  # noqa: BLE001 (an unexpected error does not say whether the email was sent)
         # The error's text is not logged, because it may quote the email.
         logger.error("the provider raised %s", place(error))
-        raise NoTellingError(f"the provider raised {type(error).__name__}") from None
+        raise UnknownResultError(f"the provider raised {type(error).__name__}") from None

@@ -72,7 +72,7 @@ def record_callback(tracking: Tracking, body: str, carried: Carried) -> Outcome:
     except InvalidMessage as error:
         return DeadLetter(Reason(error.reason, error.detail))
     if not events:
-        return Done(detail="a provider tried whether its topic reaches us")
+        return Done(detail="a provider tested its topic")
     bind_contextvars(email_id=events[0].email_id)
     try:
         row = tracking.record(events)
@@ -101,7 +101,7 @@ def wait_for_row(missing_since: object, now: float, longest: float) -> RetryLate
     since = missing_since if _is_past(missing_since, now) else now
     waited = now - since
     if waited >= longest:
-        return DeadLetter(Reason("EmailNotFound", f"no row came in {longest:g} seconds"))
+        return DeadLetter(Reason("EmailNotFound", f"no row appeared within {longest:g} seconds"))
     seconds = min(max(waited, FIRST_WAIT_SECONDS), longest - waited)
     return RetryLater(seconds, "it has no row yet", missing_since=since)
 

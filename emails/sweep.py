@@ -86,7 +86,7 @@ class Sweep:
                 segments = sorted(open_segments)
                 pages = pool.map(lambda number: self._store.scan(number, SEGMENTS, keys.get(str(number))), segments)
                 for segment, (rows, key, units) in zip(segments, pages, strict=True):
-                    self._judge(rows, report)
+                    self._handle(rows, report)
                     report.read_units += units
                     keys[str(segment)] = key
                     if key is None:
@@ -102,25 +102,25 @@ class Sweep:
         return report
 
     def _read(self, position: Path) -> dict[str, Row | None]:
-        advice = "Name another file with --position, or delete it to begin anew."
+        advice = "Name another file with --position, or delete it to start again."
         try:
             found = _Position.model_validate_json(position.read_bytes())
         except FileNotFoundError:
             return {}
         except ValidationError:
-            raise WrongPosition(f"{position} holds no position of a sweep. {advice}") from None
+            raise WrongPosition(f"{position} is not a sweep's position file. {advice}") from None
         if found.table != self._store.table:
             raise WrongPosition(
                 f"{position} is the position of a sweep of table {found.table}, not of {self._store.table}. {advice}"
             )
         return {**found.keys}
 
-    def _judge(self, rows: list[Row], report: Report) -> None:
+    def _handle(self, rows: list[Row], report: Report) -> None:
         due = []
         for row in rows:
             if row["EmailStatus"] == EmailStatus.PENDING and self._is_due(row):
-                if fault := _fault(row["EmailId"]):
-                    report.discarded += self._discard(row, fault, report)
+                if why := _why_unusable(row["EmailId"]):
+                    report.discarded += self._discard(row, why, report)
                 else:
                     due.append(row)
         lost = [row["EmailId"] for row in due if row.get("UpdatedAt") and self._touch(row, report)]
@@ -164,7 +164,7 @@ class Sweep:
         return True
 
 
-def _fault(email_id: str) -> str:
+def _why_unusable(email_id: str) -> str:
     """Return why a message with this id would only become a dead letter, or ""."""
     try:
         check_email_id(email_id)

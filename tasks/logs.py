@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 # At DEBUG, this logger writes every task's arguments, and with them the bodies of raw messages.
 QUOTES_ARGUMENTS = "celery.pool"
 # These log "Task … received", "… succeeded" and "… retry". The outcome's own line says more, so these need DEBUG.
-TELL_WHAT_THE_OUTCOME_TELLS = ("celery.app.trace", "celery.worker.strategy")
+REPEAT_THE_OUTCOME = ("celery.app.trace", "celery.worker.strategy")
 # This logger quotes the body and the headers of messages that it cannot use.
 QUOTES_MESSAGES = "celery.worker.consumer.consumer"
 
 
 @celeryd_init.connect
-def spare_the_banner(instance: Any, **_: Any) -> None:
+def hide_banner(instance: Any, **_: Any) -> None:
     """Do not print Celery's banner, which is for people, if the log is JSON."""
     instance.quiet = instance.quiet or get_settings().log_format == "json"
 
@@ -46,7 +46,7 @@ def set_up(loglevel: int, logfile: str | None = None, colorize: bool = False, **
     multiprocessing.setLevel(logging.ERROR)
     logging.getLogger(QUOTES_MESSAGES).addFilter(_without_message)
     logging.getLogger(QUOTES_ARGUMENTS).setLevel(max(loglevel, logging.INFO))
-    for name in TELL_WHAT_THE_OUTCOME_TELLS:
+    for name in REPEAT_THE_OUTCOME:
         logging.getLogger(name).setLevel(loglevel if loglevel <= logging.DEBUG else max(loglevel, logging.WARNING))
 
 

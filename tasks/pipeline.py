@@ -92,4 +92,4 @@ def explain_revoked(sender: Task, request: Any, expired: bool, **_: Any) -> None
         email_id = parse_message(request.args[0]) if sender.name == bridge.name else request.args[0]
         get_sender().cancel(email_id, reason)
     except (IndexError, InvalidMessage, StoreRefused, StoreUnavailable) as error:
-        logger.error("the email of the revoked task %s stays as it is, for sweep to find: %s", request.id, error)
+        logger.error("the email of the revoked task %s is unchanged; a sweep will find it: %s", request.id, error)

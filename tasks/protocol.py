@@ -27,7 +27,7 @@ def email_id_of(body: str) -> str:
             return check_email_id(args[0] if args else kwargs["email_id"])
     except (ValueError, TypeError, LookupError, RecursionError):
         pass
-    raise InvalidMessage("NoEmailId", "it is no message for a task that sends an email")
+    raise InvalidMessage("NoEmailId", "it is not a message for a task that sends an email")
 
 
 def _json(text: str) -> Any:

@@ -17,4 +17,4 @@ def reap() -> None:
     """Delete the control queues that crashed processes left behind."""
     settings = get_settings()
     for name in leased_queues.reap(client("sqs", settings), settings.control_queue_prefix):
-        logger.info("deleted %s, which had no owner any more", name)
+        logger.info("deleted %s, which had been left behind", name)

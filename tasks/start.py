@@ -38,7 +38,7 @@ def check(**_: Any) -> None:
 
 
 @celeryd_after_setup.connect
-def say_settings(**_: Any) -> None:
+def log_settings(**_: Any) -> None:
     """Log the settings in one line, now that logging is set up."""
     logger.info("%s", get_settings())
 
@@ -83,7 +83,7 @@ def observe_process(**_: Any) -> None:
         if not (error.name or "").startswith("opentelemetry"):
             raise
         # A cluster may name its collector to every program, so this is no reason for a worker to stop.
-        advice = "No traces, no metrics: an OTLP endpoint is set, but the extra `telemetry` is not installed."
+        advice = "Traces and metrics are off: an OTLP endpoint is set, but the extra `telemetry` is not installed."
         print(advice, file=sys.stderr)  # noqa: T201 (no logging is set up yet)
     else:
         telemetry.start()

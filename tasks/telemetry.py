@@ -51,7 +51,7 @@ class WatchedProvider:
         self._duration = metrics.get_meter("email-service").create_histogram(
             "email.send.duration",
             unit="s",
-            description="What one attempt at the provider took",
+            description="How long one attempt at the provider took",
             explicit_bucket_boundaries_advisory=BUCKETS_SECONDS,
         )
 
@@ -107,7 +107,7 @@ def start() -> None:
     CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]  # its types are incomplete
 
     emails = metrics.get_meter("email-service").create_counter(
-        "email.outcomes", description="Emails that a worker brought to their end"
+        "email.outcomes", description="Emails that a worker finished: Sent, Failed or Unknown"
     )
 
     @task_done.connect(weak=False)

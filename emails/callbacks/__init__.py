@@ -27,4 +27,6 @@ def parse_callback(body: str) -> list[DeliveryEvent]:
         raise
     if any(key in callback for key in ses.KEYS):
         return ses.parse(callback)
-    raise InvalidMessage("UnknownCallback", f"it is no callback that we know: it has none of {', '.join(ses.KEYS)}")
+    raise InvalidMessage(
+        "UnknownCallback", f"it is not a callback that we know: it has neither {' nor '.join(ses.KEYS)}"
+    )

@@ -216,7 +216,9 @@ _EVENTS: dict[str, Callable[[_Notification], list[DeliveryEvent]]] = {
 def _email_id(mail: fields.Mail) -> str:
     encoded = [*mail.tags.get(ID_TAG, []), *(h.value for h in mail.headers if h.name.lower() == ID_HEADER.lower())]
     if not encoded:
-        advice = "publish events by a configuration set, or let the identity's feedback include the original headers"
+        advice = (
+            "publish events through a configuration set, or include the original headers in the identity's feedback"
+        )
         raise InvalidMessage("NoEmailId", f"it has neither the tag {ID_TAG} nor the header {ID_HEADER}: {advice}")
     return decoded_id(encoded[0])
 

@@ -18,12 +18,12 @@ class Object(BaseModel):
 def _moment(value: object) -> object:
     """Parse a time. SES's times end in Z, and a time without an offset is taken as UTC too."""
     if not isinstance(value, str):
-        raise ValueError("is no string")  # noqa: TRY004 (pydantic reports a ValueError, but lets a TypeError through)
+        raise ValueError("is not a string")  # noqa: TRY004 (pydantic reports a ValueError, but lets a TypeError through)
     moment = datetime.fromisoformat(value)
     try:
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except OverflowError:
-        raise ValueError("is before the first year or after the last") from None
+        raise ValueError("is outside the years 1 to 9999") from None
 
 
 def _address(value: str) -> str:

@@ -41,7 +41,7 @@ def _load(name: str, settings: Settings) -> Provider:
     if name not in installed:
         raise SettingsError(
             f"EMAIL_PROVIDER or EMAIL_SEND_VIA: no provider {name!r} is installed; "
-            f"there are {', '.join(sorted(installed)) or 'none, since email-service itself is not installed'}"
+            f"available: {', '.join(sorted(installed)) or 'none, because email-service itself is not installed'}"
         )
     provider: Provider = installed[name].load()(settings)
     if settings.claim_lease < 2 * provider.longest_send:

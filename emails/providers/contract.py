@@ -62,7 +62,7 @@ class PermanentError(SendError):
         self.refused = refused
 
 
-class NoTellingError(SendError):
+class UnknownResultError(SendError):
     """The request was sent, but no answer says whether the email was accepted."""
 
 
@@ -88,6 +88,6 @@ class Provider(Protocol):
 
         Raises:
             TemporaryError, PermanentError: the email was not accepted.
-            NoTellingError: it is unknown whether the email was accepted.
+            UnknownResultError: it is unknown whether the email was accepted.
         """
         ...

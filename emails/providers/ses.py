@@ -21,11 +21,11 @@ from emails.encoded_id import ID_TAG, encoded_id
 from emails.events import RejectReason
 from emails.mime import to_mime
 from emails.providers.contract import (
-    NoTellingError,
     PermanentError,
     Receipt,
     RefusedRecipient,
     TemporaryError,
+    UnknownResultError,
 )
 from settings import EnvironmentSettings
 from settings.aws import CONNECT_TIMEOUT, client
@@ -68,23 +68,23 @@ class Answer(NamedTuple):
 # The errors of SendEmail, from its API reference and botocore's model. If AWS's text says more than its error code, the
 # key is a part of the text. These keys come first.
 ANSWERS: dict[str, Answer] = {
-    "Daily message quota exceeded": Answer("the account's quota of 24 hours is used up", None, HOUR),
+    "Daily message quota exceeded": Answer("the account's 24-hour quota is used up", None, HOUR),
     "Maximum sending rate exceeded": Answer("the account's send rate is exceeded", None, SECOND),
     "not verified": Answer("an identity is not verified in SES", RejectReason.BLOCKED),
     "suppression list": Answer("a recipient is on SES's suppression list", RejectReason.BLOCKED),
-    "TooManyRequestsException": Answer("SES throttles", None, SECOND),
-    "ThrottlingException": Answer("SES throttles", None, SECOND),
-    "Throttling": Answer("SES throttles", None, SECOND),
+    "TooManyRequestsException": Answer("SES throttled the request", None, SECOND),
+    "ThrottlingException": Answer("SES throttled the request", None, SECOND),
+    "Throttling": Answer("SES throttled the request", None, SECOND),
     "LimitExceededException": Answer("a quota of the account is used up", None, QUARTER_HOUR),
-    "SendingPausedException": Answer("sending is paused, for the account or the configuration set", None, QUARTER_HOUR),
+    "SendingPausedException": Answer("sending is paused for the account or the configuration set", None, QUARTER_HOUR),
     # The operator has to fix this one. It is not the email's fault, so the email is retried.
     "NotFoundException": Answer("SES has no such configuration set or contact list", None, QUARTER_HOUR),
     "AccountSuspendedException": Answer("AWS has suspended the account's sending", RejectReason.BLOCKED),
     "MailFromDomainNotVerifiedException": Answer("the MAIL FROM domain is not verified in SES", RejectReason.BLOCKED),
-    "MessageRejected": Answer("SES rejects the message's content", RejectReason.OTHER),
-    "BadRequestException": Answer("SES calls the request invalid", RejectReason.INVALID),
-    "ValidationException": Answer("SES calls the request invalid", RejectReason.INVALID),
-    "RequestEntityTooLargeException": Answer("SES finds the message too large", RejectReason.OTHER),
+    "MessageRejected": Answer("SES rejected the message's content", RejectReason.OTHER),
+    "BadRequestException": Answer("SES found the request invalid", RejectReason.INVALID),
+    "ValidationException": Answer("SES found the request invalid", RejectReason.INVALID),
+    "RequestEntityTooLargeException": Answer("SES found the message too large", RejectReason.OTHER),
 }
 
 
@@ -94,12 +94,12 @@ class SesSettings(EnvironmentSettings):
     ses_configuration_set: str = Field(
         default="",
         pattern=r"^[A-Za-z0-9_-]{0,64}$",
-        description="the configuration set, whose event destination brings the callbacks: letters, digits, - and _",
+        description="the configuration set that publishes events to the callbacks queue: letters, digits, - and _",
     )
     ses_contact_list: str = Field(
         default="",
         pattern=r"^([A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64})?)?$",
-        description="a contact list of SES, or list/topic, by which recipients may unsubscribe",
+        description="an SES contact list, or list/topic, through which recipients can unsubscribe",
     )
 
 
@@ -126,7 +126,7 @@ class SesProvider:
         try:
             return self._ses.get_account()["SendQuota"]["MaxSendRate"]
         except (ClientError, BotocoreConnectionError, HTTPClientError, KeyError) as error:
-            logger.warning("the send rate is not limited: SES does not tell its quota (%s)", type(error).__name__)
+            logger.warning("the send rate is not limited: SES did not return its quota (%s)", type(error).__name__)
             return None
 
     def send(self, email: Email) -> Receipt:
@@ -134,11 +134,11 @@ class SesProvider:
         try:
             answer = self._ses.send_email(**request)
         except ClientError as error:
-            raise _judged(error) from None
+            raise _to_error(error) from None
         except _NOT_SENT as error:
             raise TemporaryError(f"SES cannot be reached: {type(error).__name__}") from None
         except (BotocoreConnectionError, HTTPClientError) as error:
-            raise NoTellingError(f"SES did not answer: {type(error).__name__}") from None
+            raise UnknownResultError(f"SES did not answer: {type(error).__name__}") from None
         return Receipt(self.name, answer["MessageId"], "accepted by SES")
 
     def _request(self, email: Email) -> SendEmailRequestTypeDef:
@@ -150,7 +150,7 @@ class SesProvider:
         _check_recipients(email)
         content = bytes(to_mime(email))
         if len(content) > MAX_MESSAGE_BYTES:
-            raise PermanentError(f"the message has {len(content)} bytes; SES takes {MAX_MESSAGE_BYTES}")
+            raise PermanentError(f"the message has {len(content)} bytes; SES accepts at most {MAX_MESSAGE_BYTES}")
         request: SendEmailRequestTypeDef = {
             "Content": {"Raw": {"Data": content}},
             "Destination": _destination(email),
@@ -180,11 +180,11 @@ def _destination(email: Email) -> DestinationTypeDef:
 def _check_recipients(email: Email) -> None:
     recipients = email.recipients
     if len(recipients) > MAX_RECIPIENTS:
-        raise PermanentError(f"the email has {len(recipients)} recipients; SES takes {MAX_RECIPIENTS}")
+        raise PermanentError(f"the email has {len(recipients)} recipients; SES accepts at most {MAX_RECIPIENTS}")
     # "Amazon SES does not support the SMTPUTF8 extension" (API reference, "Destination").
     mailboxes = [email.sender, *email.reply_to, *recipients]
     if not all(mailbox.username.isascii() for mailbox in mailboxes):
-        said = "not ASCII before the @, which SES does not take"
+        said = "not ASCII before the @, which SES does not accept"
         refused = tuple(
             RefusedRecipient(mailbox.addr_spec, RejectReason.INVALID, said)
             for mailbox in recipients
@@ -196,21 +196,21 @@ def _check_recipients(email: Email) -> None:
 def _tags(email: Email) -> list[MessageTagTypeDef]:
     for name, value in email.tags.items():
         if not TAG.fullmatch(name) or not TAG.fullmatch(value):
-            raise PermanentError("a tag in Tags has other than 1 to 256 letters, digits, _ and -, which SES wants")
+            raise PermanentError("a tag's name or value is not 1 to 256 letters, digits, _ or -, as SES requires")
     return [{"Name": name, "Value": value} for name, value in {**email.tags, ID_TAG: encoded_id(email.id)}.items()]
 
 
-def _judged(error: ClientError) -> SendError:
+def _to_error(error: ClientError) -> SendError:
     """Return the error for SES's answer. AWS's text may quote addresses, so it is read but never repeated."""
     code, text = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
     if not CODE.fullmatch(code):
         code = "an unknown error"
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
     if status >= SERVER_ERROR:
-        return NoTellingError(f"SES answers {status} {code}")
+        return UnknownResultError(f"SES answered {status} ({code})")
     answer = next((ANSWERS[part] for part in ANSWERS if part == code or (" " in part and part in text)), None)
     if answer is None:  # credentials, permissions or an unknown error: not accepted, but not the email's fault
-        return TemporaryError(f"SES answers {code}", QUARTER_HOUR)
+        return TemporaryError(f"SES answered with {code}", QUARTER_HOUR)
     if answer.reject_reason:
         return PermanentError(f"{answer.says} ({code})", answer.reject_reason)
     return TemporaryError(f"{answer.says} ({code})", answer.retry_after)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Self
 from emails.events import RejectReason
 from emails.mime import message_id, to_mime
 from emails.providers.contract import (
-    NoTellingError,
     PermanentError,
     Receipt,
     RefusedRecipient,
     TemporaryError,
+    UnknownResultError,
 )
 from emails.providers.smtp_sessions import Sessions
 from emails.providers.smtp_settings import SmtpSettings
@@ -51,10 +51,13 @@ class SmtpProvider:
         """
         own = SmtpSettings.read()
         if not own.smtp_host:
-            raise SettingsError("EMAIL_SMTP_HOST: is missing; should be the SMTP server's name, since smtp sends")
+            raise SettingsError(
+                "EMAIL_SMTP_HOST: is missing; should be the SMTP server's name, "
+                "because EMAIL_PROVIDER or EMAIL_SEND_VIA names smtp"
+            )
         if bool(own.smtp_username) != bool(own.smtp_password):
             missing = "EMAIL_SMTP_PASSWORD" if own.smtp_username else "EMAIL_SMTP_USERNAME"
-            raise SettingsError(f"{missing}: is missing; name and password go together")
+            raise SettingsError(f"{missing}: is missing; set both the user name and the password, or neither")
         return cls(settings, own)
 
     def max_send_rate(self) -> float | None:
@@ -87,11 +90,11 @@ class SmtpProvider:
         try:
             reply = session.hear()
         except OSError as error:
-            raise NoTellingError(f"no answer to the last dot: {_loss(error, session.deadline)}") from None
+            raise UnknownResultError(f"no answer to the final dot: {_loss(error, session.deadline)}") from None
         if reply.accepted:
             return Receipt(self.name, message_id(email), reply.receipt, refused)
         if reply.code < 400:  # noqa: PLR2004 (RFC 5321, section 4.2.1)
-            raise NoTellingError(f"the answer to the last dot says neither yes nor no: {reply}")
+            raise UnknownResultError(f"the answer to the final dot neither accepts nor refuses the email: {reply}")
         raise reply.error("the message")
 
     def _name_recipients(self, session: Session, email: Email) -> tuple[RefusedRecipient, ...]:
@@ -114,7 +117,7 @@ class SmtpProvider:
         deferred = {address: reply for address, reply in replies.items() if not reply.accepted and not reply.refused}
         if len(refused) == len(replies):
             reply = next(iter(replies.values()))
-            raise PermanentError(f"the SMTP server refuses every recipient: {reply}", reply.reject_reason, refused)
+            raise PermanentError(f"the SMTP server refused every recipient: {reply}", reply.reject_reason, refused)
         nobody = len(refused) + len(deferred) == len(replies)
         if deferred and (nobody or email.attempts < self._max_attempts):
             reply = next(iter(deferred.values()))
@@ -135,7 +138,7 @@ def _parameters(session: Session, email: Email, size: int) -> list[str]:
     if session.has_extn("size"):
         limit = session.esmtp_features["size"]
         if limit.isdecimal() and 0 < int(limit) < size:  # 0 means no limit (RFC 1870, section 4)
-            raise PermanentError(f"the message has {size} bytes; the SMTP server takes {limit} at most")
+            raise PermanentError(f"the message has {size} bytes; the SMTP server accepts at most {limit}")
         parameters.append(f"SIZE={size}")
     if not all(address.username.isascii() for address in (email.sender, *email.recipients, *email.reply_to)):
         if not session.has_extn("smtputf8"):
@@ -149,5 +152,5 @@ def _loss(error: OSError, deadline: float) -> str:
     if time.monotonic() >= deadline:
         return "no answer in time"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate does not hold: {error.verify_message}"
+        return f"its certificate is not valid: {error.verify_message}"
     return error.strerror or str(error) or type(error).__name__

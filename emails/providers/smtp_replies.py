@@ -25,25 +25,25 @@ _MEANINGS = {
     "1.6": (RejectReason.BOUNCED, "mailbox has moved"),
     "1.7": (RejectReason.OTHER, "sender's address refused"),
     "1.8": (RejectReason.OTHER, "sender's domain refused"),
-    "1.10": (RejectReason.BOUNCED, "domain takes no mail"),
-    "2": (RejectReason.BOUNCED, "mailbox refuses"),
+    "1.10": (RejectReason.BOUNCED, "domain does not accept mail"),
+    "2": (RejectReason.BOUNCED, "mailbox problem"),
     "2.1": (RejectReason.BOUNCED, "mailbox disabled"),
     "2.2": (RejectReason.BOUNCED, "mailbox full"),
     "2.3": (RejectReason.OTHER, "too large for the mailbox"),
-    "3": (RejectReason.OTHER, "mail system refuses"),
+    "3": (RejectReason.OTHER, "mail system problem"),
     "3.4": (RejectReason.OTHER, "too large for the server"),
-    "4": (RejectReason.OTHER, "network or routing"),
+    "4": (RejectReason.OTHER, "network or routing problem"),
     "4.7": (RejectReason.TIMED_OUT, "delivery took too long"),
-    "5": (RejectReason.OTHER, "protocol"),
+    "5": (RejectReason.OTHER, "protocol problem"),
     "5.3": (RejectReason.OTHER, "too many recipients"),
     "6": (RejectReason.OTHER, "content not supported"),
     "7": (RejectReason.BLOCKED, "refused by policy"),
-    "7.28": (RejectReason.SPAM, "part of a mail flood"),
+    "7.28": (RejectReason.SPAM, "mail flood detected"),
     "421": (RejectReason.OTHER, "service not available"),
     "450": (RejectReason.OTHER, "mailbox unavailable"),
     "451": (RejectReason.OTHER, "error in processing"),
-    "452": (RejectReason.OTHER, "no room, or too many recipients"),
-    "521": (RejectReason.BOUNCED, "host takes no mail"),
+    "452": (RejectReason.OTHER, "insufficient storage, or too many recipients"),
+    "521": (RejectReason.BOUNCED, "host does not accept mail"),
     "530": (RejectReason.OTHER, "authentication required"),
     "535": (RejectReason.OTHER, "credentials invalid"),
     "550": (RejectReason.BOUNCED, "mailbox unavailable"),
@@ -51,7 +51,7 @@ _MEANINGS = {
     "552": (RejectReason.OTHER, "storage exceeded"),
     "553": (RejectReason.INVALID, "mailbox name not allowed"),
     "554": (RejectReason.OTHER, "transaction failed"),
-    "556": (RejectReason.BOUNCED, "domain takes no mail"),
+    "556": (RejectReason.BOUNCED, "domain does not accept mail"),
 }
 
 # The id by which Postfix, Exim and Amazon SES name the message in their logs.
@@ -101,8 +101,8 @@ class Reply:
     def error(self, what: str) -> SendError:
         """Return the error for what the server refuses or defers."""
         if self.refused:
-            return PermanentError(f"the SMTP server refuses {what}: {self}", self.reject_reason)
-        return TemporaryError(f"the SMTP server does not take {what} now: {self}")
+            return PermanentError(f"the SMTP server refused {what}: {self}", self.reject_reason)
+        return TemporaryError(f"the SMTP server did not accept {what} for now: {self}")
 
     @property
     def _codes(self) -> str:

@@ -80,7 +80,7 @@ class Session(smtplib.SMTP):
             raise ConnectionError("it does not speak SMTP")
         if code == CLOSING:
             self.close()
-            raise TemporaryError(f"the SMTP server closes the connection: {reply}")
+            raise TemporaryError(f"the SMTP server closed the connection: {reply}")
         return reply
 
     def leave(self) -> None:
@@ -212,11 +212,11 @@ class Sessions:
         session.open(settings.smtp_host, settings.smtp_port)
         if self._context and settings.smtp_security == "tls":
             session.secure(self._context, settings.smtp_host)
-        _expect(session.hear(), "its greeting")
+        _expect(session.hear(), "the connection")
         _expect(Reply(*_decoded(session.ehlo())), EHLO)
         if self._context and settings.smtp_security == "starttls":
             if not session.has_extn("starttls"):
-                raise TemporaryError("the SMTP server offers no STARTTLS, and nothing is sent in clear text")
+                raise TemporaryError("the SMTP server does not offer STARTTLS, and nothing is sent in clear text")
             _expect(session.ask("STARTTLS"), "STARTTLS")
             session.secure(self._context, settings.smtp_host)
             _expect(Reply(*_decoded(session.ehlo())), EHLO)
@@ -235,7 +235,9 @@ def _own_name() -> str:
     """Return the machine's name, or its address in brackets if the name has no dot. This may ask the DNS."""
     name = smtplib.SMTP().local_hostname
     if name.startswith("["):
-        logger.warning("the SMTP server is told %s, which some servers refuse: set EMAIL_SMTP_EHLO_NAME", name)
+        logger.warning(
+            "the worker greets the SMTP server as %s, which some servers refuse: set EMAIL_SMTP_EHLO_NAME", name
+        )
     return name
 
 
@@ -252,7 +254,7 @@ def _decoded(answer: tuple[int, bytes]) -> tuple[int, str]:
 
 def _expect(reply: Reply, what: str) -> None:
     if not reply.accepted:
-        raise TemporaryError(f"the SMTP server answers to {what} with {reply}")
+        raise TemporaryError(f"the SMTP server answered {what} with {reply}")
 
 
 def _log_in(session: Session, username: str, password: str) -> None:

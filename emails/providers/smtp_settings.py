@@ -22,9 +22,9 @@ class SmtpSettings(EnvironmentSettings):
     smtp_host: str = Field(
         default="",
         pattern=f"^({HOST_PATTERN})?$",
-        description="the SMTP server: a host's name, as its certificate has it, or an IP address",
+        description="the SMTP server: its host name, as in its certificate, or an IP address",
     )
-    smtp_port: int = Field(default=587, ge=1, le=65535, description="the SMTP server's port; usually 465 with tls")
+    smtp_port: int = Field(default=587, ge=1, le=65535, description="the SMTP server's port; 465 if it expects tls")
     smtp_security: Literal["starttls", "tls", "none"] = Field(
         default="starttls", description="starttls, tls from the first byte, or none for clear text"
     )
@@ -32,12 +32,12 @@ class SmtpSettings(EnvironmentSettings):
         default="",
         pattern=f"^({EHLO_PATTERN})?$",
         max_length=255,  # RFC 5321, section 4.5.3.1.2
-        description="this machine's name for the SMTP server (EHLO), such as mail.example.com, with a dot",
+        description="the name by which a worker greets the SMTP server (EHLO), with a dot, such as mail.example.com",
     )
     smtp_username: str = Field(
-        default="", repr=False, description="the user name for the SMTP server, if it asks for one"
+        default="", repr=False, description="the user name for the SMTP server, if it requires a login"
     )
-    smtp_password: SecretStr | None = Field(default=None, description="the password for EMAIL_SMTP_USERNAME")
+    smtp_password: SecretStr | None = Field(default=None, description="the password of EMAIL_SMTP_USERNAME")
 
     # `info.data` has the valid fields above.
     @field_validator("smtp_username")

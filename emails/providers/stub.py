@@ -12,7 +12,7 @@ from pydantic_settings import NoDecode
 
 from emails.mailbox import parse_mailbox
 from emails.mime import message_id, to_mime
-from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
+from emails.providers.contract import PermanentError, Receipt, TemporaryError, UnknownResultError
 from settings import EnvironmentSettings, SettingsError
 
 if TYPE_CHECKING:
@@ -34,11 +34,12 @@ def _from_json(value: object) -> object:
 class StubSettings(EnvironmentSettings):
     """Where the stub writes emails, and for which recipients it fails."""
 
-    stub_outbox: Path | None = Field(default=None, description="the folder where the stub writes each email as .eml")
+    stub_outbox: Path | None = Field(default=None, description="the folder in which the stub writes each email as .eml")
     stub_failures: Annotated[dict[str, Failure], NoDecode, BeforeValidator(_from_json)] = Field(
         default={},
         repr=False,
-        description="JSON, recipient to temporary, permanent or no-telling; :N fails the first N attempts only",
+        description="a JSON object that maps recipients to temporary, permanent or no-telling; "
+        ":N fails only the first N attempts",
     )
 
 
@@ -94,4 +95,4 @@ class StubProvider:
         if kind == "permanent":
             raise PermanentError("the stub was told to fail permanently")
         if kind == "no-telling":
-            raise NoTellingError("the stub was told not to answer")
+            raise UnknownResultError("the stub was told not to answer")

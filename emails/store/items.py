@@ -74,8 +74,8 @@ def errors() -> Iterator[None]:
         if code == "ConditionalCheckFailedException":
             raise Conflict(to_row(error.response.get("Item"))) from None  # type: ignore[arg-type]  # not in its type
         if code in _FINAL_ERRORS:
-            raise StoreRefused(f"DynamoDB refuses: {code}") from error
-        raise StoreUnavailable(f"DynamoDB answers {code}") from error
+            raise StoreRefused(f"DynamoDB refused the request: {code}") from error
+        raise StoreUnavailable(f"DynamoDB answered with {code}") from error
     except BotoCoreError as error:
         raise StoreUnavailable(f"DynamoDB cannot be reached: {type(error).__name__}") from error
 
@@ -97,13 +97,13 @@ def _problem(value: object, depth: int = 0) -> str:
     """Return why DynamoDB cannot hold the value, or ""."""
     if isinstance(value, (dict, list, set)):
         if depth == MAX_DEPTH:
-            return f"has more than the {MAX_DEPTH} levels that DynamoDB holds"
+            return f"has more than {MAX_DEPTH} levels, which DynamoDB cannot hold"
         inner = [part for item in value.items() for part in item] if isinstance(value, dict) else value
         return next(filter(None, (_problem(part, depth + 1) for part in inner)), "")
     if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool) and not _is_held(value):
         return "has a number that DynamoDB cannot hold (at most 38 digits, from 1E-130 to 9.9E+125)"
     if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-        return "has a lone surrogate, which UTF-8 cannot hold"
+        return "has a lone surrogate, which UTF-8 cannot encode"
     return ""
 
 

@@ -227,7 +227,7 @@ class EmailStore:
             row = conflict.row or {}
             if not _is_own_success(row, transition, new):
                 if find_token(row, (token,)):
-                    raise ClaimUnanswered("the answer came after the lease", (token,)) from None
+                    raise ClaimUnanswered("the answer came after the lease had ended", (token,)) from None
                 raise
         except StoreUnavailable as error:
             raise ClaimUnanswered(str(error), (token,)) from error

@@ -82,7 +82,7 @@ def test_an_object_that_is_what_the_row_says_is_fetched(
     [
         ({"s3_uri": URI, "size": 4}, "size is 4, but the object in S3 has 5 bytes"),
         ({"s3_uri": URI, "size": 6}, "size is 6, but the object in S3 has 5 bytes"),
-        ({"s3_uri": URI, "e_tag": HELLO_E_TAG[::-1]}, "the object in S3 has another ETag than e_tag"),
+        ({"s3_uri": URI, "e_tag": HELLO_E_TAG[::-1]}, "the object's ETag in S3 differs from e_tag"),
         ({"s3_uri": f"s3://{BUCKET}/mail/secret"}, "S3 has no such object"),
         ({"s3_uri": "s3://secret-bucket/a.pdf"}, "S3 has no such bucket"),
     ],
@@ -110,7 +110,7 @@ def test_files_that_are_too_large_together_are_refused(
     monkeypatch.setattr(attachments, "MAX_BYTES", 12)
     assert len(bodies(fetch(s3, email(row, {"s3_uri": URI}, {"s3_uri": URI}, {"body": "MTI="}), NEVER))) == 3
     for third in ({"body": "MTIz"}, {"s3_uri": URI}):
-        with pytest.raises(PermanentError, match=r"with it, the files have more than 12 bytes"):
+        with pytest.raises(PermanentError, match=r"the attachments together have more than 12 bytes"):
             fetch(s3, email(row, {"s3_uri": URI}, {"s3_uri": URI}, third), NEVER)
 
 
@@ -138,7 +138,7 @@ def test_what_is_refused_by_its_size_is_not_read(row: dict[str, Any], s3: S3Clie
     ("code", "said"),
     [
         *((code, code) for code in ("SlowDown", "InternalError", "ExpiredToken", "KMS.DisabledException")),
-        ("AccessDenied", "AccessDenied: the worker may not read the object, or there is none"),
+        ("AccessDenied", "AccessDenied: the worker may not read the object, or the object does not exist"),
     ],
 )
 def test_an_answer_that_may_change_is_temporary(
@@ -232,7 +232,7 @@ def test_a_file_below_a_prefix_may_be_fetched(row: dict[str, Any], uri: str) -> 
     ],
 )
 def test_a_file_elsewhere_is_refused_without_saying_where(row: dict[str, Any], uri: str) -> None:
-    reason = "Attachments[1].s3_uri: begins with none of EMAIL_ATTACHMENT_PREFIXES"
+    reason = "Attachments[1].s3_uri: does not begin with any of EMAIL_ATTACHMENT_PREFIXES"
     assert why_forbidden(email(row, HERE, {"s3_uri": uri}), ALLOWED) == reason
     assert why_forbidden(email(row, HERE, {"s3_uri": uri}), ()) == reason
 

@@ -193,7 +193,7 @@ def test_what_cannot_be_given_back_is_said(
     with caplog.at_level(logging.WARNING):
         assert len(list(dead_letters(sqs, settings))) == 1
     assert "1 messages of " in caplog.text
-    assert "hidden for up to 300 seconds more" in caplog.text
+    assert "hidden for up to 300 seconds" in caplog.text
 
 
 def test_a_repr_shows_no_content_and_a_terminal_no_control_characters() -> None:
@@ -256,7 +256,7 @@ def test_what_the_source_queue_refuses_is_named_and_stays_alone(raw: Letters, mo
 
     monkeypatch.setattr(Queue, "send_batch", refusing)
     found = raw.redrive()
-    assert found == dict.fromkeys(ids.values(), "") | {ids["body 3"]: "SQS did not take it: InternalError"}
+    assert found == dict.fromkeys(ids.values(), "") | {ids["body 3"]: "SQS did not accept it: InternalError"}
     assert [message["Body"] for message in raw.dead()] == ["body 3"]
     assert len(raw.back()) == 11
 
@@ -271,7 +271,7 @@ def test_what_is_sent_and_not_deleted_is_named(
 
     monkeypatch.setattr(Queue, "delete_batch", away)
     assert raw.redrive() == {
-        message_id: f"it is on {settings.queue}, but SQS did not delete it here: EndpointConnectionError"
+        message_id: f"it was sent to {settings.queue}, but SQS did not delete it here: EndpointConnectionError"
     }
     assert len(raw.back()) == len(raw.dead()) == 1
 

@@ -72,8 +72,8 @@ def test_a_row_that_cannot_be_mapped_fails_with_the_attribute_named(
     ("changes", "reason"),
     [
         ({"ExpiresAt": iso(0), "SendAfter": iso(300)}, "expired"),
-        ({"SendVia": "secret"}, "SendVia: names none of the providers stub, other"),
-        (file("s3://files/mailing/a"), "Attachments[0].s3_uri: begins with none of EMAIL_ATTACHMENT_PREFIXES"),
+        ({"SendVia": "secret"}, "SendVia: is not one of the providers stub, other"),
+        (file("s3://files/mailing/a"), "Attachments[0].s3_uri: does not begin with any of EMAIL_ATTACHMENT_PREFIXES"),
     ],
     ids=["expired", "no such provider", "a file from elsewhere"],
 )
@@ -102,7 +102,7 @@ def test_an_email_before_its_time_waits_for_it(settings: Settings, row: Row, cha
 @pytest.mark.parametrize("left", [300, -LEASE_GRACE_SECONDS / 2], ids=["alive", "just over"])
 def test_an_email_whose_lease_is_alive_waits_for_its_end(settings: Settings, row: Row, left: float) -> None:
     row |= {"EmailStatus": "Sending", "ClaimExpiresAt": Decimal(NOW + left)}
-    decision = RetryLater(left + LEASE_GRACE_SECONDS, "another worker holds its claim")
+    decision = RetryLater(left + LEASE_GRACE_SECONDS, "another worker has claimed it")
     assert decide(row, NOW, settings) == decision, "clocks differ"
 
 

@@ -178,18 +178,23 @@ def test_a_row_needs_a_recipient_and_a_body(row: dict[str, Any], empty: object) 
         ("EmailStatus", Binary(b"x"), "EmailStatus", "should be 'Pending', 'Sending', "),
         ("Subject", "a\r\nBcc: eve@example.com", "Subject", "has a line break or another control character"),
         ("Subject", Decimal(5), "Subject", "should be a valid string"),
-        ("Sender", "shop", "Sender", "is no address: it has no @"),
-        ("Sender", ["shop@example.com"], "Sender", "is no string"),
+        ("Sender", "shop", "Sender", "is not an address: it has no @"),
+        ("Sender", ["shop@example.com"], "Sender", "is not a string"),
         ("RecipientsTo", "ada@example.com", "RecipientsTo", "should be a valid list"),
         ("RecipientsTo", {"ada": "ada@example.com"}, "RecipientsTo", "should be a valid list"),
-        ("RecipientsTo", ["ada@example.com", "eve"], "RecipientsTo[1]", "is no address: it has no @"),
-        ("RecipientsTo", ["ada@example.com", None], "RecipientsTo[1]", "is no string"),
-        ("RecipientsTo", {Binary(b"ada@example.com")}, "RecipientsTo[0]", "is no string"),
-        ("RecipientsCc", [Decimal(5)], "RecipientsCc[0]", "is no string"),
-        ("RecipientsBcc", ["a@b@c"], "RecipientsBcc[0]", 'is no address like ada@example.com or "Ada Lovelace" <ada@'),
+        ("RecipientsTo", ["ada@example.com", "eve"], "RecipientsTo[1]", "is not an address: it has no @"),
+        ("RecipientsTo", ["ada@example.com", None], "RecipientsTo[1]", "is not a string"),
+        ("RecipientsTo", {Binary(b"ada@example.com")}, "RecipientsTo[0]", "is not a string"),
+        ("RecipientsCc", [Decimal(5)], "RecipientsCc[0]", "is not a string"),
+        (
+            "RecipientsBcc",
+            ["a@b@c"],
+            "RecipientsBcc[0]",
+            'is not an address like ada@example.com or "Ada Lovelace" <ada@',
+        ),
         ("ReplyTo", ["a\n@example.com"], "ReplyTo[0]", "has a control character"),
         ("BodyText", Decimal(5), "BodyText", "should be a valid string"),
-        ("BodyHtml", "\ud800", "BodyHtml", "has a lone surrogate, which no charset can carry"),
+        ("BodyHtml", "\ud800", "BodyHtml", "has a lone surrogate, which no charset can encode"),
         ("Attachments", "a.pdf", "Attachments", "should be a valid list"),
         ("Attachments", ["a.pdf"], "Attachments[0]", "should be a valid dictionary"),
         ("Attachments", [PDF, {**PDF, "name": ""}], "Attachments[1].name", "is missing"),
@@ -200,19 +205,44 @@ def test_a_row_needs_a_recipient_and_a_body(row: dict[str, Any], empty: object) 
         ("Attachments", [{**PDF, "content_type": "a/b; c=ä"}], "Attachments[0].content_type", "should match pattern"),
         ("Attachments", [{**PDF, "content_type": "a/b;\r\nc: d"}], "Attachments[0].content_type", "has a line break"),
         ("Attachments", [{**PDF, "content_type": "Multipart/mixed"}], "Attachments[0]", "content_type is multipart"),
-        ("Attachments", [{**PDF, "content_id": "logo"}], "Attachments[0].content_id", "is no id like logo@example.com"),
-        ("Attachments", [{**PDF, "content_id": "<a@b>"}], "Attachments[0].content_id", "is no id like logo@example"),
-        ("Attachments", [{**PDF, "content_id": "a@b\r\nc"}], "Attachments[0].content_id", "is no id like logo@exam"),
+        (
+            "Attachments",
+            [{**PDF, "content_id": "logo"}],
+            "Attachments[0].content_id",
+            "is not an id like logo@example.com",
+        ),
+        (
+            "Attachments",
+            [{**PDF, "content_id": "<a@b>"}],
+            "Attachments[0].content_id",
+            "is not an id like logo@example",
+        ),
+        (
+            "Attachments",
+            [{**PDF, "content_id": "a@b\r\nc"}],
+            "Attachments[0].content_id",
+            "is not an id like logo@exam",
+        ),
         (
             "Attachments",
             [{**PDF, "content_id": "a@b\n"}],
             "Attachments[0].content_id",
-            "is no id like logo@example.com",
+            "is not an id like logo@example.com",
         ),
-        ("Attachments", [{**PDF, "content_id": "ä@b"}], "Attachments[0].content_id", "is no id like logo@example.com"),
-        ("Attachments", [{**PDF, "content_id": "a@b" * 67}], "Attachments[0].content_id", "is no id like logo@exampl"),
+        (
+            "Attachments",
+            [{**PDF, "content_id": "ä@b"}],
+            "Attachments[0].content_id",
+            "is not an id like logo@example.com",
+        ),
+        (
+            "Attachments",
+            [{**PDF, "content_id": "a@b" * 67}],
+            "Attachments[0].content_id",
+            "is not an id like logo@exampl",
+        ),
         ("Attachments", [{**PDF, "content_id": Decimal(5)}], "Attachments[0].content_id", "should be a valid string"),
-        ("Attachments", [{**PDF, "content_id": "a@b"}] * 2, "Attachments", "content_id is the same in two of them"),
+        ("Attachments", [{**PDF, "content_id": "a@b"}] * 2, "Attachments", "two of them have the same content_id"),
         ("Attachments", [{**PDF, "body": None}], "Attachments[0]", "has neither body nor s3_uri"),
         ("Attachments", [{**PDF, "body": None, "s3_uri": ""}], "Attachments[0]", "has neither body nor s3_uri"),
         ("Attachments", [{**PDF, "body": []}], "Attachments[0].body", "is not base64"),
@@ -235,11 +265,11 @@ def test_a_row_needs_a_recipient_and_a_body(row: dict[str, Any], empty: object) 
         ("Tags", {"team": "a\r\nb"}, "Tags.te…", "has a line break or another control character"),
         ("Tags", {"te\nam": "a"}, "Tags.te…", "has a line break or another control character"),
         ("Tags", {"team": Decimal(5)}, "Tags.te…", "should be a valid string"),
-        ("SendAfter", "tomorrow", "SendAfter", "is no ISO 8601 time like 2026-01-31T12:00:00Z"),
-        ("SendAfter", Decimal(1_769_860_800), "SendAfter", "is no ISO 8601 time like 2026-01-31T12:00:00Z"),
-        ("SendAfter", Decimal(20260131), "SendAfter", "is no ISO 8601 time like 2026-01-31T12:00:00Z"),
-        ("ExpiresAt", "2026-02-30", "ExpiresAt", "is no ISO 8601 time like 2026-01-31T12:00:00Z"),
-        ("ExpiresAt", Binary(b"2026-01-31"), "ExpiresAt", "is no ISO 8601 time like 2026-01-31T12:00:00Z"),
+        ("SendAfter", "tomorrow", "SendAfter", "is not an ISO 8601 time like 2026-01-31T12:00:00Z"),
+        ("SendAfter", Decimal(1_769_860_800), "SendAfter", "is not an ISO 8601 time like 2026-01-31T12:00:00Z"),
+        ("SendAfter", Decimal(20260131), "SendAfter", "is not an ISO 8601 time like 2026-01-31T12:00:00Z"),
+        ("ExpiresAt", "2026-02-30", "ExpiresAt", "is not an ISO 8601 time like 2026-01-31T12:00:00Z"),
+        ("ExpiresAt", Binary(b"2026-01-31"), "ExpiresAt", "is not an ISO 8601 time like 2026-01-31T12:00:00Z"),
         ("SendVia", ["stub"], "SendVia", "should be a valid string"),
         ("Attempts", "2", "Attempts", "should be a valid number"),
         ("NextAttemptAt", True, "NextAttemptAt", "should be a valid number"),
@@ -266,7 +296,7 @@ def test_a_file_may_lie_in_s3(row: dict[str, Any], key: str) -> None:
     ("uri", "wrong"),
     [
         *(
-            (uri, "is no URI like s3://bucket/folder/file.pdf")
+            (uri, "is not a URI like s3://bucket/folder/file.pdf")
             for uri in (
                 *(
                     "a.pdf",
@@ -290,7 +320,7 @@ def test_a_file_may_lie_in_s3(row: dict[str, Any], key: str) -> None:
             )
         ),
         *(
-            (f"s3://bucket/{key}", "has a folder . or .., which may lead out of another")
+            (f"s3://bucket/{key}", "has a folder . or .., which may lead outside the allowed prefix")
             for key in (
                 *(
                     "..",

@@ -50,13 +50,13 @@ def test_a_header_that_describes_a_part_is_refused(row: dict[str, Any], name: st
 )
 def test_a_header_that_a_relay_obeys_is_refused(row: dict[str, Any], name: str, instruction: str) -> None:
     said = problem(row, {name: "secret"})
-    assert said == f"Headers.{shown(name)}: {instruction}, which the deployment gives"
+    assert said == f"Headers.{shown(name)}: {instruction}, which only the deployment may give"
 
 
 @pytest.mark.parametrize("name", ["Resent-To", "RESENT-BCC", "resent-from", "Resent-Message-ID"])
 def test_a_header_of_a_message_that_is_sent_again_is_refused(row: dict[str, Any], name: str) -> None:
     said = problem(row, {name: "eve@example.com"})
-    assert said.startswith(f"Headers.{shown(name)}: resent-* says that somebody sends the message again")
+    assert said.startswith(f"Headers.{shown(name)}: resent-* means that somebody sends the message again")
 
 
 @pytest.mark.parametrize("name", ["X-Campaign", "X-Mailer", "X-MSMail-Priority", "X-Priority", "Precedence"])
@@ -66,7 +66,7 @@ def test_a_header_that_only_resembles_an_instruction_is_the_producers(row: dict[
 
 def test_a_header_is_there_once_whatever_its_case(row: dict[str, Any]) -> None:
     said = problem(row, {"X-A": "secret", "X-Campaign": "secret", "x-campaign": "secret"})
-    assert said == "Headers: has x-cam… twice: a header's name is the same in any case"
+    assert said == "Headers: has x-cam… twice: header names ignore case"
 
 
 @pytest.mark.parametrize(

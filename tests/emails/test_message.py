@@ -19,7 +19,7 @@ from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation
 # These are all the sentences that a dead letter may have as its reason. They have no room for content.
 DETAILS = {
     "NotJson": {"the body is not JSON", "the SNS envelope's Message is not JSON"},
-    "NotAnObject": {"the body is JSON, but no object", "the SNS envelope's Message is JSON, but no object"},
+    "NotAnObject": {"the body is JSON, but not an object", "the SNS envelope's Message is JSON, but not an object"},
     "InvalidEnvelope": {
         "the SNS envelope's Message is not a string",
         "the EventBridge envelope's detail is not an object",
@@ -27,14 +27,14 @@ DETAILS = {
     "NoEmailId": {'there is no "email_id"'},
     "SubscriptionConfirmation": {
         (
-            "an SNS topic asks whether it may send to this queue: if you know the TopicArn in the body, visit the"
-            " SubscribeURL beside it to confirm the subscription"
+            "an SNS topic asks whether it may send to this queue: if you recognize the TopicArn in the body, visit"
+            " the SubscribeURL next to it to confirm the subscription"
         )
     },
     "UnsubscribeConfirmation": {
         (
-            "this queue's subscription to an SNS topic was ended: if you know the TopicArn in the body, visit the"
-            " SubscribeURL beside it to restore the subscription"
+            "this queue's subscription to an SNS topic was ended: if you recognize the TopicArn in the body, visit"
+            " the SubscribeURL next to it to restore the subscription"
         )
     },
     "InvalidEmailId": {
@@ -136,15 +136,15 @@ def test_an_email_id_is_any_text_of_190_bytes(email_id: str) -> None:
         ('{"email_id": "secret"', "NotJson", "the body is not JSON"),
         ('{"email_id": "secret"} {}', "NotJson", "the body is not JSON"),
         ('\ufeff{"email_id": "secret"}', "NotJson", "the body is not JSON"),
-        ('"secret"', "NotAnObject", "the body is JSON, but no object"),
-        ('["secret"]', "NotAnObject", "the body is JSON, but no object"),
-        ("null", "NotAnObject", "the body is JSON, but no object"),
-        ("NaN", "NotAnObject", "the body is JSON, but no object"),
+        ('"secret"', "NotAnObject", "the body is JSON, but not an object"),
+        ('["secret"]', "NotAnObject", "the body is JSON, but not an object"),
+        ("null", "NotAnObject", "the body is JSON, but not an object"),
+        ("NaN", "NotAnObject", "the body is JSON, but not an object"),
         ("{}", "NoEmailId", 'there is no "email_id"'),
         ('{"emailId": "secret", "detail": {"email_id": "secret"}}', "NoEmailId", 'there is no "email_id"'),
         ('{"Message": "{\\"email_id\\": \\"secret\\"}"}', "NoEmailId", 'there is no "email_id"'),
         (sns("secret"), "NotJson", "the SNS envelope's Message is not JSON"),
-        (sns('"secret"'), "NotAnObject", "the SNS envelope's Message is JSON, but no object"),
+        (sns('"secret"'), "NotAnObject", "the SNS envelope's Message is JSON, but not an object"),
         (sns({"email_id": "secret"}), "InvalidEnvelope", "the SNS envelope's Message is not a string"),
         (sns('{"id": "secret"}'), "NoEmailId", 'there is no "email_id"'),
         (sns(json.dumps(sns('{"email_id": "secret"}'))), "NoEmailId", 'there is no "email_id"'),

@@ -39,17 +39,17 @@ def attributes(sqs: SQSClient, queue: str) -> Mapping[Any, str]:
 def test_provision_makes_every_queue_with_its_dead_letters_and_the_table(bare: Settings) -> None:
     stage = bare.stage
     assert list(provision(bare)) == [
-        f"made queue emails_{stage}_dlq",
-        f"made queue emails_{stage}",
-        f"made queue emails_{stage}_bulk_dlq",
-        f"made queue emails_{stage}_bulk",
-        f"made queue emails_{stage}_tasks_dlq",
-        f"made queue emails_{stage}_tasks",
-        f"made queue emails_{stage}_callbacks_dlq",
-        f"made queue emails_{stage}_callbacks",
-        f"made table emails_{stage}",
-        f"made table email_events_{stage}",
-        f"set table email_events_{stage} to forget what is past its ExpiresAt",
+        f"created queue emails_{stage}_dlq",
+        f"created queue emails_{stage}",
+        f"created queue emails_{stage}_bulk_dlq",
+        f"created queue emails_{stage}_bulk",
+        f"created queue emails_{stage}_tasks_dlq",
+        f"created queue emails_{stage}_tasks",
+        f"created queue emails_{stage}_callbacks_dlq",
+        f"created queue emails_{stage}_callbacks",
+        f"created table emails_{stage}",
+        f"created table email_events_{stage}",
+        f"set table email_events_{stage} to delete items after their ExpiresAt",
     ]
     check_resources(bare)
     assert all(line.startswith("found ") for line in provision(bare)), "it may run as often as one likes"
@@ -106,7 +106,7 @@ def test_only_what_is_missing_is_named(settings: Settings, sqs: SQSClient) -> No
     sqs.delete_queue(QueueUrl=queue_url(sqs, dead_letter_queue(settings.queue)) or "")
     with pytest.raises(ResourcesMissing) as raised:
         check_resources(settings)
-    assert str(raised.value).startswith(f"Missing: queue {dead_letter_queue(settings.queue)}. Make ")
+    assert str(raised.value).startswith(f"Missing: queue {dead_letter_queue(settings.queue)}. Create ")
     elsewhere = settings.model_copy(update={"table_name": "elsewhere"})
     with pytest.raises(ResourcesMissing, match=r"table elsewhere"):
         check_resources(elsewhere)
@@ -142,8 +142,8 @@ def test_the_advice_for_an_endpoint_is_not_that_for_a_region() -> None:
     [
         ("AccessDenied", "Check the credentials and their policy."),
         ("ExpiredTokenException", "Check the credentials and their policy."),
-        ("RequestThrottled", "Start again when that is over."),
-        ("InternalFailure", "Start again when that is over."),
+        ("RequestThrottled", "Try again later."),
+        ("InternalFailure", "Try again later."),
     ],
 )
 def test_a_refusal_of_aws_is_named_and_blames_the_credentials_only_where_it_is_theirs(
@@ -162,6 +162,6 @@ def test_a_refusal_of_aws_is_named_and_blames_the_credentials_only_where_it_is_t
     monkeypatch.setattr("emails.resources.client", refuse)
     with pytest.raises(ResourcesMissing) as raised:
         check_resources(settings)
-    assert str(raised.value).startswith("AWS refuses in localstack: ")
+    assert str(raised.value).startswith("AWS in localstack refused the request: ")
     assert f"({code})" in str(raised.value)
     assert str(raised.value).endswith(f"not now. {advice}")

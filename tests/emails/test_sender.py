@@ -16,7 +16,7 @@ from pydantic import HttpUrl
 from emails.claim_tokens import new_token
 from emails.decide import LEASE_GRACE_SECONDS, End, Send
 from emails.outcome import Done, RetryLater
-from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
+from emails.providers.contract import PermanentError, Receipt, TemporaryError, UnknownResultError
 from emails.sender import EmailNotFound, Sender
 from emails.status import EmailStatus
 from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreRefused, StoreUnavailable
@@ -49,7 +49,7 @@ each_ending = pytest.mark.parametrize(
     [
         Ending(None, Done(EmailStatus.SENT, provider="stub"), "Sent"),
         Ending(PermanentError("no"), Done(EmailStatus.FAILED, "no", "stub"), "Failed"),
-        Ending(NoTellingError("?"), Done(EmailStatus.UNKNOWN, "?", "stub"), "Unknown"),
+        Ending(UnknownResultError("?"), Done(EmailStatus.UNKNOWN, "?", "stub"), "Unknown"),
         Ending(TemporaryError("busy", 900), RetryLater(900, "busy (attempt 1)"), "Pending"),
     ],
     ids=lambda ending: ending.status,
@@ -337,7 +337,7 @@ def test_files_are_fetched_under_the_claim_and_what_is_left_of_it_is_looked_at_a
 
     monkeypatch.setattr("emails.attachments.fetch", slow)
     store.put({**row, "Attachments": [FILE]})
-    assert fetching.send(row["EmailId"]) == RetryLater(0, "the claim took too long to reach the provider")
+    assert fetching.send(row["EmailId"]) == RetryLater(0, "there was too little time left to send it")
     assert asked == [("Sending", pytest.approx(max(S3_SECONDS, longest_send), abs=1))]
     assert stands(store, row)["EmailStatus"] == "Pending"
     assert provider.sent == []
@@ -497,7 +497,7 @@ def test_a_permanent_failure_is_failed(
 def test_no_telling_is_unknown_and_not_sent_again(
     sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
-    provider.errors = [NoTellingError("the connection was lost after DATA")]
+    provider.errors = [UnknownResultError("the connection was lost after DATA")]
     store.put(row)
     assert str(sender.send(row["EmailId"])) == "Unknown: the connection was lost after DATA"
     unknown = stands(store, row)
@@ -596,7 +596,7 @@ def test_a_holder_that_is_later_than_an_operators_word_adds_its_receipt(
     assert "FailureReason" not in sent
 
 
-@pytest.mark.parametrize("error", [TemporaryError("busy"), PermanentError("no"), NoTellingError("?")], ids=repr)
+@pytest.mark.parametrize("error", [TemporaryError("busy"), PermanentError("no"), UnknownResultError("?")], ids=repr)
 def test_a_late_holder_moves_unknown_to_nothing_but_sent(
     store: EmailStore, settings: Settings, clock: Clock, row: dict[str, Any], error: Exception
 ) -> None:
@@ -781,7 +781,7 @@ def test_a_lost_claim_that_arrives_between_the_look_and_the_claim_is_looked_at_a
 
     tokens, requests = lose_a_claim(late=True)
     sender = Sender(Beaten(store._client, store.table), {"stub": provider}, settings)
-    assert sender.send(row["EmailId"], tokens=tokens) == RetryLater(0, "the row changed meanwhile")
+    assert sender.send(row["EmailId"], tokens=tokens) == RetryLater(0, "the row has changed")
     assert str(sender.send(row["EmailId"], tokens=tokens)) == "Sent"
     assert (provider.sent, stands(store, row)["Attempts"]) == ([row["EmailId"]], 1)
 
@@ -921,7 +921,7 @@ def test_a_claim_that_took_too_long_is_given_back_uncounted_before_the_first_byt
 
     store.put(row)
     slow = Sender(Slow(store._client, store.table), {"stub": provider}, settings)
-    assert slow.send(row["EmailId"]) == RetryLater(0, "the claim took too long to reach the provider")
+    assert slow.send(row["EmailId"]) == RetryLater(0, "there was too little time left to send it")
     assert provider.sent == []
     pending = stands(store, row)
     assert (pending["EmailStatus"], pending["Attempts"]) == ("Pending", 0)
@@ -987,7 +987,7 @@ def test_a_row_that_changed_after_the_look_is_looked_at_again(
     store.put(row)
     claim = store.claim(row["EmailId"], lease=60)
     outcome = Sender(Stale(store._client, store.table), {"stub": provider}, settings).load(row["EmailId"])
-    assert outcome == RetryLater(0, "the row changed meanwhile")
+    assert outcome == RetryLater(0, "the row has changed")
     assert stands(store, row) == claim.row
 
 
@@ -999,7 +999,7 @@ def test_a_claim_lost_to_a_row_that_is_ready_again_is_tried_again(
             raise Conflict(row)
 
     beaten = Sender(Beaten(store._client, store.table), {"stub": provider}, settings)
-    assert beaten.send(row["EmailId"]) == RetryLater(0, "the row changed meanwhile")
+    assert beaten.send(row["EmailId"]) == RetryLater(0, "the row has changed")
     assert provider.sent == []
 
 

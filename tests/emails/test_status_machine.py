@@ -26,7 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from emails import status as statuses
 from emails.claim_tokens import claim_id
 from emails.events import DeliveryEvent, EventType
-from emails.providers.contract import NoTellingError, PermanentError, Receipt, TemporaryError
+from emails.providers.contract import PermanentError, Receipt, TemporaryError, UnknownResultError
 from emails.sender import Sender
 from emails.status import TRANSITIONS
 from emails.store import ClaimUnanswered, Conflict, EmailStore, StoreUnavailable
@@ -90,9 +90,9 @@ FATES: dict[str, list[Any]] = {
     CLAIMED: [*[GOES_ON] * 5, CRASHES],
     AT_PROVIDER: [
         Answer(accepts=True),
-        Answer(accepts=True, error=NoTellingError("the answer was lost")),
+        Answer(accepts=True, error=UnknownResultError("the answer was lost")),
         Answer(accepts=True, error=RuntimeError("unforeseen")),
-        Answer(accepts=False, error=NoTellingError("the request was lost")),
+        Answer(accepts=False, error=UnknownResultError("the request was lost")),
         *[Answer(accepts=False, error=TemporaryError("busy", retry_after=5))] * 6,
         Answer(accepts=False, error=PermanentError("no")),
         CRASHES,

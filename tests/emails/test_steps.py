@@ -136,7 +136,7 @@ def test_a_row_that_is_missing_is_waited_for_since_it_was_first_missed(take: Tak
 
 
 def test_a_row_that_does_not_come_is_a_dead_letter(take: Take) -> None:
-    letter = DeadLetter(Reason("EmailNotFound", "no row came in 60 seconds"))
+    letter = DeadLetter(Reason("EmailNotFound", "no row appeared within 60 seconds"))
     assert take(EmailNotFound(), Carried(9, time.time() - 60)) == letter
 
 
@@ -197,7 +197,7 @@ def test_a_callback_that_is_recorded_is_done_and_says_what_the_row_is_then(row: 
 
 def test_that_a_provider_tries_its_topic_is_done() -> None:
     outcome = record(None, "Successfully validated SNS topic for Amazon SES event publishing.")
-    assert outcome == Done(detail="a provider tried whether its topic reaches us")
+    assert outcome == Done(detail="a provider tested its topic")
 
 
 @pytest.mark.parametrize(

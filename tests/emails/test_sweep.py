@@ -548,7 +548,7 @@ def test_a_row_too_big_to_write_to_is_reported_and_holds_up_no_other(table: Tabl
     table.store.put(full)
     table.put("left-behind", UpdatedAt=OLD)
     report = table.sweep()
-    assert report.failed == {"full": "DynamoDB refuses: ValidationException"}
+    assert report.failed == {"full": "DynamoDB refused the request: ValidationException"}
     assert (report.enqueued, report.first_seen, report.abandoned) == (1, 0, 0)
     assert table.enqueued() == ["left-behind"]
     assert not table.position.exists()

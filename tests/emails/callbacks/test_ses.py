@@ -281,7 +281,7 @@ def without(notification: Json, *path: str) -> Json:
 @pytest.mark.parametrize(
     ("callback", "reason", "detail"),
     [
-        (feedback("Bounce", None), "NoEmailId", "let the identity's feedback include the original headers"),
+        (feedback("Bounce", None), "NoEmailId", "include the original headers in the identity's feedback"),
         (without(event("Bounce", ID), "mail", "tags"), "NoEmailId", "neither the tag email_id nor the header"),
         (event("Bounce", ""), "InvalidEmailId", "blank"),
         (event("Bounce", "x" * 191), "InvalidEmailId", "longer than 190"),
@@ -296,7 +296,7 @@ def without(notification: Json, *path: str) -> Json:
             "wrong or missing: bounce.bouncedRecipients.0.emailAddress",
         ),
         (event("Send", ID, *["ada@example.com"] * 101), "InvalidCallback", "more than 100 recipients"),
-        ({"hello": "world"}, "UnknownCallback", "it has none of eventType, notificationType"),
+        ({"hello": "world"}, "UnknownCallback", "it has neither eventType nor notificationType"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_its_reason(callback: Json, reason: str, detail: str) -> None:

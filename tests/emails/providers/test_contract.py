@@ -18,7 +18,7 @@ from emails.email import Email
 from emails.encoded_id import encoded_id
 from emails.events import RejectReason
 from emails.providers import GROUP, load_providers
-from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
+from emails.providers.contract import PermanentError, TemporaryError, UnknownResultError
 from settings import Settings
 from tests.emails.providers.backends import BACKENDS, RECIPIENT, SERVERS
 
@@ -34,7 +34,7 @@ MARK = "pr1vate"
 FAILURES = {
     "fail_temporarily": TemporaryError,
     "fail_permanently": PermanentError,
-    "lose_the_answer": NoTellingError,
+    "lose_the_answer": UnknownResultError,
 }
 
 
@@ -158,7 +158,7 @@ def test_a_server_that_hangs_holds_a_send_no_longer_than_is_declared(
     provider = server.provider()
     server.hang()
     started = time.monotonic()
-    with pytest.raises((TemporaryError, NoTellingError)):
+    with pytest.raises((TemporaryError, UnknownResultError)):
         provider.send(new_email())
     assert time.monotonic() - started < provider.longest_send + SLACK
     assert server.requests() == 1

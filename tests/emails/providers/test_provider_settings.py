@@ -26,9 +26,17 @@ def complaint(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
 @pytest.mark.parametrize(
     ("complaint", "start", "right"),
     [
-        ({"EMAIL_SMTP_HOST": "smtp://mx"}, "EMAIL_SMTP_HOST: is 'smtp://mx'; ", "should be the SMTP server: a host's"),
-        ({"EMAIL_SMTP_HOST": "a..b"}, "EMAIL_SMTP_HOST: is 'a..b'; ", "should be the SMTP server: a host's name"),
-        ({"EMAIL_SMTP_HOST": "a" * 64}, f"EMAIL_SMTP_HOST: is '{'a' * 64}'; ", "should be the SMTP server: a host's"),
+        (
+            {"EMAIL_SMTP_HOST": "smtp://mx"},
+            "EMAIL_SMTP_HOST: is 'smtp://mx'; ",
+            "should be the SMTP server: its host name",
+        ),
+        ({"EMAIL_SMTP_HOST": "a..b"}, "EMAIL_SMTP_HOST: is 'a..b'; ", "should be the SMTP server: its host name"),
+        (
+            {"EMAIL_SMTP_HOST": "a" * 64},
+            f"EMAIL_SMTP_HOST: is '{'a' * 64}'; ",
+            "should be the SMTP server: its host name",
+        ),
         ({"EMAIL_SMTP_PORT": "0"}, "EMAIL_SMTP_PORT: is '0'; ", "greater than or equal to 1"),
         ({"EMAIL_SMTP_SECURITY": "ssl"}, "EMAIL_SMTP_SECURITY: is 'ssl'; ", "should be 'starttls', 'tls' or 'none'"),
         (
@@ -36,7 +44,7 @@ def complaint(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
             "EMAIL_SMTP_USERNAME: should be empty if ",
             "should be empty if EMAIL_SMTP_SECURITY is none",
         ),
-        ({"EMAIL_SES_CONTACT_LIST": "a b"}, "EMAIL_SES_CONTACT_LIST: is 'a b'; ", "should be a contact list of SES"),
+        ({"EMAIL_SES_CONTACT_LIST": "a b"}, "EMAIL_SES_CONTACT_LIST: is 'a b'; ", "should be an SES contact list"),
     ],
     ids=["URL", "no host", "long host", "port", "security", "clear text", "list"],
     indirect=["complaint"],
@@ -73,11 +81,14 @@ def test_everything_that_is_wrong_with_the_providers_is_said_at_once(complaint: 
 @pytest.mark.parametrize(
     ("complaint", "line"),
     [
-        ({"EMAIL_STUB_FAILURES": "ada"}, "EMAIL_STUB_FAILURES: should be JSON (JSON, recipient to "),
-        ({"EMAIL_STUB_FAILURES": "[1]"}, "EMAIL_STUB_FAILURES: should be a valid dictionary (JSON, recipient to "),
+        ({"EMAIL_STUB_FAILURES": "ada"}, "EMAIL_STUB_FAILURES: should be JSON (a JSON object that maps recipients to "),
+        (
+            {"EMAIL_STUB_FAILURES": "[1]"},
+            "EMAIL_STUB_FAILURES: should be a valid dictionary (a JSON object that maps recipients to ",
+        ),
         (
             {"EMAIL_STUB_FAILURES": '{"ada@example.com": "sometimes"}'},
-            "EMAIL_STUB_FAILURES: should be JSON, recipient to temporary, permanent or no-telling",
+            "EMAIL_STUB_FAILURES: should be a JSON object that maps recipients to temporary, permanent or no-telling",
         ),
     ],
     indirect=["complaint"],

@@ -55,7 +55,7 @@ def test_a_row_may_ask_for_the_others_that_are_named() -> None:
 
 
 def test_a_name_that_nobody_installed_stops_the_start_and_says_which_there_are() -> None:
-    with pytest.raises(SettingsError, match=r"no provider 'pigeon' is installed; there are .*stub"):
+    with pytest.raises(SettingsError, match=r"no provider 'pigeon' is installed; available: .*stub"):
         load_providers(Settings(send_via="stub,pigeon"))
 
 

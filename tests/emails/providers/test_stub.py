@@ -10,7 +10,7 @@ import pytest
 
 from emails.email import Email
 from emails.mime import message_id
-from emails.providers.contract import NoTellingError, PermanentError, TemporaryError
+from emails.providers.contract import PermanentError, TemporaryError, UnknownResultError
 from emails.providers.stub import StubProvider, StubSettings
 from settings import Settings, SettingsError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-FAILURES = {"temporary": TemporaryError, "permanent": PermanentError, "no-telling": NoTellingError}
+FAILURES = {"temporary": TemporaryError, "permanent": PermanentError, "no-telling": UnknownResultError}
 
 
 def test_every_email_is_accepted_with_its_own_message_id(row: dict[str, Any]) -> None:
