@@ -52,11 +52,13 @@ class Commands(click.Group):
         except BotoCoreError as error:
             raise click.ClickException(unreachable(get_settings(), error)) from None
         except ClientError as error:
-            raise click.ClickException(f"AWS refuses: {error}") from None
+            raise click.ClickException(f"AWS refused the request: {error}") from None
         except (StoreUnavailable, StoreRefused) as error:
             settings = get_settings()
             where = f"table {settings.table} at {settings.endpoint or settings.region}"
-            raise click.ClickException(f"{error} ({where}). Is it there? `email-service provision` makes it.") from None
+            raise click.ClickException(
+                f"{error} ({where}). Does it exist? `email-service provision` creates it."
+            ) from None
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -20,9 +20,9 @@ from settings import Settings, get_settings, override
 
 @click.command()
 @click.option("-r", "--region", help="An AWS region, or localstack for the local endpoint.")
-@click.option("-q", "--queue-url", help="The raw queue; the other queues' names derive from its name.")
+@click.option("-q", "--queue-url", help="The raw queue; the other queues' names are derived from it.")
 @click.option("-t", "--table-name", help="The emails' table.")
-@click.option("--dry-run", is_flag=True, help="Poll once, say what would be sent, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Poll once and show what would be sent, without changing anything.")
 def main(region: str | None, queue_url: str | None, table_name: str | None, dry_run: bool) -> None:
     """Run a worker that sends the emails whose ids arrive on the queue.
 
@@ -55,8 +55,8 @@ def _dry_run(settings: Settings) -> None:
             until_confirmed(queue.change_visibility_batch, held)
     count = len(messages)
     say(
-        f"{count} message{'' if count == 1 else 's'} looked at and given back; nothing was sent, no row changed."
-        " SQS counts the receive."
+        f"{count} message{'' if count == 1 else 's'} read and given back. Nothing was sent, and no row was changed."
+        " SQS counts this as a receive."
     )
 
 
@@ -79,7 +79,7 @@ def _verdict(sender: Sender, body: str) -> str:
     here = [attachment for attachment in email.attachments if not attachment.s3_uri]
     size = f"{len(bytes(to_mime(email.model_copy(update={'attachments': here}))))} bytes"
     if len(here) < len(email.attachments):
-        size += " without what lies in S3"
+        size += " without the files in S3"
     return (
         f"{email_id}: would be sent by {sender.provider(email).name}, {len(email.recipients)} recipients,"
         f" {len(email.attachments)} attachments, {size}"

@@ -41,12 +41,12 @@ def dead_letters() -> None:
 
 
 @dead_letters.command("list")
-@click.option("--json", "as_json", is_flag=True, help="As a JSON object, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
 def list_(as_json: bool) -> None:
     """Count each queue's dead letters by reason, and list them without their bodies."""
     found: dict[str, dict[str, Any]] = {}
     for queue in _queues():
-        with queue, _progress(queue, "looking at") as advance:
+        with queue, _progress(queue, "reading") as advance:
             about = queue.count()
             letters = []
             for read in queue.read():
@@ -63,12 +63,12 @@ def list_(as_json: bool) -> None:
         for letter in view["DeadLetters"]:
             say("  " + "  ".join(filter(None, letter.values())))
         if view["NotSeen"]:
-            say(f"  about {view['NotSeen']} more, by SQS's count: others hold them, or SQS does not show them yet")
+            say(f"  about {view['NotSeen']} more, according to SQS: others hold them, or SQS does not show them yet")
 
 
 @dead_letters.command()
 @click.argument("message_id")
-@click.option("--body", is_flag=True, help="With the body and the producer's attributes, which may be private.")
+@click.option("--body", is_flag=True, help="Also show the body and the producer's attributes, which may be private.")
 def show(message_id: str, body: bool) -> None:
     """Show one dead letter."""
     for queue in _queues():
@@ -88,7 +88,7 @@ def show(message_id: str, body: bool) -> None:
 
 def _chosen(command: Callable[..., None]) -> Callable[..., None]:
     command = click.argument("message_id", default="")(command)
-    return click.option("--reason", default="", help="Those of this Reason only.")(command)
+    return click.option("--reason", default="", help="Only those with this reason.")(command)
 
 
 @dead_letters.command()
@@ -113,18 +113,18 @@ def redrive(message_id: str, reason: str) -> None:
                     redriven += not why
                     advance(1)
                     if why:
-                        say(f"{letter.message_id} stays: {why}", err=True)
+                        say(f"{letter.message_id} was not moved: {why}", err=True)
         finally:  # say how far it got, even if it is interrupted
-            say(f"{queue.name}: {redriven} back on {queue.source}")
+            say(f"{queue.name}: {redriven} moved back to {queue.source}")
     if message_id and not found:
         raise _not_found(message_id)
     if stay:
-        raise click.ClickException(f"{stay} of {found} stay: see above.")
+        raise click.ClickException(f"{stay} of {found} were not moved: see above.")
 
 
 @dead_letters.command()
 @_chosen
-@click.option("--yes", is_flag=True, help="Do not ask, for scripts.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def discard(message_id: str, reason: str, yes: bool) -> None:
     """Delete dead letters permanently: all, those with one --reason, or one MESSAGE_ID.
 
@@ -135,7 +135,7 @@ def discard(message_id: str, reason: str, yes: bool) -> None:
         found: dict[DeadLetterQueue, dict[str, str]] = {}
         for queue in _queues():
             stack.enter_context(queue)
-            with _progress(queue, "looking at") as advance:
+            with _progress(queue, "reading") as advance:
                 found[queue] = {}
                 for read in queue.read(message_id, reason):
                     found[queue] |= {letter.message_id: letter.reason for letter in read}
@@ -147,14 +147,14 @@ def discard(message_id: str, reason: str, yes: bool) -> None:
         if not any(found.values()):
             return
         if not yes:
-            click.confirm("Delete them for good?", abort=True, err=True)
+            click.confirm("Delete them permanently?", abort=True, err=True)
         codes = {letter: code for queue, reasons in found.items() for letter, code in queue.delete(reasons)}
     stay = {letter: code for letter, code in codes.items() if code}
     say(f"{len(codes) - len(stay)} deleted.")
     for letter, code in stay.items():
-        say(f"{letter} stays: SQS did not delete it: {code}", err=True)
+        say(f"{letter} was not deleted: {code}", err=True)
     if stay:
-        raise click.ClickException(f"{len(stay)} of {len(codes)} stay: see above.")
+        raise click.ClickException(f"{len(stay)} of {len(codes)} were not deleted: see above.")
 
 
 def _queues() -> Iterator[DeadLetterQueue]:
@@ -164,7 +164,7 @@ def _queues() -> Iterator[DeadLetterQueue]:
 
 def _one_choice(message_id: str, reason: str) -> None:
     if message_id and reason:
-        raise click.UsageError("Say MESSAGE_ID or --reason, not both.")
+        raise click.UsageError("Give MESSAGE_ID or --reason, not both.")
 
 
 def _summary(letter: ReceivedDeadLetter) -> dict[str, str]:
@@ -193,10 +193,12 @@ def _why_useless(store: EmailStore, letter: ReceivedDeadLetter) -> str:
         return ""
     discard = f"`email-service dead-letters discard {letter.message_id}`"
     if status in (EmailStatus.FAILED, EmailStatus.UNKNOWN):
-        why = row.get("FailureReason") or "it does not say why"
-        help_ = f"`email-service resolve {email_id} --resend` does, then {discard}"
-        return f"{email_id} is {status} ({why}), so a redrive sends nothing: {help_}"
-    return f"{email_id} is {status}, so a redrive sends nothing: {discard}"
+        why = row.get("FailureReason") or "no reason is recorded"
+        resend = f"`email-service resolve {email_id} --resend`"
+        return (
+            f"{email_id} is {status} ({why}), so it would not be sent; to send it again, run {resend}, then {discard}"
+        )
+    return f"{email_id} is {status}, so it would not be sent; to delete this dead letter, run {discard}"
 
 
 def _counted(reasons: Iterable[str]) -> str:

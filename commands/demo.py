@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 SECONDS = 45
 LARGEST_PORT = 65_535
-GOES_ON_THE_SECOND_TRY = "second-try@example.com"
+SENT_ON_SECOND_TRY = "second-try@example.com"
 FAILS = "nobody@example.com"
 
 
@@ -78,8 +78,8 @@ CASES = (
     ),
     Case("already-sent", "Sent", _row("already-sent", EmailStatus="Sent")),
     # The stub sends these two even with --smtp, because a mail catcher cannot be told to fail.
-    Case("fails-for-good", "Failed", _row("fails-for-good", to=FAILS, SendVia="stub")),
-    Case("fails-once-then-goes", "Sent", _row("fails-once-then-goes", to=GOES_ON_THE_SECOND_TRY, SendVia="stub")),
+    Case("fails-permanently", "Failed", _row("fails-permanently", to=FAILS, SendVia="stub")),
+    Case("fails-once-then-sent", "Sent", _row("fails-once-then-sent", to=SENT_ON_SECOND_TRY, SendVia="stub")),
     Case("no-recipient", "Failed", _row("no-recipient", RecipientsTo=[])),
     Case("no-row", "EmailNotFound"),
 )
@@ -103,7 +103,7 @@ def demo(smtp: str) -> None:
     catcher = _mail_catcher(smtp) if smtp else None
     console = Console()
     outbox = Path(mkdtemp(prefix="email-service-demo-"))
-    failures = {FAILS: "permanent", GOES_ON_THE_SECOND_TRY: "temporary:1"}
+    failures = {FAILS: "permanent", SENT_ON_SECOND_TRY: "temporary:1"}
     try:
         with running_emulator(_free_port()) as url:
             settings = Settings(
@@ -124,16 +124,16 @@ def demo(smtp: str) -> None:
     except EmulatorFailed as error:
         raise click.ClickException(str(error)) from None
     if smtp:
-        console.print(f"\nThe emails: at {smtp}, where nothing is refused; so what was to fail went by the stub.")
+        console.print(f"\nThe emails are at {smtp}. It refuses nothing, so the stub sent the emails that were to fail.")
     console.print(f"\nThe emails: {outbox}/*.eml (a mail program opens them). The worker's log: {outbox}/worker.log")
     if not ended_well:
-        raise click.ClickException("Not every email ended as it should: see above.")
+        raise click.ClickException("Some emails did not end as they should: see above.")
 
 
 def _mail_catcher(server: str) -> SmtpSettings:
     host, _, port = server.rpartition(":")
     if not re.fullmatch(HOST_PATTERN, host) or not port.isdecimal() or not 0 < int(port) <= LARGEST_PORT:
-        raise click.BadParameter(f"{server!r} is no HOST:PORT, such as localhost:1025", param_hint="--smtp")
+        raise click.BadParameter(f"{server!r} is not a HOST:PORT such as localhost:1025", param_hint="--smtp")
     return SmtpSettings(smtp_host=host, smtp_port=int(port), smtp_security="none")
 
 

@@ -51,7 +51,7 @@ def running_emulator(port: int) -> Iterator[str]:
     }
     url = f"http://{HOST}:{port}"
     if _is_ready(url):
-        raise EmulatorFailed(f"Port {port} has an emulator already.")
+        raise EmulatorFailed(f"An emulator is already running on port {port}.")
     # It gets its own session, so that Ctrl-C reaches only this process, which then stops it.
     # Its log is shown only if it fails to start, because on exit it logs a traceback for every open connection.
     log = TemporaryFile()  # noqa: SIM115 (it is closed below, after the process has ended)
@@ -62,7 +62,7 @@ def running_emulator(port: int) -> Iterator[str]:
             if process.poll() is not None:
                 log.seek(0)
                 last_line = log.read().decode(errors="replace").strip().rpartition("\n")[2]
-                raise EmulatorFailed(f"ministack ended with {process.returncode}; is port {port} taken? {last_line}")
+                raise EmulatorFailed(f"ministack exited with {process.returncode}; is port {port} taken? {last_line}")
             if time.monotonic() > deadline:
                 raise EmulatorFailed(f"ministack is not ready after {START_SECONDS} seconds.")
             time.sleep(0.05)

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("email_ids", metavar="ID...", nargs=-1)
-@click.option("--bulk", is_flag=True, help="On the queue whose emails wait for those of the other.")
-@click.option("--from-file", type=click.File("r", encoding="utf-8"), help="A file of ids, one a line; - is stdin.")
+@click.option("--bulk", is_flag=True, help="Use the bulk queue, whose emails give way to those of the other queue.")
+@click.option(
+    "--from-file", type=click.File("r", encoding="utf-8"), help="A file with one id per line; - is standard input."
+)
 def enqueue(email_ids: tuple[str, ...], *, bulk: bool, from_file: IO[str] | None) -> None:
     """Put each ID on the raw queue, as any producer would: {"email_id": "ID"}.
 
@@ -45,11 +47,13 @@ def enqueue(email_ids: tuple[str, ...], *, bulk: bool, from_file: IO[str] | None
 
         failed = enqueue_ids(queue, _checked(chain(email_ids, _lines(from_file))), sent)
     total = sum(counts)
-    say(f"{total} on {queue.name}." + (f" Follow it: email-service status {email_ids[0]}" if email_ids else ""))
+    say(
+        f"{total} enqueued on {queue.name}." + (f" Follow it: email-service status {email_ids[0]}" if email_ids else "")
+    )
     if failed:
         for email_id, code in failed.items():
-            say(f"not sent: {email_id}: {code}", err=True)
-        raise click.ClickException(f"SQS did not take {len(failed)} of {total + len(failed)}; enqueue those again.")
+            say(f"not enqueued: {email_id}: {code}", err=True)
+        raise click.ClickException(f"SQS did not accept {len(failed)} of {total + len(failed)}; enqueue them again.")
 
 
 def _lines(file: IO[str] | None) -> Iterator[str]:
@@ -63,4 +67,6 @@ def _checked(email_ids: Iterable[str]) -> Iterator[str]:
         try:
             yield check_email_id(email_id)
         except InvalidMessage as error:
-            raise click.ClickException(f"{email_id[:200]!r}: {error.detail}. Those before it may have gone.") from None
+            raise click.ClickException(
+                f"{email_id[:200]!r}: {error.detail}. Ids before it may have been enqueued already."
+            ) from None

@@ -32,8 +32,8 @@ def metrics() -> None:
     """
     if not is_exported("METRICS"):
         raise click.ClickException(
-            "OTEL_EXPORTER_OTLP_ENDPOINT names no collector (http://localhost:4318), or another OTEL_* variable turns "
-            "metrics off."
+            "OTEL_EXPORTER_OTLP_ENDPOINT does not name a collector (such as http://localhost:4318), or another OTEL_* "
+            "variable turns metrics off."
         )
     try:
         from opentelemetry.metrics import Observation  # noqa: PLC0415 (an extra)
@@ -61,15 +61,15 @@ def metrics() -> None:
     provider = _meter_provider()
     meter = provider.get_meter("email-service")
     meter.create_observable_gauge(
-        "email.queue.messages", [observe], description="Messages in a queue, as approximate as SQS's figures"
+        "email.queue.messages", [observe], description="The approximate number of messages in a queue"
     )
     meter.create_observable_gauge(
         "email.queue.oldest_message.age",
         [observe_ages],
         unit="s",
-        description="How old a queue's oldest message is, as late as CloudWatch tells it",
+        description="The age of a queue's oldest message, as CloudWatch reports it, some minutes late",
     )
-    say(f"exporting the figures of {', '.join(names)}")
+    say(f"exporting the metrics of {', '.join(names)}")
     signal.sigwait(stop)
     provider.shutdown()
 

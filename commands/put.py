@@ -52,7 +52,7 @@ def _read(file: IO[str]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise click.ClickException(f"{file.name} is not JSON: {error}") from None
     if not isinstance(row, dict):
-        raise click.ClickException(f"{file.name} is JSON, but no object of attributes.")
+        raise click.ClickException(f"{file.name} is JSON, but not an object of attributes.")
     return row
 
 

@@ -11,7 +11,7 @@ from settings.aws import client
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Name them, and delete nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be deleted, and delete nothing.")
 def reap(dry_run: bool) -> None:
     """Delete the queues for events and remote control that crashed processes left behind.
 
@@ -23,4 +23,4 @@ def reap(dry_run: bool) -> None:
     for name in leased_queues.reap(client("sqs", settings), settings.control_queue_prefix, dry_run=dry_run):
         count += 1
         say(f"{'would delete' if dry_run else 'deleted'} {name}")
-    say(f"{count} of {settings.control_queue_prefix}* had no owner any more")
+    say(f"{count} of the queues {settings.control_queue_prefix}* had been left behind")

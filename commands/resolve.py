@@ -13,8 +13,8 @@ from settings import get_settings
 
 @click.command()
 @click.argument("email_id", metavar="ID")
-@click.option("--sent", is_flag=True, help="It was sent: the provider's log has it.")
-@click.option("--resend", is_flag=True, help="Send it (again), with all its attempts before it.")
+@click.option("--sent", is_flag=True, help="Mark it as Sent, because the provider's log shows it.")
+@click.option("--resend", is_flag=True, help="Send it again, and reset its attempt counter.")
 def resolve(email_id: str, *, sent: bool, resend: bool) -> None:
     """Resolve the email ID, which is Unknown or Failed, as sent or to be sent again.
 
@@ -22,7 +22,7 @@ def resolve(email_id: str, *, sent: bool, resend: bool) -> None:
     provider (header X-Email-Id), or somebody may get the email twice.
     """
     if sent == resend:
-        raise click.UsageError("Say --sent or --resend.")
+        raise click.UsageError("Give either --sent or --resend.")
     settings = get_settings()
     store = EmailStore.from_settings(settings)
     queue = find_raw_queue(settings)
@@ -35,7 +35,9 @@ def resolve(email_id: str, *, sent: bool, resend: bool) -> None:
     except Conflict as conflict:
         raise click.ClickException(refused(email_id, conflict, "Unknown or Failed")) from None
     if enqueue_ids(queue, [email_id]):
-        raise click.ClickException(f"{email_id} is Pending, but SQS did not take it: email-service enqueue {email_id}")
+        raise click.ClickException(
+            f"{email_id} is Pending, but SQS did not accept its message: email-service enqueue {email_id}"
+        )
     say(f"{email_id} is Pending and enqueued. Follow it: email-service status {email_id}")
 
 

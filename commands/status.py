@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from emails.store import Row
 
 # The attributes that are shown, in this order. The rest of the row is the producer's, and may be private.
-STORY = (
+ATTRIBUTES = (
     "Provider",
     "ProviderMessageId",
     "ProviderResponse",
@@ -38,7 +38,7 @@ EPOCH = ("NextAttemptAt", "ClaimExpiresAt")
 
 @click.command()
 @click.argument("email_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="As a JSON object, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
 def status(email_id: str, as_json: bool) -> None:
     """Show what became of the email ID, and what providers reported about its recipients.
 
@@ -48,27 +48,27 @@ def status(email_id: str, as_json: bool) -> None:
     row = EmailStore.from_settings(settings).get(email_id)
     if row is None:
         raise click.ClickException(f"{email_id} has no row in {settings.table}.")
-    story = _story(email_id, row)
+    report = _report(email_id, row)
     events = [_event(item) for item in EventStore.from_settings(settings).of(email_id)]
     if as_json:
-        say_json(story | {"Events": events})
+        say_json(report | {"Events": events})
         return
-    width = max(map(len, story))
-    for name, value in story.items():
+    width = max(map(len, report))
+    for name, value in report.items():
         say(f"{name:<{width}}  {value}")
     for event in events:
         say(_sentence(event))
 
 
-def _story(email_id: str, row: Row) -> dict[str, object]:
-    story: dict[str, object] = {"EmailId": email_id, "EmailStatus": status_of(row)}
-    for name in STORY:
+def _report(email_id: str, row: Row) -> dict[str, object]:
+    report: dict[str, object] = {"EmailId": email_id, "EmailStatus": status_of(row)}
+    for name in ATTRIBUTES:
         value = row.get(name)
         if name in EPOCH and isinstance(value, Decimal):
-            story[name] = _moment(value)
+            report[name] = _moment(value)
         elif value is not None:
-            story[name] = _plain(value)
-    return story
+            report[name] = _plain(value)
+    return report
 
 
 def _moment(seconds: Decimal) -> object:
@@ -91,7 +91,7 @@ def _event(item: Row) -> dict[str, object]:
 
 
 def _sentence(event: dict[str, object]) -> str:
-    what = f"{event.get('EventType')}{'' if event.get('Permanent', True) else ' for now'}"
+    what = f"{event.get('EventType')}{'' if event.get('Permanent', True) else ' (temporary)'}"
     recipient = event.get("Recipient", "no recipient named")
     words = [event.get("OccurredAt"), recipient, what, event.get("RejectReason"), event.get("Description")]
     return "  ".join(str(word) for word in (*words, event.get("Diagnostic")) if word)

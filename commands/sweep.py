@@ -16,20 +16,20 @@ from settings import get_settings
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and write nothing.")
 @click.option(
     "--read-units",
     type=click.FloatRange(min=0, min_open=True),
     default=100.0,
     show_default=True,
-    help="DynamoDB read units a second to use.",
+    help="How many DynamoDB read units to use per second.",
 )
 @click.option(
     "--position",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path(".sweep"),
     show_default=True,
-    help="The file where an interrupted sweep leaves how far it came, and goes on from.",
+    help="The file in which an interrupted sweep saves its position, to continue from there.",
 )
 def sweep(dry_run: bool, read_units: float, position: Path) -> None:
     """Enqueue Pending emails that have lost their message, and end claims that expired long ago.
@@ -51,11 +51,11 @@ def sweep(dry_run: bool, read_units: float, position: Path) -> None:
     say(("would have " if dry_run else "") + _sentence(report))
     if report.failed:
         named = ", ".join(f"{email_id} ({reason})" for email_id, reason in sorted(report.failed.items())[:20])
-        raise click.ClickException(f"{len(report.failed)} failed, for a later sweep to try again: {named}")
+        raise click.ClickException(f"{len(report.failed)} failed; a later sweep tries them again: {named}")
 
 
 def _sentence(report: Report) -> str:
     return (
-        f"enqueued {report.enqueued}, settled {report.abandoned} as Unknown and {report.discarded} as Failed,"
-        f" seen {report.first_seen} for the first time; {report.read_units:g} read units"
+        f"enqueued {report.enqueued}, marked {report.abandoned} as Unknown and {report.discarded} as Failed,"
+        f" found {report.first_seen} for the first time; {report.read_units:g} read units"
     )

@@ -99,7 +99,7 @@ class SesSettings(EnvironmentSettings):
     ses_contact_list: str = Field(
         default="",
         pattern=r"^([A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64})?)?$",
-        description="an SES contact list, or list/topic, through which recipients can unsubscribe",
+        description="an SES contact list, or list/topic, from which recipients can unsubscribe",
     )
 
 

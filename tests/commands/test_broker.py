@@ -42,7 +42,7 @@ def test_a_dry_run_says_what_would_be_sent_and_why_not_and_changes_nothing(
     for line in (
         f"{row['EmailId']}: would be sent by stub, 1 recipients, 0 attachments",
         "file: would be sent by stub, 1 recipients, 1 attachments",
-        "bytes without what lies in S3",
+        "bytes without the files in S3",
         "bad: would not be sent: Failed: invalid row",
         "sent: would not be sent: already Sent",
         "no-row: would wait: it has no row yet",

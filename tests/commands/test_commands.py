@@ -56,7 +56,7 @@ def test_provision_makes_what_is_missing_once(run: Callable[..., Result], monkey
     monkeypatch.setenv("EMAIL_STAGE", f"fresh-{uuid.uuid4().hex[:8]}")
     get_settings.cache_clear()
     first, second = run("provision"), run("provision")
-    assert first.output.count("made ") == 10
+    assert first.output.count("created ") == 10
     assert second.output.count("found ") == 10
     assert "made" not in second.output
 
@@ -85,7 +85,7 @@ def test_put_takes_an_empty_status_for_a_missing_one(
 def test_put_refuses_a_row_that_would_fail_and_says_why(run: Callable[..., Result], row: dict[str, Any]) -> None:
     result = run("put", input=json.dumps({**row, "Sender": "nobody"}))
     assert result.exit_code == 1
-    assert "Sender: is no address" in result.output
+    assert "Sender: is not an address" in result.output
 
 
 def test_put_refuses_an_id_that_has_a_row(run: Callable[..., Result], row: dict[str, Any], store: EmailStore) -> None:
@@ -129,8 +129,8 @@ def test_put_refuses_a_number_that_dynamodb_cannot_hold_in_one_sentence(
     ("value", "wrong"),
     [
         ('[{"a": [NaN]}]', "has a number that DynamoDB cannot hold"),
-        ("[" * 33 + "]" * 33, "has more than the 32 levels that DynamoDB holds"),
-        ("[" * 900 + "]" * 900, "has more than the 32 levels that DynamoDB holds"),
+        ("[" * 33 + "]" * 33, "has more than 32 levels, which DynamoDB cannot hold"),
+        ("[" * 900 + "]" * 900, "has more than 32 levels, which DynamoDB cannot hold"),
         (r'"\ud800"', "has a lone surrogate"),
         (r'{"\ud800": 1}', "has a lone surrogate"),
     ],
@@ -148,7 +148,7 @@ def test_put_refuses_what_dynamodb_cannot_hold_at_any_depth(
 def test_put_refuses_a_row_that_is_too_large(run: Callable[..., Result], row: dict[str, Any]) -> None:
     result = put_json(run, row, "Customer", json.dumps("x" * 420_000))
     assert result.exit_code == 1
-    assert result.output.startswith("Error: This row cannot be stored: DynamoDB refuses: ")
+    assert result.output.startswith("Error: This row cannot be stored: DynamoDB refused the request: ")
     assert "400 KB" in result.output
 
 
@@ -171,8 +171,8 @@ def test_enqueue_takes_ids_from_a_file_or_stdin_one_a_line(
 ) -> None:
     file = tmp_path / "ids"
     file.write_text("".join(f"id-{number}\n" for number in range(12)) + "\n")
-    assert run("enqueue", "--from-file", str(file)).output.startswith("12 on ")
-    assert run("enqueue", input="id-12\n").output.startswith("1 on ")
+    assert run("enqueue", "--from-file", str(file)).output.startswith("12 enqueued on ")
+    assert run("enqueue", input="id-12\n").output.startswith("1 enqueued on ")
     received = []
     while messages := raw_queue.receive(10, 0, 30):
         received += [json.loads(message["Body"])["email_id"] for message in messages]

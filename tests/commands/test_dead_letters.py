@@ -61,7 +61,7 @@ def test_list_counts_the_reasons_of_each_queue_and_names_each_letter(
         0,
         [
             f"{settings.queue}_dlq: 1 MaxReceives, 1 NotJson",
-            f"  {letters['killer']}  MaxReceives  received too often: it may stop workers  test-2",
+            f"  {letters['killer']}  MaxReceives  received too often: it may crash workers  test-2",
             f"  {letters['bad']}  NotJson  the body is not JSON",
             f"{settings.bulk_queue}_dlq: none",
             f"{settings.tasks_queue}_dlq: 1 EmailNotFound",
@@ -76,7 +76,7 @@ def test_list_says_that_there_is_more_where_another_holds_it(
     run: Run, settings: Settings, letters: dict[str, str], sqs: SQSClient
 ) -> None:
     sqs.receive_message(QueueUrl=queue_url(sqs, f"{settings.queue}_dlq") or "", MaxNumberOfMessages=1)
-    assert "  about 1 more, by SQS's count: " in run("dead-letters", "list").output
+    assert "  about 1 more, according to SQS: " in run("dead-letters", "list").output
 
 
 def test_list_as_json(run: Run, settings: Settings, letters: dict[str, str]) -> None:
@@ -154,10 +154,10 @@ def test_redrive_says_how_many_went_where(
     assert (result.exit_code, result.stdout.splitlines()) == (
         0,
         [
-            f"{settings.queue}_dlq: 1 back on {settings.queue}",
-            f"{settings.bulk_queue}_dlq: 0 back on {settings.bulk_queue}",
-            f"{settings.tasks_queue}_dlq: 0 back on {settings.tasks_queue}",
-            f"{settings.callbacks_queue}_dlq: 0 back on {settings.callbacks_queue}",
+            f"{settings.queue}_dlq: 1 moved back to {settings.queue}",
+            f"{settings.bulk_queue}_dlq: 0 moved back to {settings.bulk_queue}",
+            f"{settings.tasks_queue}_dlq: 0 moved back to {settings.tasks_queue}",
+            f"{settings.callbacks_queue}_dlq: 0 moved back to {settings.callbacks_queue}",
         ],
     )
     assert [json.loads(message["Body"])["email_id"] for message in raw_queue.receive(10, 0, 30)] == ["test-2"]
@@ -172,8 +172,8 @@ def test_redrive_names_what_stays_and_fails(
     store.put({**row, "EmailId": "test-2", "EmailStatus": "Failed", "FailureReason": "expired"})
     result = run("dead-letters", "redrive")
     assert result.exit_code == 1
-    assert f"{letters['killer']} stays: test-2 is Failed (expired), so a redrive sends nothing: " in result.stderr
-    assert result.stderr.endswith("Error: 1 of 3 stay: see above.\n")
+    assert f"{letters['killer']} was not moved: test-2 is Failed (expired), so it would not be sent; " in result.stderr
+    assert result.stderr.endswith("Error: 1 of 3 were not moved: see above.\n")
 
 
 @pytest.mark.parametrize("status", ["Failed", "Unknown"])
@@ -184,8 +184,8 @@ def test_a_message_whose_email_failed_stays_and_redrive_says_how_to_resend_it(
     letter = letters["killer"]
     discard = f"`email-service dead-letters discard {letter}`"
     assert run("dead-letters", "redrive", letter).stderr.splitlines()[0] == (
-        f"{letter} stays: test-2 is {status} (expired), so a redrive sends nothing: "
-        f"`email-service resolve test-2 --resend` does, then {discard}"
+        f"{letter} was not moved: test-2 is {status} (expired), so it would not be sent; to send it again, run "
+        f"`email-service resolve test-2 --resend`, then {discard}"
     )
 
 
@@ -196,7 +196,8 @@ def test_a_task_message_whose_email_is_past_sending_stays_too(
     store.put({**row, "EmailId": "test-1", "EmailStatus": status})
     discard = f"`email-service dead-letters discard {letters['task']}`"
     assert run("dead-letters", "redrive", letters["task"]).stderr.splitlines()[0] == (
-        f"{letters['task']} stays: test-1 is {status}, so a redrive sends nothing: {discard}"
+        f"{letters['task']} was not moved: test-1 is {status}, so it would not be sent; "
+        f"to delete this dead letter, run {discard}"
     )
 
 
@@ -251,7 +252,7 @@ def test_an_interrupted_redrive_says_how_far_it_came_and_nothing_is_lost(
         patch.setattr(Queue, "delete_batch", interrupted)
         result = run("dead-letters", "redrive")
     assert result.exit_code == 1
-    assert f"{settings.queue}_dlq: 10 back on {settings.queue}" in result.stdout
+    assert f"{settings.queue}_dlq: 10 moved back to {settings.queue}" in result.stdout
     assert "Aborted" in result.stderr
     assert (visible(settings.queue), visible(dead_letter_queue(settings.queue))) == (15, 5)
 
@@ -290,5 +291,5 @@ def test_discard_names_what_sqs_does_not_delete_and_fails(
     monkeypatch.setattr(Queue, "delete_batch", lambda _, batch: ["InternalError"] * len(batch))
     result = run("dead-letters", "discard", "--yes", letters["bad"])
     assert result.exit_code == 1
-    assert f"{letters['bad']} stays: SQS did not delete it: InternalError" in result.stderr
+    assert f"{letters['bad']} was not deleted: InternalError" in result.stderr
     assert result.stdout.endswith("0 deleted.\n")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def test_a_mail_catcher_is_a_host_and_a_port(run: Callable[..., Result], server: str) -> None:
     result = run("demo", "--smtp", server)
     assert result.exit_code == 2
-    assert f"'{server}' is no HOST:PORT, such as localhost:1025" in result.output
+    assert f"'{server}' is not a HOST:PORT such as localhost:1025" in result.output
 
 
 @pytest.mark.slow

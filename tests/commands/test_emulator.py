@@ -34,4 +34,4 @@ def test_a_port_that_is_taken_is_named(emulator: str) -> None:
     arguments = [program, "emulator", "--port", port]
     result = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 1
-    assert f"Port {port} has an emulator already" in result.stderr
+    assert f"An emulator is already running on port {port}" in result.stderr

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands import broker, say_json
-from commands.status import EVENT, STORY
+from commands.status import ATTRIBUTES, EVENT
 from emails.email import InvalidRow
 from emails.resources import ResourcesMissing
 from emails.store import StoreRefused
@@ -60,7 +60,7 @@ def put(table: str, item: dict[str, Any]) -> None:
 def evil(run: Run, settings: Settings) -> str:
     """Return the id of a row and of an event in which every attribute is evil."""
     email_id = f"evil-{uuid.uuid4().hex[:8]}-\u202e\u009b"
-    put(settings.table, dict.fromkeys((*STORY, "EmailStatus"), EVIL) | {"EmailId": email_id})
+    put(settings.table, dict.fromkeys((*ATTRIBUTES, "EmailStatus"), EVIL) | {"EmailId": email_id})
     put(settings.events_table, dict.fromkeys(EVENT, EVIL) | {"EmailId": email_id, "EventId": EVIL})
     return email_id
 
@@ -69,8 +69,8 @@ def test_status_shows_escape_sequences_and_obeys_none(run: Run, evil: str) -> No
     result = run("status", evil)
     assert result.exit_code == 0
     assert is_harmless(result)
-    assert result.output.count(SHOWN) == len(STORY) + 1 + len(EVENT) - 2  # Permanent and Provider are not shown
-    assert len(result.output.splitlines()) == len(STORY) + 3, "a value makes no line of its own"
+    assert result.output.count(SHOWN) == len(ATTRIBUTES) + 1 + len(EVENT) - 2  # Permanent and Provider are not shown
+    assert len(result.output.splitlines()) == len(ATTRIBUTES) + 3, "a value makes no line of its own"
 
 
 def test_status_as_json_has_the_values_and_is_harmless(run: Run, evil: str) -> None:
@@ -78,7 +78,7 @@ def test_status_as_json_has_the_values_and_is_harmless(run: Run, evil: str) -> N
     assert is_harmless(result)
     story = json.loads(result.output)
     (event,) = story.pop("Events")
-    assert story == dict.fromkeys((*STORY, "EmailStatus"), EVIL) | {"EmailId": evil}
+    assert story == dict.fromkeys((*ATTRIBUTES, "EmailStatus"), EVIL) | {"EmailId": evil}
     assert event == dict.fromkeys(EVENT, EVIL)
 
 
@@ -222,7 +222,7 @@ def items(*names: str) -> st.SearchStrategy[dict[str, Any]]:
 @hypothesis.settings(
     deadline=None, max_examples=100, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
-@given(row=items("EmailStatus", *STORY), events=st.lists(items(*EVENT), max_size=2))
+@given(row=items("EmailStatus", *ATTRIBUTES), events=st.lists(items(*EVENT), max_size=2))
 def test_status_shows_any_row_and_any_history(
     run: Run, monkeypatch: pytest.MonkeyPatch, row: dict[str, Any], events: list[dict[str, Any]]
 ) -> None:
@@ -264,6 +264,6 @@ def test_status_shows_a_history_that_is_of_any_type_and_incomplete(run: Run, set
     put(settings.events_table, {"EmailId": "odd", "EventId": "1", "OccurredAt": Binary(b"1"), "Recipient": {"a"}})
     put(settings.events_table, {"EmailId": "odd", "EventId": "2", "OccurredAt": "2026", "Permanent": Decimal(0)})
     assert run("status", "odd").output.splitlines()[-2:] == [
-        "2026  no recipient named  None for now",
+        "2026  no recipient named  None (temporary)",
         "Binary(b'1')  {'a'}  None",
     ]

@@ -97,7 +97,7 @@ def test_without_one_verdict_nothing_is_resolved(
     email_id = put("Unknown")
     result = run("resolve", *verdicts, email_id)
     assert result.exit_code == 2
-    assert "Say --sent or --resend." in result.output
+    assert "Give either --sent or --resend." in result.output
     assert (store.get(email_id) or {})["EmailStatus"] == "Unknown"
 
 

@@ -33,13 +33,13 @@ def _three_rows(store: EmailStore, row: dict[str, Any], tmp_path: Path, monkeypa
 def test_sweep_says_what_it_did(run: Run, raw_queue: Queue, store: EmailStore, tmp_path: Path) -> None:
     result = run("sweep")
     assert result.exit_code == 0
-    done = "enqueued 1, settled 1 as Unknown and 0 as Failed, seen 1 for the first time; "
+    done = "enqueued 1, marked 1 as Unknown and 0 as Failed, found 1 for the first time; "
     assert result.stdout.startswith(done)
     assert result.stdout.endswith("read units\n")
     assert [json.loads(message["Body"]) for message in raw_queue.receive(10, 0, 30)] == [{"email_id": "left-behind"}]
     assert (store.get("dead") or {})["EmailStatus"] == "Unknown"
     assert run("sweep").stdout.startswith(
-        "enqueued 0, settled 0 as Unknown and 0 as Failed, seen 0 for the first time; "
+        "enqueued 0, marked 0 as Unknown and 0 as Failed, found 0 for the first time; "
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -48,7 +48,7 @@ def test_sweep_says_what_a_dry_run_would_have_done(run: Run, raw_queue: Queue, s
     result = run("sweep", "--dry-run")
     assert result.exit_code == 0
     assert result.stdout.startswith(
-        "would have enqueued 1, settled 1 as Unknown and 0 as Failed, seen 1 for the first time; "
+        "would have enqueued 1, marked 1 as Unknown and 0 as Failed, found 1 for the first time; "
     )
     assert raw_queue.receive(10, 0, 30) == []
     assert (store.get("dead") or {})["EmailStatus"] == "Sending"
@@ -57,7 +57,7 @@ def test_sweep_says_what_a_dry_run_would_have_done(run: Run, raw_queue: Queue, s
 
 def test_sweep_waits_as_long_as_the_setting_says(run: Run, monkeypatch: pytest.MonkeyPatch, raw_queue: Queue) -> None:
     monkeypatch.setenv("EMAIL_SWEEP_AFTER", "0")
-    assert "seen 1 for the first time" in run("sweep").stdout
+    assert "found 1 for the first time" in run("sweep").stdout
     assert run("sweep").stdout.startswith("enqueued 2, ")
 
 
@@ -70,22 +70,22 @@ def test_sweep_goes_on_from_the_position_that_an_interrupted_one_left(
 ) -> None:
     position = tmp_path / "elsewhere"
     position.write_text(position_at_the_end(settings.table))
-    assert run("sweep", "--position", str(position)).stdout.startswith("enqueued 0, settled 0 ")
+    assert run("sweep", "--position", str(position)).stdout.startswith("enqueued 0, marked 0 ")
     assert not position.exists()
-    assert run("sweep", "--position", str(position)).stdout.startswith("enqueued 1, settled 1 ")
+    assert run("sweep", "--position", str(position)).stdout.startswith("enqueued 1, marked 1 ")
 
 
 @pytest.mark.parametrize(
     ("content", "why"),
     [
         (position_at_the_end("another"), "is the position of a sweep of table another, not of "),
-        ('{"0": null}', "holds no position of a sweep"),
-        ("", "holds no position of a sweep"),
-        ("[]", "holds no position of a sweep"),
-        ("[" * 100_000, "holds no position of a sweep"),
-        ('{"table": "emails", "keys": 5}', "holds no position of a sweep"),
-        ('{"table": "emails", "keys": {"0": {"EmailId": NaN}}}', "holds no position of a sweep"),
-        ('{"table": "emails", "keys": {"0": 1e50}}', "holds no position of a sweep"),
+        ('{"0": null}', "is not a sweep's position file"),
+        ("", "is not a sweep's position file"),
+        ("[]", "is not a sweep's position file"),
+        ("[" * 100_000, "is not a sweep's position file"),
+        ('{"table": "emails", "keys": 5}', "is not a sweep's position file"),
+        ('{"table": "emails", "keys": {"0": {"EmailId": NaN}}}', "is not a sweep's position file"),
+        ('{"table": "emails", "keys": {"0": 1e50}}', "is not a sweep's position file"),
     ],
     ids=["another table", "no table", "empty", "no object", "too deep", "no keys", "no id", "no key"],
 )
@@ -105,7 +105,7 @@ def test_sweep_names_what_sqs_does_not_take_and_fails(run: Run, monkeypatch: pyt
     monkeypatch.setattr("commands.sweep.enqueue_ids", lambda _, ids: dict.fromkeys(ids, "InternalError"))
     result = run("sweep")
     assert result.exit_code == 1
-    assert result.stdout.startswith("enqueued 0, settled 1 ")
+    assert result.stdout.startswith("enqueued 0, marked 1 ")
     assert "1 failed" in result.stderr
     assert "left-behind (InternalError)" in result.stderr
 
