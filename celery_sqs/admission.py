@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-NOT_A_MESSAGE = Reason("NotAMessage", "the body is no message of kombu's")
+NOT_A_MESSAGE = Reason("NotAMessage", "the body is not a message from kombu")
 REJECTED = Reason("Rejected", "the worker rejected the message: its log has the message id and the cause")
 
 

@@ -169,7 +169,7 @@ class Batcher:
         done = [not code or self._is_final(queue, code) for code in codes]
         again = [entry for entry, is_done in zip(batch, done, strict=True) if not is_done]
         if again:
-            code, text = codes[done.index(False)], "%s: SQS does not take %d of %d for %s (%s): trying again"
+            code, text = codes[done.index(False)], "%s: SQS did not accept %d of %d for %s (%s); trying again"
             complain(text, self._name, len(again), len(batch), queue.name, code)
         for entry, entrys_code, is_done in zip(batch, codes, done, strict=True):
             if is_done:
@@ -202,4 +202,4 @@ class Batcher:
         try:
             entry.done(code)
         except Exception:  # if this thread ended, nothing would be sent, and nobody would notice
-            logger.exception("what follows on an entry for %s failed", entry.queue.name)
+            logger.exception("the callback of an entry for %s failed", entry.queue.name)

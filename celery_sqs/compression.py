@@ -30,7 +30,7 @@ PIECE_BYTES = 4096
 NOT_ACCEPTED = Reason("CompressionRefused", "the body is compressed, which this app's `accept_compression` forbids")
 NOT_DECOMPRESSIBLE = Reason(
     "NotDecompressible",
-    "the body is not compressed as its header `compression` says, was cut short, or needs too much memory",
+    "the body is not compressed as its header `compression` says, was cut off, or needs too much memory",
 )
 
 
@@ -56,7 +56,10 @@ def decompress(body: Any, method: Any, limit: int) -> bytes:
     except (KeyError, TypeError):  # it is a TypeError if the header is a list or an object
         known = ", ".join(compression.encoders())
         raise CannotDecompress(
-            Reason("UnknownCompression", f"the header `compression` names no method of this worker; it has {known}")
+            Reason(
+                "UnknownCompression",
+                f"the header `compression` names a method that this worker does not have; it has {known}",
+            )
         ) from None
     read = _BOUNDED.get(decoder) or partial(_registered_by_the_app, decoder)
     try:

@@ -76,7 +76,7 @@ class ControlQueue(Queue):
         expires = headers.get("expires")
         is_late = isinstance(expires, int | float) and expires + COMMAND_GRACE_SECONDS < time.time()
         if self.is_for_commands and expires and is_late:
-            logger.warning("ignored a remote command that came after it had expired")
+            logger.warning("ignored a remote command that arrived after it had expired")
             return False
         # If one of several queues does not accept a command, kombu sends it to all of them again with another delivery
         # tag. Senders older than this version set no message id.
@@ -140,7 +140,7 @@ class ControlQueues:
                         del self._own[queue]
                         raise
                     # The worker should still work. Its poller creates the queue as soon as that is possible.
-                    complain("remote control does not work, since its queue cannot be made: %r", error)
+                    complain("remote control does not work, because its queue cannot be created: %r", error)
                 if self._keeper is None:
                     self._keeper = threading.Thread(target=self._keep, name="control queues", daemon=True)
                     self._keeper.start()
@@ -177,7 +177,7 @@ class ControlQueues:
         with ThreadPoolExecutor(SENDERS, "broadcast") as senders:
             problems = [problem for problem in senders.map(partial(self._try_to_send, body), queues) if problem]
         if problems and len(problems) == len(queues):
-            raise OperationalError(f"no queue of {exchange} takes messages: {problems[0]}")
+            raise OperationalError(f"no queue of {exchange} accepts messages: {problems[0]}")
 
     def reply(self, exchange: str, routing_key: str, body: str) -> None:
         """Send a reply to the queue of the caller that waits for it. The queue is never created here."""
@@ -208,11 +208,11 @@ class ControlQueues:
 
     @staticmethod
     def _make_anew(own: ControlQueue) -> None:
-        logger.warning("somebody deleted %s, which this process consumes; making another", own.name)
+        logger.warning("somebody deleted %s, which this process consumes; creating another", own.name)
         try:
             own.make()
         except (BotoCoreError, ClientError) as error:
-            complain("cannot make another queue for %s: %r", own.name, error)
+            complain("cannot create another queue for %s: %r", own.name, error)
 
     def exit(self) -> None:
         """Delete this process's queues."""
@@ -234,7 +234,7 @@ class ControlQueues:
                     threading.Event().wait(SEND_AGAIN_SECONDS * attempt)
             else:
                 return ""
-        complain("%s does not take a remote command: %s", queue.name, problem)
+        complain("%s did not accept a remote command: %s", queue.name, problem)
         return problem
 
     def _create(self, exchange: str, routing_key: str) -> tuple[str, str]:

@@ -86,7 +86,7 @@ class EventPublisher:
             self._headers = message["headers"]
             self._events.extend(events)
             if (over := len(self._events) - CAPACITY) > 0:
-                complain("more events than SQS takes: dropping the oldest")
+                complain("there are more events than SQS accepts: dropping the oldest")
                 for _ in range(over):
                     self._events.popleft()
             self._urgent = self._urgent or any(event["type"] == URGENT for event in events)
@@ -140,7 +140,7 @@ class EventPublisher:
             self._watchers = self._queues.bound_to(EVENT_EXCHANGE_NAME)
         except Exception as error:  # noqa: BLE001 (the known monitors still get their events)
             self._rest(LISTING)
-            complain("cannot look for who watches events, and tries again in %d s: %r", int(REST_SECONDS), error)
+            complain("cannot check whether anybody watches events; trying again in %d s: %r", int(REST_SECONDS), error)
             return
         self.on_watched(bool(self._watchers))
 
@@ -149,7 +149,7 @@ class EventPublisher:
             for batch in pack(bodies, lambda entry: len(entry["MessageBody"])):
                 codes = watcher.send_batch(batch)
                 if failed := [code for code in codes if code]:
-                    text = "%s does not take %d of %d messages: %s"
+                    text = "%s did not accept %d of %d messages: %s"
                     complain(text, watcher.name, len(failed), len(batch), failed[0])
                 if all(codes):
                     self._rest(watcher.url)
@@ -161,7 +161,7 @@ class EventPublisher:
                 self.look_again()
             else:
                 self._rest(watcher.url)
-                text = "cannot send events to %s, and tries none for %d s: %r"
+                text = "cannot send events to %s; sending none for %d s: %r"
                 complain(text, watcher.name, int(REST_SECONDS), error)
 
     def _is_resting(self, what: str) -> bool:

@@ -82,7 +82,7 @@ def _release_and_exit() -> None:
     """Give back the messages that this process holds, and exit without exit handlers, which might never return."""
     try:
         # A logger is not used, because the main thread may hold its lock.
-        print("worker: does not react to signals, and ends now", file=sys.__stderr__, flush=True)
+        print("worker: the main thread does not react to signals; exiting now", file=sys.__stderr__, flush=True)
         for child in active_children():  # prefork's processes, which would otherwise continue with the given-back tasks
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)

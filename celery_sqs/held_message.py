@@ -189,7 +189,7 @@ class HeldMessage:
         with self._lock:
             self._children -= 1
             if code:
-                detail = f"SQS refuses a message that this one's task published to {queue.name}: {code}"
+                detail = f"SQS refused a message that this message's task published to {queue.name}: {code}"
                 self._child_error = Reason("ChildRefused", detail)
             settle = None if self._children else self._settle
         if settle:
@@ -221,7 +221,7 @@ class HeldMessage:
 
     def _dead_lettered(self, code: str) -> None:
         if code:
-            text = "the dead-letter queue of %s refuses message %s: %s"
+            text = "the dead-letter queue of %s refused message %s: %s"
             complain(text, self.queue.name, self.id, code)
             self._remove()
         else:
@@ -233,7 +233,7 @@ class HeldMessage:
 
     def _deleted(self, code: str) -> None:
         if code:
-            logger.info("message %s of %s was not ours to delete: %s", self.id, self.queue.name, code)
+            logger.info("message %s of %s was no longer ours to delete: %s", self.id, self.queue.name, code)
         self._remove()
 
     def _give_back(self, after: int) -> None:

@@ -102,7 +102,7 @@ class HeldMessages:
         unsent = self.sends.flush(flush_seconds)
         undeleted = self.deletes.flush(flush_seconds)
         if unsent or undeleted:
-            text = "exit: SQS confirmed neither %d messages sent nor %d deleted; those will be received again"
+            text = "exit: SQS has not confirmed %d sends and %d deletions; those messages will be received again"
             logger.error(text, unsent, undeleted)
         left = self.held()
         with self._lock:

@@ -67,7 +67,7 @@ def what_is_wrong(state: dict[str, Any], now: float, max_age: float) -> str:
     if stalled := state.get("stalled"):
         return f"stalled: {stalled}"
     if not state["queues"]:
-        return "the worker consumes no queue"
+        return "the worker does not consume any queue"
     for queue, poll in state["queues"].items():
         if not poll["parked"] and now - poll["last_receive_at"] > max_age:
             return f"the last receive from {queue} was {now - poll['last_receive_at']:.0f} seconds ago"

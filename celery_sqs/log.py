@@ -34,4 +34,4 @@ class OnceAMinute:
             unsaid = self._unsaid.pop(message, 0)
         self._logger.error(message, *arguments)
         if unsaid:
-            self._logger.error("the same came %d times more since it was last said", unsaid)
+            self._logger.error("the same happened %d more times since it was last logged", unsaid)

@@ -37,7 +37,7 @@ class Monitoring(NamedTuple):
             if not is_for_replies(exchange):
                 raise
             # Callers of remote commands expect this error, which other transports raise, too.
-            raise OperationalError(f"cannot make a queue for replies: {error}") from error
+            raise OperationalError(f"cannot create a queue for replies: {error}") from error
 
 
 def control_queue_prefix(options: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ pause = Pause()
 
 def stop_receiving_for(seconds: float, queue: str, code: str) -> None:
     """Receive nothing for so many seconds, because SQS denies access that every message needs. Log it once a minute."""
-    complain("SQS denies access to our own queue %s (%s): nothing is received until it is allowed", queue, code)
+    complain("SQS denies access to our own queue %s (%s): nothing is received until access is allowed", queue, code)
     pause.begin(seconds)
 
 
@@ -156,7 +156,7 @@ class Poller:
                 messages = self._receive(wanted, is_first)
             except Exception as error:  # noqa: BLE001 (if this thread ended, nothing would be received any more)
                 self._prefetch.received(wanted, 0)
-                complain("cannot receive from %s, and keeps trying: %r", self.name, error)
+                complain("cannot receive from %s; trying again: %r", self.name, error)
                 failures += 1
                 self._stopped.wait(min(2.0 ** (failures - 1), LAST_BACKOFF_SECONDS))
                 continue

@@ -33,7 +33,9 @@ def publish(target: Queue, parameters: dict[str, Any]) -> None:
         PublishRefused: SQS refuses the message for good.
     """
     if (size := message_bytes(parameters)) > MAX_MESSAGE_BYTES:
-        raise MessageTooLarge(f"the message has {size} bytes with its attributes; SQS takes {MAX_MESSAGE_BYTES}")
+        raise MessageTooLarge(
+            f"the message has {size} bytes with its attributes; SQS accepts at most {MAX_MESSAGE_BYTES}"
+        )
     parent = _current_message()
     # Messages to a FIFO queue are not batched, because one batch may overtake another.
     if parent and not target.is_fifo:
@@ -80,7 +82,7 @@ def publish_error(error: ClientError, queue: str, is_own: bool) -> PublishDenied
     code = code_of(error)
     if code in ACCESS_DENIED and is_own:
         return PublishDenied(queue, code)
-    return PublishRefused(f"SQS refuses the message for queue {queue}: {code}")
+    return PublishRefused(f"SQS refused the message for queue {queue}: {code}")
 
 
 def _current_message() -> HeldMessage | None:

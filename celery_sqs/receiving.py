@@ -173,7 +173,7 @@ def warn_of_fifo_concurrency(consumer: Any) -> None:
     concurrency = max(consumer.pool.num_processes, consumer.controller.max_concurrency or 0)
     if concurrency > 1 and (queues := [queue for queue, source in list(receiver._sources.items()) if source.is_fifo]):
         logger.warning(
-            "%s: with a concurrency of %d, tasks of one message group run side by side and may end in another order; "
+            "%s: with a concurrency of %d, tasks of one message group run in parallel and may end in another order; "
             "consume a FIFO queue with --concurrency 1",
             ", ".join(queues),
             concurrency,

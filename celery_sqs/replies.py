@@ -71,9 +71,9 @@ class ReplySender:
         except ClientError as error:
             code = code_of(error)
             if code in NO_SUCH_QUEUE:
-                logger.info("dropped a reply to a remote command: its caller has gone")
+                logger.info("dropped a reply to a remote command: its caller is gone")
             else:
-                complain("dropped a reply to a remote command: SQS answers %s", code)
+                complain("dropped a reply to a remote command: SQS answered %s", code)
         except BotoCoreError as error:
             complain("dropped a reply to a remote command: SQS cannot be reached (%s)", type(error).__name__)
         except Exception:  # if this thread ended, nobody would get a reply any more

@@ -75,7 +75,7 @@ class Request(CeleryRequest):
             self._check()
         except InvalidTaskError:
             message.reject_reason = Reason(
-                "InvalidTaskError", "no task can be made of the message; see the worker's log"
+                "InvalidTaskError", "the message cannot be turned into a task; see the worker's log"
             )
             raise
 
@@ -118,7 +118,7 @@ class Request(CeleryRequest):
         try:
             self.reject(requeue=isinstance(error, OperationalError))
         except Exception as second:  # noqa: BLE001 (the message is settled by then, and only the event is missing)
-            logger.error("cannot tell that task %s[%s] was rejected: %s", self.name, self.id, type(second).__name__)
+            logger.error("cannot report that task %s[%s] was rejected: %s", self.name, self.id, type(second).__name__)
 
     def revoked(self) -> bool:
         """Whether the task must not run. Celery asks before it hands the task to the pool.
@@ -238,7 +238,7 @@ class _GuardedPool:
         except Released:
             raise
         except Exception as error:  # the pool is at fault, and not the message
-            raise OperationalError(f"the pool does not take tasks: {type(error).__name__}") from error
+            raise OperationalError(f"the pool does not accept tasks: {type(error).__name__}") from error
 
     def _guarded(self, callback: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:

@@ -85,7 +85,7 @@ class VisibilityKeeper:
         if now + message.visibility_timeout - message.received_at <= MAX_INVISIBLE_SECONDS:
             return True
         message.lost = True
-        text = "message %s of %s is held for 12 hours: SQS will hand it out again"
+        text = "message %s of %s has been held for 12 hours: SQS will deliver it again"
         logger.error(text, message.id, message.queue.name)
         return False
 
@@ -102,7 +102,7 @@ class VisibilityKeeper:
             if not code:
                 message.extended_at = now
             elif message.lost_by(code):
-                text = "message %s of %s is lost to this worker: %s"
+                text = "this worker no longer holds message %s of %s: %s"
                 logger.warning(text, message.id, queue.name, code)
 
 
@@ -116,7 +116,7 @@ def make_visible(queue: Queue, handles: list[str], after: int = 0) -> None:
         if entries:
             queue.change_visibility_batch(entries)
     except Exception as error:  # noqa: BLE001 (the messages also come back when their time-out ends)
-        complain("cannot give back messages of %s: %s; they come back by themselves", queue.name, error)
+        complain("cannot give back messages of %s: %s; they become visible again by themselves", queue.name, error)
 
 
 def batches_by_queue(messages: list[HeldMessage]) -> Iterator[list[HeldMessage]]:

@@ -61,10 +61,10 @@ class StallDetector:
             tag: self._waiting_since.get(tag, self._clock) for tag in (waiting if has_free_slot else ())
         }
         if self._clock - self._beat_at >= STALLED_SECONDS:
-            return f"the consumer's loop has not come round for {self._clock - self._beat_at:.0f} seconds"
+            return f"the consumer's loop has not run for {self._clock - self._beat_at:.0f} seconds"
         longest = max((self._clock - since for since in self._waiting_since.values()), default=0)
         if longest >= STALLED_SECONDS:
-            return f"a message has waited for {longest:.0f} seconds beside a free slot of the pool"
+            return f"a message has waited for {longest:.0f} seconds although the pool has a free slot"
         return ""
 
 
@@ -105,9 +105,9 @@ class Watchdog:
             pause.begin(2 * TICK_SECONDS)
             count = sum(channel.receiver.release_all() for channel in list(transport.channels))
             if count or not self._stalled:
-                logger.error("stalled: %s; gave %d messages back that had not begun", wrong, count)
+                logger.error("stalled: %s; gave back %d messages that had not begun", wrong, count)
         elif self._stalled:
-            logger.warning("the consumer is not stalled any more")
+            logger.warning("the consumer is no longer stalled")
         self._stalled = wrong
 
     def _transport(self) -> SQS.Transport | None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-NOT_A_TASK = Reason("NotAMessage", "the body is no message of Celery's")
+NOT_A_TASK = Reason("NotAMessage", "the body is not a Celery message")
 NOT_DECODABLE = Reason("NotAMessage", "the body cannot be decoded: it is not what its content type says")
 
 _celerys_on_ready = Consumer.on_ready

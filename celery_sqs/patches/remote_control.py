@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 CANNOT_RESIZE = "this worker's pool cannot grow or shrink: restart the worker with another --concurrency"
-CANNOT_STOP = "this worker's pool cannot stop what runs: give what the task calls time-outs of its own"
+CANNOT_STOP = "this worker's pool cannot stop a running task: set time-outs on what the task calls"
 
 
 def keep_reply_queues() -> None:

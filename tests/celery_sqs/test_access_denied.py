@@ -81,7 +81,7 @@ def denied_for_a_while(queues: Queues, policy: Policy, denied: dict[str, str], w
     """Deny the action until the worker has noticed, count its requests for 5 seconds, and then allow everything."""
     policy.denied = denied
     (action,) = denied
-    wait_until(lambda: policy.refused[action] and "nothing is received until it is allowed" in queues.log())
+    wait_until(lambda: policy.refused[action] and "nothing is received until access is allowed" in queues.log())
     policy.refused.clear()
     policy.answered.clear()
     deadline = time.monotonic() + 5

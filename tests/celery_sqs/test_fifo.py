@@ -160,7 +160,7 @@ def test_a_worker_warns_of_a_concurrency_above_one(
     queues.send("note", "x", queue="line.fifo")
     queues.start("-Q", "line.fifo", "-P", "threads", "-c", concurrency)
     wait_until(lambda: ran(queues) == ["x"])
-    warning = "line.fifo: with a concurrency of 2, tasks of one message group run side by side"
+    warning = "line.fifo: with a concurrency of 2, tasks of one message group run in parallel"
     assert (warning in queues.log()) is (concurrency == "2")
 
 

@@ -387,7 +387,7 @@ def test_a_failed_tasks_page_tells_why(live: Live, open_page: OpenPage) -> None:
     task_id, _ = find_task(live, "tasks.send_email", "too-large-1")
     shown = details(open_page(f"{live.flowers[0]}/task/{task_id}"))
     assert shown["Status"] == "FAILURE"
-    assert shown["Exception"] == "StoreRefused('DynamoDB refuses: ValidationException')"
+    assert shown["Exception"] == "StoreRefused('DynamoDB refused the request: ValidationException')"
     assert "in send_email" in shown["Traceback"]
     assert "maximum allowed size" not in shown["Traceback"], "AWS's words may quote a row"
 

@@ -270,5 +270,5 @@ def test_an_exit_that_cannot_flush_says_what_is_left(
     message.publish(children, CHILD)
     message.ack()
     messages.exit(flush_seconds=0.05)
-    assert "SQS confirmed neither 1 messages sent nor 0 deleted" in caplog.text
+    assert "SQS has not confirmed 1 sends and 0 deletions" in caplog.text
     children.gate.set()

@@ -18,7 +18,7 @@ def state(*, written: float = 100, received: float = 100, parked: bool = False) 
         (state(received=20, parked=True), ""),
         (state(received=20), "the last receive from tasks was 90 seconds ago"),
         (state(written=20, parked=True), "the worker wrote its liveness file 90 seconds ago"),
-        ({"written_at": 100, "queues": {}}, "the worker consumes no queue"),
+        ({"written_at": 100, "queues": {}}, "the worker does not consume any queue"),
         (state() | {"stalled": "its loop stands still"}, "stalled: its loop stands still"),
     ],
     ids=["receiving", "parked", "receives nothing", "dead", "consumes nothing", "stalled"],

@@ -23,5 +23,5 @@ def test_an_error_is_said_once_a_minute_with_how_often_it_came(
     complain("cannot receive: %s", 9)
     assert [record.getMessage() for record in caplog.records][2:] == [
         "cannot receive: 9",
-        "the same came 4 times more since it was last said",
+        "the same happened 4 more times since it was last logged",
     ]

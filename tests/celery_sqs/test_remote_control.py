@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 CANNOT_RESIZE = "cannot grow or shrink"
-CANNOT_STOP = "cannot stop what runs"
+CANNOT_STOP = "cannot stop a running task"
 INSPECTIONS = ("ping", "active", "reserved", "scheduled", "stats", "registered", "active_queues", "conf")
 
 

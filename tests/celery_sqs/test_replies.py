@@ -46,9 +46,9 @@ def _complaints_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (refusal("AWS.SimpleQueueService.NonExistentQueue"), "its caller has gone"),
-        (refusal("AccessDenied"), "SQS answers AccessDenied"),
-        (refusal("RequestThrottled"), "SQS answers RequestThrottled"),
+        (refusal("AWS.SimpleQueueService.NonExistentQueue"), "its caller is gone"),
+        (refusal("AccessDenied"), "SQS answered AccessDenied"),
+        (refusal("RequestThrottled"), "SQS answered RequestThrottled"),
         (EndpointConnectionError(endpoint_url="http://sqs"), "SQS cannot be reached (EndpointConnectionError)"),
         (RuntimeError("a defect"), "dropped a reply"),
     ],

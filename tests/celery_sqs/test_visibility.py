@@ -39,7 +39,7 @@ def test_a_message_whose_handle_is_stale_is_known_as_lost(caplog: pytest.LogCapt
     keeper = VisibilityKeeper(lambda: messages)
     keeper.extend()
     assert [message.lost for message in messages] == [False, True]
-    assert "message m2 of q is lost to this worker" in caplog.text
+    assert "this worker no longer holds message m2 of q" in caplog.text
     keeper.extend()
     assert len(queue.changed) == 1
 
@@ -62,4 +62,4 @@ def test_after_twelve_hours_it_says_that_it_can_keep_a_message_no_longer(caplog:
     message.received_at -= MAX_INVISIBLE_SECONDS - 30
     VisibilityKeeper(lambda: [message]).extend()
     assert queue.changed == []
-    assert "message m1 of q is held for 12 hours" in caplog.text
+    assert "message m1 of q has been held for 12 hours" in caplog.text
