@@ -74,7 +74,7 @@ def dead_letters_appear(settings: Settings, put_dead_letter: Callable[..., str])
     for body in ("order-1039", "order-1040"):
         put_dead_letter(settings.queue, body, {"Reason": "NotJson", "Detail": "the body is not JSON"})
     message = {"body": json.dumps([["order-1042"], {}, {}]), "headers": {"task": "tasks.load_email"}}
-    missing = {"Reason": "EmailNotFound", "Detail": "no row came in 60 seconds"}
+    missing = {"Reason": "EmailNotFound", "Detail": "no row appeared within 60 seconds"}
     put_dead_letter(settings.tasks_queue, json.dumps(message), missing)
 
 

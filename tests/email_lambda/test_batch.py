@@ -258,7 +258,7 @@ def test_on_fifo_a_wait_holds_what_follows_in_its_group_and_nothing_else(
 
 def test_on_fifo_messages_come_again_in_their_order(function: Callable[[Step], Batch], fifo: Mapping) -> None:
     fifo.send("first", "second", MessageGroupId="one")
-    step = Step(first=RetryLater(0, "the row changed meanwhile"))
+    step = Step(first=RetryLater(0, "the row has changed"))
     fifo.invoke(function(step))
     del step.told["first"]
     fifo.come_back()

@@ -73,4 +73,4 @@ def test_what_is_no_callback_of_an_email_of_ours_is_a_dead_letter_with_its_reaso
 
 def test_a_provider_s_test_of_its_topic_is_noted_and_gone(pipeline: Pipeline, call_back: Callable[..., str]) -> None:
     call_back("Successfully validated SNS topic for Amazon SES event publishing.")
-    pipeline.wait_until(lambda: "a provider tried whether its topic reaches us" in pipeline.log())
+    pipeline.wait_until(lambda: "a provider tested its topic" in pipeline.log())

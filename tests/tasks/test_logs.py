@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Lines = Callable[[], list[dict[str, Any]]]
 
 TELL_TOO_MUCH_AT_DEBUG = (*LEAST_LEVELS, logs.QUOTES_ARGUMENTS)
-LOGGERS = [logging.root, *map(logging.getLogger, (*TELL_TOO_MUCH_AT_DEBUG, *logs.TELL_WHAT_THE_OUTCOME_TELLS))]
+LOGGERS = [logging.root, *map(logging.getLogger, (*TELL_TOO_MUCH_AT_DEBUG, *logs.REPEAT_THE_OUTCOME))]
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ def test_a_task_that_was_killed_leaves_nothing_to_the_next(lines: Lines) -> None
 
 def test_the_level_of_the_command_line_is_kept(lines: Lines) -> None:
     logging.getLogger("anybody").debug("said by nobody")
-    for name in logs.TELL_WHAT_THE_OUTCOME_TELLS:
+    for name in logs.REPEAT_THE_OUTCOME:
         logging.getLogger(name).info("received, succeeded")
         logging.getLogger(name).error("failed")
     assert [line["event"] for line in lines()] == ["failed", "failed"]
@@ -99,10 +99,10 @@ def test_the_level_of_the_command_line_is_kept(lines: Lines) -> None:
 
 def test_at_debug_celerys_own_lines_are_there_and_what_quotes_emails_is_not(tmp_path: Path) -> None:
     logs.set_up(logging.DEBUG, str(tmp_path / "log"))
-    for name in (*logs.TELL_WHAT_THE_OUTCOME_TELLS, *TELL_TOO_MUCH_AT_DEBUG):
+    for name in (*logs.REPEAT_THE_OUTCOME, *TELL_TOO_MUCH_AT_DEBUG):
         logging.getLogger(name).debug("by %s", name)
     written = (tmp_path / "log").read_text()
-    assert [f"by {name}" in written for name in logs.TELL_WHAT_THE_OUTCOME_TELLS] == [True, True]
+    assert [f"by {name}" in written for name in logs.REPEAT_THE_OUTCOME] == [True, True]
     assert [f"by {name}" in written for name in TELL_TOO_MUCH_AT_DEBUG] == [False, False, False]
 
 
@@ -195,5 +195,5 @@ def test_celerys_banner_is_for_a_person(monkeypatch: pytest.MonkeyPatch, log_for
     monkeypatch.setenv("EMAIL_LOG_FORMAT", log_format)
     get_settings.cache_clear()
     worker = SimpleNamespace(quiet=False)
-    logs.spare_the_banner(worker)
+    logs.hide_banner(worker)
     assert worker.quiet is quiet

@@ -62,7 +62,7 @@ def test_each_line_about_an_email_says_by_which_message_and_task_and_which_attem
     message_id = pipeline.send_raw(json.dumps({"email_id": row["EmailId"]}))
     pipeline.wait_until(lambda: "Sent" in pipeline.said(row["EmailId"]))
     waits, sent = pipeline.lines(row["EmailId"])
-    assert waits["event"].startswith("waits ")
+    assert waits["event"].startswith("next try in ")
     assert (waits["attempt"], waits["sends"], sent["attempt"], sent["sends"]) == (1, 1, 2, 2)
     for line in (waits, sent):
         assert (line["message_id"], line["task"], line["level"]) == (message_id, "tasks.send_email", "info")
@@ -190,7 +190,7 @@ BAD_TASK_MESSAGES = {
     "no arguments": json.dumps({**celery_message("tasks.process_email"), "body": "7"}),
     "an empty body": json.dumps({**celery_message("tasks.process_email"), "body": "[]"}),
     "no task id": json.dumps({**celery_message("tasks.process_email"), "headers": {"task": "tasks.process_email"}}),
-    "a task name that is no string": json.dumps(celery_message(["x"], "x")),
+    "a task name that is not a string": json.dumps(celery_message(["x"], "x")),
 }
 
 
@@ -229,7 +229,7 @@ def test_whatever_text_a_producer_sends_ends_in_the_dead_letters(pipeline: Pipel
 def test_an_id_without_a_row_waits_for_it(pipeline: Pipeline, row: Row) -> None:
     pipeline.enqueue(row["EmailId"])
     pipeline.wait_until(lambda: pipeline.said(row["EmailId"]))
-    assert pipeline.said(row["EmailId"])[0] == "waits 1.0 s: it has no row yet"
+    assert pipeline.said(row["EmailId"])[0] == "next try in 1.0 s: it has no row yet"
     pipeline.store.put(row)
     pipeline.wait_until(lambda: pipeline.status(row) == "Sent")
 

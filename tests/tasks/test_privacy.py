@@ -95,7 +95,7 @@ CASES: dict[str, tuple[Row, str]] = {
     "bad-tag-name": ({"Tags": {f"{MARK}\n": "x"}}, "Failed: invalid row"),
     "bad-attachment": ({"Attachments": [{"name": f"{MARK}\n", "body": f"{MARK}!"}]}, "Failed: invalid row"),
     "bad-type": ({"BodyText": {MARK: [MARK]}}, "Failed: invalid row"),
-    "bad-provider": ({"SendVia": MARK}, "Failed: SendVia: names none of the providers stub, smtp"),
+    "bad-provider": ({"SendVia": MARK}, "Failed: SendVia: is not one of the providers stub, smtp"),
     "s3": (in_s3(f"s3://{BUCKET}/{S3_KEY}"), "Sent"),
     "s3-missing": (in_s3(f"{FOLDER}{MARK}"), "Failed: Attachments[0].s3_uri: S3 has no such object"),
     "s3-replaced": (
@@ -104,16 +104,19 @@ CASES: dict[str, tuple[Row, str]] = {
     ),
     "s3-elsewhere": (
         in_s3(f"s3://{BUCKET}/{MARK}"),
-        "Failed: Attachments[0].s3_uri: begins with none of EMAIL_ATTACHMENT_PREFIXES",
+        "Failed: Attachments[0].s3_uri: does not begin with any of EMAIL_ATTACHMENT_PREFIXES",
     ),
     "smtp": ({"SendVia": "smtp"}, "Sent"),
     "smtp-refused": (
         {"SendVia": "smtp", "RecipientsTo": [marked(11)], "RecipientsCc": [], "RecipientsBcc": []},
-        "Failed: the SMTP server refuses every recipient: 550 5.1.1, no such mailbox",
+        "Failed: the SMTP server refused every recipient: 550 5.1.1, no such mailbox",
     ),
     "smtp-deferred": (
         {"SendVia": "smtp", "RecipientsTo": [marked(12)], "RecipientsCc": [], "RecipientsBcc": []},
-        "Failed: the SMTP server does not take 1 of 1 recipients now: 450 4.2.2, mailbox full (attempt 2, the last)",
+        (
+            "Failed: the SMTP server did not accept 1 of 1 recipients for now: 450 4.2.2, mailbox full"
+            " (attempt 2, the last)"
+        ),
     ),
     "load-crash": ({}, ""),  # it is dead-lettered
 }

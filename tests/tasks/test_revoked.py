@@ -126,4 +126,4 @@ def test_while_dynamodb_is_away_a_revoked_task_is_logged_and_stops_nobody(
     request = SimpleNamespace(id="task-1", args=["email-1"])
     with caplog.at_level("ERROR", pipeline_module.logger.name):
         pipeline_module.explain_revoked(pipeline_module.load_email, request, expired=False)
-    assert "revoked task task-1 stays as it is, for sweep to find: DynamoDB cannot be reached" in caplog.text
+    assert "revoked task task-1 is unchanged; a sweep will find it: DynamoDB cannot be reached" in caplog.text

@@ -89,11 +89,11 @@ def test_a_task_that_is_to_come_later_is_retried_and_pauses_the_worker_if_others
         task.end(RetryLater(4000, "busy", affects_all=affects_all), ("email-1", 7.5), headers={"claim_tokens": "x"})
     assert task.retries == [{"args": ("email-1", 7.5), "countdown": 900, "headers": {"claim_tokens": "x"}}]
     assert (pause.left() > 0) == affects_all
-    assert caplog.messages == ["waits 4000.0 s: busy"]
+    assert caplog.messages == ["next try in 4000.0 s: busy"]
 
 
 def test_a_task_whose_message_is_a_dead_letter_is_rejected_with_the_reason() -> None:
-    reason = Reason("EmailNotFound", "no row came in 60 seconds")
+    reason = Reason("EmailNotFound", "no row appeared within 60 seconds")
     with pytest.raises(Reject) as raised:
         Retried().end(DeadLetter(reason))
     assert raised.value.reason == reason
