@@ -73,7 +73,7 @@ def updated(update: str, item: Item, values: Item) -> Item:
     """Return the item after the UpdateExpression. Every assignment sees the item as it was before."""
     parts = UPDATE.fullmatch(update)
     if not parts:
-        raise ApiError("ValidationException", f"the stand-in does not know the update {update!r}")
+        raise ApiError("ValidationException", f"the stand-in does not support the update {update!r}")
     result = dict(item)
     for target, fallible, default, plain, addend in ASSIGNMENT.findall(parts[1]):
         found = item.get(fallible or plain) or _given(default or plain, values)
@@ -91,7 +91,7 @@ def _compiled(condition: str) -> CodeType:
     while position < len(text):
         token = TOKEN.match(text, position)
         if not token:
-            raise ApiError("ValidationException", f"the stand-in does not know {text[position:]!r} in {text!r}")
+            raise ApiError("ValidationException", f"the stand-in does not support {text[position:]!r} in {text!r}")
         position = token.end()
         name, value, sign = token.groups()
         if value:

@@ -58,7 +58,7 @@ class Queues:
             self._queues.pop(_name(queue.url)).close()
             return {}
         if action not in ACTIONS:
-            raise ApiError("UnsupportedOperation", f"the stand-in does not know {action}")
+            raise ApiError("UnsupportedOperation", f"the stand-in does not support {action}")
         if action in ("SendMessage", "SendMessageBatch"):
             self._bill(action, request.get("Entries", [request]))
         result = ACTIONS[action](queue, request)

@@ -52,7 +52,7 @@ class Server:
             return self._queues.answer(action, request)
         if target == b"DynamoDB_20120810":
             return self._tables.answer(action, request)
-        raise ApiError("UnknownOperationException", f"the stand-in does not know {target.decode()}")
+        raise ApiError("UnknownOperationException", f"the stand-in does not support {target.decode()}")
 
     def control(self, path: str) -> dict[str, Any]:
         parts = urlsplit(path)
@@ -69,7 +69,7 @@ class Server:
             return counts
         if parts.path == "/queue":
             return self._queues.queue(parse_qs(parts.query)["url"][0]).depths
-        raise ApiError("UnknownOperationException", f"the stand-in does not know {parts.path}")
+        raise ApiError("UnknownOperationException", f"the stand-in does not support {parts.path}")
 
 
 class Connection(asyncio.Protocol):
@@ -155,5 +155,5 @@ async def serve(port: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A stand-in for SQS and DynamoDB that counts requests; bench only.")
-    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; any free one where it is not given")
+    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; any free port if it is not given")
     asyncio.run(serve(parser.parse_args().port))

@@ -81,7 +81,7 @@ class Tables:
         if action == "BatchWriteItem":
             return self._batch_write_item(request)
         if action not in ACTIONS:
-            raise ApiError("UnknownOperationException", f"the stand-in does not know {action}")
+            raise ApiError("UnknownOperationException", f"the stand-in does not support {action}")
         return ACTIONS[action](self._table(request["TableName"]), request)
 
     def _create_table(self, request: Request) -> Result:

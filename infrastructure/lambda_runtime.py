@@ -60,7 +60,7 @@ class Runtime:
             finally:
                 process.kill()
                 process.wait()
-            return api.answer or Answer(b"the function ended, or its time was over, without an answer", failed=True)
+            return api.answer or Answer(b"the function ended or timed out without an answer", failed=True)
 
 
 @dataclass(frozen=True)

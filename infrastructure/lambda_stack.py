@@ -106,15 +106,15 @@ class LambdaStack(cdk.Stack):
             assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
             inline_policies={"email-service": iam.PolicyDocument(statements=[*statements, *own])},
         )
-        acknowledge(role, "IAM5[Resource::*]", "X-Ray's two actions know no resources")
+        acknowledge(role, "IAM5[Resource::*]", "X-Ray's two actions do not support resources")
         if any(statement.sid == "Send" for statement in statements):
             everyone = "arn:<AWS::Partition>:ses:<AWS::Region>:<AWS::AccountId>:identity/*"
-            acknowledge(
-                role, f"IAM5[Resource::{everyone}]", "each row names its sender, of all that the account verified"
-            )
+            acknowledge(role, f"IAM5[Resource::{everyone}]", "a row may name any sender that the account has verified")
         for uri in self._stage.settings.attachment_prefixes:
             objects = f"arn:<AWS::Partition>:s3:::{uri.removeprefix('s3://')}*"
-            acknowledge(role, f"IAM5[Resource::{objects}]", "a row may name any object below a prefix of the stage's")
+            acknowledge(
+                role, f"IAM5[Resource::{objects}]", "a row may name any object below one of the stage's prefixes"
+            )
         return role.without_policy_updates()
 
     def _may_consume(self, queues: Sequence[str]) -> list[iam.PolicyStatement]:

@@ -55,7 +55,9 @@ class Stage:
             SettingsError: A setting is wrong, unknown or secret.
         """
         if secrets := chosen.keys() & SECRETS:
-            raise SettingsError(f"stages.{name}: whoever may read the stack would read {', '.join(sorted(secrets))}")
+            raise SettingsError(
+                f"stages.{name}: everyone who may read the stack could read {', '.join(sorted(secrets))}"
+            )
         unknown = chosen.keys() - (StageSettings.model_fields.keys() - NOT_FOR_A_STAGE)
         if unknown:
             raise SettingsError(f"stages.{name}: there is no setting {', '.join(sorted(unknown))} for a stage")

@@ -90,7 +90,9 @@ def test_every_queue_is_encrypted_and_refuses_to_talk_without_tls(resources: Res
 
 
 @each_stage
-def test_a_callback_comes_from_the_topic_alone_and_the_topic_hears_ses_alone(resources: Resources, stage: str) -> None:
+def test_a_callback_comes_from_the_topic_alone_and_only_ses_publishes_to_the_topic(
+    resources: Resources, stage: str
+) -> None:
     queue_policies = resources(data(stage), "AWS::SQS::QueuePolicy")
     topic_policies = resources(data(stage), "AWS::SNS::TopicPolicy")
     allowed = [
@@ -238,7 +240,7 @@ def test_only_a_stage_that_sends_by_ses_may(resources: Resources) -> None:
     [
         ({"provder": "ses"}, "there is no setting provder"),
         ({"region": "eu-central-1"}, "there is no setting region"),
-        ({"smtp_password": "hush"}, "whoever may read the stack would read smtp_password"),
+        ({"smtp_password": "hush"}, "everyone who may read the stack could read smtp_password"),
         ({"max_attempts": 0}, "max_attempts: Input should be greater than or equal to 1"),
         ({"visibility_timeout": 60}, "visibility_timeout is 60; should be at least 70"),
         ({"visibility_timeout": 100, "attachment_prefixes": ["s3://mail/"]}, "should be at least 110"),

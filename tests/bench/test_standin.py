@@ -239,7 +239,7 @@ def test_what_sqs_would_not_take_is_refused(sqs: SQSClient, queue: str) -> None:
         sqs.send_message(QueueUrl=queue, MessageBody="x" * 1_048_577)
     with pytest.raises(ClientError, match="InvalidParameterValue"):
         sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=21)
-    with pytest.raises(ClientError, match="does not know ListDeadLetterSourceQueues"):
+    with pytest.raises(ClientError, match="does not support ListDeadLetterSourceQueues"):
         sqs.list_dead_letter_source_queues(QueueUrl=queue)
 
 
