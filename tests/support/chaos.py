@@ -62,7 +62,8 @@ def main() -> None:
     parser.add_argument(
         "--beside",
         type=lambda path: Path(path).resolve(),
-        help="a checkout, with its .venv, of another version: our workers replace its workers one by one, and back",
+        help="a checkout of another version with its .venv: this version's workers replace its workers one by one,"
+        " and are then replaced by them again",
     )
     options = parser.parse_args()
     folder = Path(mkdtemp(prefix="chaos-"))

@@ -28,16 +28,16 @@ FINAL = frozenset({EmailStatus.SENT, EmailStatus.FAILED, EmailStatus.UNKNOWN})
 
 # The promises.
 ENDED = "every email is Sent, Failed or Unknown"
-ONCE = "no email was accepted twice but by the operator's word"
+ONCE = "no email was accepted twice, unless the operator resent it"
 ACCEPTED_IS_SENT = "what was accepted is Sent or Unknown"
 SENT_IS_ACCEPTED = "what is Sent was accepted, or an operator said so"
-FAILED_IS_REFUSED = "what Failed was refused for good, or as often as may be"
+FAILED_IS_REFUSED = "what Failed was refused permanently or used up its attempts"
 UNKNOWN_IS_EXPLAINED = "each Unknown may have reached the provider: a crash or a lost answer is behind it"
 NOTHING_LEFT = "no message is left"
-DEAD_IS_EXPLAINED = "each dead letter is explained"
-UNUSABLE_IS_DEAD = "what nobody can use is a dead letter"
+DEAD_LETTER_IS_EXPLAINED = "each dead letter is explained"
+UNUSABLE_IS_DEAD_LETTER = "what nobody can use is a dead letter"
 STOPPED = "a worker that is asked to stop ends what it holds, and stops"
-NEVER_STALLED = "no worker is stalled, whoever calls it and does not wait"
+NEVER_STALLED = "no worker stalls because a caller does not wait"
 
 # The reasons why an email may be Unknown.
 CRASH = "its worker was killed"
@@ -133,10 +133,10 @@ def judge(story: Story) -> dict[str, list[str]]:
             f"{row['EmailId']}: {row['FailureReason']}" for row, why in why_unknown(story) if not why
         ],
         NOTHING_LEFT: [f"{queue}: {count}" for queue, count in story.left.items() if any(count)],
-        DEAD_IS_EXPLAINED: [
+        DEAD_LETTER_IS_EXPLAINED: [
             f"{letter.queue}: {letter.reason}: {letter.detail}" for letter, text in letters if not text
         ],
-        UNUSABLE_IS_DEAD: [text for text in story.unusable if text not in explained],
+        UNUSABLE_IS_DEAD_LETTER: [text for text in story.unusable if text not in explained],
         STOPPED: [
             f"{pid} ended with {code}"
             for pid, code in story.exit_codes.items()

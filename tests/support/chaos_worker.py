@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from emails import sender
 from emails.claim_tokens import claim_id
-from emails.providers.contract import NoTellingError
+from emails.providers.contract import UnknownResultError
 from emails.providers.smtp import SmtpProvider
 from emails.status import EmailStatus
 from emails.store import ClaimUnanswered, rows
@@ -66,7 +66,7 @@ class JournaledProvider(SmtpProvider):
         note("reaches", email.id)
         try:
             return super().send(email)
-        except NoTellingError as error:
+        except UnknownResultError as error:
             if "no answer in time" in str(error):
                 note("unanswered", email.id)
             raise

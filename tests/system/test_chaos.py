@@ -20,7 +20,7 @@ from emails.decide import ABANDONED
 from tests.support.chaos import report
 from tests.support.chaos_judge import (
     ACCEPTED_IS_SENT,
-    DEAD_IS_EXPLAINED,
+    DEAD_LETTER_IS_EXPLAINED,
     ENDED,
     FAILED_IS_REFUSED,
     NEVER_STALLED,
@@ -29,7 +29,7 @@ from tests.support.chaos_judge import (
     SENT_IS_ACCEPTED,
     STOPPED,
     UNKNOWN_IS_EXPLAINED,
-    UNUSABLE_IS_DEAD,
+    UNUSABLE_IS_DEAD_LETTER,
     Holds,
     Story,
     judge,
@@ -105,7 +105,9 @@ UNANSWERED_EMAIL = story(EmailStatus="Unknown", FailureReason=ABANDONED, Claimed
         pytest.param(replace(FAILED_EMAIL, provider={"e": Counter({REFUSED: 1})}), id="refused"),
         pytest.param(replace(FAILED_EMAIL, rows=story(EmailStatus="Failed", Attempts=5).rows), id="tried to the last"),
         pytest.param(replace(ABANDONED_EMAIL, holds=CRASHED, killed={7}), id="killed"),
-        pytest.param(replace(ABANDONED_EMAIL, holds=RECORD_UNANSWERED, store_faults=Counter("e")), id="DynamoDB away"),
+        pytest.param(
+            replace(ABANDONED_EMAIL, holds=RECORD_UNANSWERED, store_faults=Counter("e")), id="DynamoDB unavailable"
+        ),
         pytest.param(replace(ABANDONED_EMAIL, holds=OUTLASTED), id="longer than a lease"),
         pytest.param(
             replace(UNANSWERED_EMAIL, holds=CLAIM_UNANSWERED, killed={7}), id="killed before its copy was confirmed"
@@ -144,11 +146,13 @@ def test_the_judge_accepts_what_is_explained(innocent: Story) -> None:
         pytest.param(
             replace(ABANDONED_EMAIL, holds=FINISHED, killed={7}), UNKNOWN_IS_EXPLAINED, id="killed afterwards"
         ),
-        pytest.param(replace(ABANDONED_EMAIL, holds=RECORD_UNANSWERED), UNKNOWN_IS_EXPLAINED, id="DynamoDB was there"),
+        pytest.param(
+            replace(ABANDONED_EMAIL, holds=RECORD_UNANSWERED), UNKNOWN_IS_EXPLAINED, id="DynamoDB was available"
+        ),
         pytest.param(
             replace(ABANDONED_EMAIL, holds=NOT_REACHED, store_faults=Counter("e")),
             UNKNOWN_IS_EXPLAINED,
-            id="DynamoDB away before the provider was asked",
+            id="DynamoDB unavailable before the provider was asked",
         ),
         pytest.param(
             replace(UNANSWERED_EMAIL, holds=CLAIM_UNANSWERED, store_faults=Counter("e")),
@@ -161,9 +165,11 @@ def test_the_judge_accepts_what_is_explained(innocent: Story) -> None:
             id="a claim without an answer, before the operator said that the email was sent",
         ),
         pytest.param(replace(story(), left={"tasks": (0, 0, 1)}), NOTHING_LEFT, id="a delayed message"),
-        pytest.param(replace(story(), letters=[letter("ValueError")]), DEAD_IS_EXPLAINED, id="a task raised"),
-        pytest.param(replace(story(), letters=[letter("MaxReceives")]), DEAD_IS_EXPLAINED, id="nobody was killed"),
-        pytest.param(replace(story(), unusable={"x": "NotJson"}), UNUSABLE_IS_DEAD, id="dropped in silence"),
+        pytest.param(replace(story(), letters=[letter("ValueError")]), DEAD_LETTER_IS_EXPLAINED, id="a task raised"),
+        pytest.param(
+            replace(story(), letters=[letter("MaxReceives")]), DEAD_LETTER_IS_EXPLAINED, id="nobody was killed"
+        ),
+        pytest.param(replace(story(), unusable={"x": "NotJson"}), UNUSABLE_IS_DEAD_LETTER, id="dropped in silence"),
         pytest.param(replace(story(), exit_codes={1: None}), STOPPED, id="does not stop"),
         pytest.param(replace(story(), stalls=["its loop stands still"]), NEVER_STALLED, id="stalled"),
         pytest.param(replace(story(), exit_codes={7: -15}, holds=FINISHED), STOPPED, id="ended by the signal at work"),

@@ -30,8 +30,7 @@ pytestmark = pytest.mark.slow
 class Stage(NamedTuple):
     pipeline: Pipeline
     smtp: SmtpServer
-    publish: Callable[[dict[str, Any]], object]
-    """To the topic, as SES would."""
+    publish: Callable[[dict[str, Any]], object]  # publishes to the topic, as SES would
 
 
 @pytest.fixture(params=["envelope", "raw delivery"])
