@@ -125,7 +125,8 @@ def demo(smtp: str) -> None:
         raise click.ClickException(str(error)) from None
     if smtp:
         console.print(f"\nThe emails are at {smtp}. It refuses nothing, so the stub sent the emails that were to fail.")
-    console.print(f"\nThe emails: {outbox}/*.eml (a mail program opens them). The worker's log: {outbox}/worker.log")
+    kept = "The stub's emails" if smtp else "The emails"
+    console.print(f"\n{kept}: {outbox}/*.eml (a mail program opens them). The worker's log: {outbox}/worker.log")
     if not ended_well:
         raise click.ClickException("Some emails did not end as they should: see above.")
 

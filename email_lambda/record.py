@@ -31,11 +31,11 @@ class Wait:
     """How long an email has waited already. Its message's delayed copies carry it."""
 
     message_id: str
-    """With which the email's journey began."""
+    """The id of the message with which the email's journey began."""
     attempt: int
-    """How often it was taken up, this time included."""
+    """How often this step was tried, including this time."""
     missing_since: float | None = None
-    """Since when it has no row, in epoch seconds."""
+    """When the row was first found to be missing, in epoch seconds."""
 
     @classmethod
     def parse(cls, text: str) -> Self | None:

@@ -113,7 +113,7 @@ NAMES = (
         "We decompress within a bound; kombu does so without.",
     ),
     Names("kombu.message:Message", "reject_log_error", "It rejects what the worker cannot read."),
-    Names("kombu.pidbox:Mailbox", "*oid", "Every call would make a queue for its replies (celery/celery#8348)."),
+    Names("kombu.pidbox:Mailbox", "*oid", "Every call would create a queue for its replies (celery/celery#8348)."),
     Names("kombu.pidbox:Mailbox", "reply_exchange_fmt", "Replies are recognized by their exchange."),
     Names(
         "kombu.transport.SQS:Channel",
