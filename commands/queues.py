@@ -23,4 +23,4 @@ def queues() -> None:
     for name in settings.queues:
         ready, in_flight, delayed = find_queue(sqs, name).depths()
         dead = find_queue(sqs, dead_letter_queue(name)).depths().ready
-        say(f"{name}: {ready} ready, {in_flight} in flight, {delayed} delayed, {dead} dead letters")
+        say(f"{name}: {ready} ready, {in_flight} in flight, {delayed} delayed, {dead} dead-lettered")
