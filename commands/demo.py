@@ -113,6 +113,7 @@ def demo(smtp: str) -> None:
                 send_via=("stub",),
                 retry_delay=1,
                 missing_row_wait=3,
+                redirect_to="",  # the stub's failures are chosen by recipient
             )
             stub = StubSettings(stub_outbox=outbox, stub_failures=failures)
             list(provision(settings))

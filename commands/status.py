@@ -22,6 +22,7 @@ ATTRIBUTES = (
     "ProviderMessageId",
     "ProviderResponse",
     "SentAt",
+    "RedirectedTo",
     "FailureReason",
     "Attempts",
     "NextAttemptAt",

@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -41,6 +42,8 @@ MAX_FILE_NAME_BYTES = 255  # the limit of file systems; even percent-encoded (RF
 MAX_S3_KEY_BYTES = 1024  # S3 user guide, "Naming Amazon S3 objects"
 MAX_CONTENT_ID = 200  # characters; a line has room for five times as many
 PRODUCERS_NAMES = frozenset({"Headers", "Tags"})  # maps in which the producer chooses the keys
+
+REDIRECT_HEADER = "X-Redirected-From"
 
 # A content id is a msg-id (RFC 2045, section 7). This is its usual form (RFC 5322, sections 3.2.3 and 3.6.4).
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
@@ -230,6 +233,8 @@ class Email(_Attributes):
     next_attempt_at: Number = Field(default=0, alias="NextAttemptAt", repr=False)
     claim_expires_at: Number = Field(default=0, alias="ClaimExpiresAt", repr=False)
 
+    _redirected_to: Address | None = PrivateAttr(default=None)  # private, so that no row can set it
+
     # `info.data` has the valid fields above. The invalid ones report their own errors.
     @field_validator("bcc")
     @classmethod
@@ -256,11 +261,23 @@ class Email(_Attributes):
     @property
     def recipients(self) -> list[Address]:
         """The envelope's recipients: everybody who gets the email, each address once."""
+        if self._redirected_to:
+            return [self._redirected_to]
         # parse_mailbox has lower-cased the domains. Only the recipient's server knows which local parts are the same.
         unique: dict[str, Address] = {}
         for mailbox in (*self.to, *self.cc, *self.bcc):
             unique.setdefault(mailbox.addr_spec, mailbox)
         return list(unique.values())
+
+    def redirected(self, address: str) -> Email:
+        """Return the email with this address as its only recipient. A header names the recipients that it replaces.
+
+        The headers To and Cc stay, so that the email looks as it would to its recipients.
+        """
+        replaced = ", ".join(mailbox.addr_spec for mailbox in self.recipients)
+        copy = self.model_copy(update={"headers": {**self.headers, REDIRECT_HEADER: replaced}})
+        copy._redirected_to = Address(addr_spec=address)  # noqa: SLF001 (a copy of this very class)
+        return copy
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Email:

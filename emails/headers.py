@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 # mime.py or a provider writes these. If a row set one, it would contradict its own attributes.
 RESERVED_HEADERS = frozenset(
     ("bcc", "cc", "date", "dkim-signature", "from", "message-id", "mime-version", "orig-date", "received", "reply-to")
-) | {"return-path", "sender", "subject", "to", "x-email-id"}
+) | {"return-path", "sender", "subject", "to", "x-email-id", "x-redirected-from"}
 
 # A relay obeys these headers and removes them, however the message reaches it. If a row set one, it would choose what
 # only the deployment should choose: with Amazon SES, the configuration set, the tags that bring the id back and the

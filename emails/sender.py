@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from emails.claim_tokens import Tokens
     from emails.email import Email
-    from emails.providers.contract import Provider, Receipt
+    from emails.providers.contract import Provider, Receipt, SendError
     from emails.store import Row
     from settings import Settings
 
@@ -161,7 +162,7 @@ class Sender:
 
     def _send(self, email: Email, claim: Claim, ends_at: float) -> RetryLater | Done:
         bind_contextvars(sends=int(email.attempts))
-        provider, asked = self.provider(email), ""
+        provider, asked, redirect_to = self.provider(email), "", self.settings.redirect_to
         ends_at = min(claim.expires_at, ends_at)
         try:
             if self._s3:
@@ -169,16 +170,19 @@ class Sender:
             if ends_at - time.time() < provider.longest_send:
                 return self._give_back(claim, 0, "there was too little time left to send it", counted=False)
             asked = provider.name
-            receipt = _send_by(provider, email)
+            receipt = _send_by(provider, email.redirected(redirect_to) if redirect_to else email)
         except TemporaryError as error:
             return self._record_temporary(claim, email, error, asked)
         except PermanentError as error:
             return self._record_permanent(claim, error, asked)
         except UnknownResultError as error:
-            reason = str(error)
+            reason = self._reason(error)
             done = Done(EmailStatus.UNKNOWN, reason, asked)
             return self._write(claim, lambda: self._store.mark_unknown(claim, reason), done)
-        return self._record_sent(claim, receipt)
+        return self._record_sent(claim, replace(receipt, redirected_to=redirect_to))
+
+    def _reason(self, error: SendError) -> str:
+        return f"{error}; the email was redirected" if self.settings.redirect_to else str(error)
 
     def _record_sent(self, claim: Claim, receipt: Receipt) -> RetryLater | Done:
         refused = receipt.refused
@@ -193,7 +197,7 @@ class Sender:
         return self._write(claim, write, Done(EmailStatus.SENT, detail, receipt.provider))
 
     def _record_permanent(self, claim: Claim, error: PermanentError, asked: str) -> RetryLater | Done:
-        reason, refused = str(error), error.refused
+        reason, refused = self._reason(error), error.refused
         if not refused and error.reject_reason != RejectReason.OTHER:
             refused = (RefusedRecipient("", error.reject_reason),)  # the email as a whole
 
@@ -207,11 +211,11 @@ class Sender:
     def _record_temporary(self, claim: Claim, email: Email, error: TemporaryError, asked: str) -> RetryLater | Done:
         attempt = int(email.attempts)
         if attempt >= self.settings.max_attempts:
-            reason = f"{error} (attempt {attempt}, the last)"
+            reason = f"{self._reason(error)} (attempt {attempt}, the last)"
             done = Done(EmailStatus.FAILED, reason, asked)
             return self._write(claim, lambda: self._store.fail(claim, reason), done)
         delay = full_jitter(attempt, self.settings.retry_delay, self.settings.retry_delay_max)
-        return self._give_back(claim, max(delay, error.retry_after), f"{error} (attempt {attempt})")
+        return self._give_back(claim, max(delay, error.retry_after), f"{self._reason(error)} (attempt {attempt})")
 
     def _give_back(self, claim: Claim, seconds: float, reason: str, *, counted: bool = True) -> RetryLater | Done:
         at = time.time() + seconds

@@ -49,7 +49,7 @@ def read(body: str) -> str | DeadLetter:
 
 def load(sender: Sender, email_id: str, carried: Carried) -> Send | Outcome:
     """Read the row and decide whether the email may be sent."""
-    bind_contextvars(email_id=email_id)
+    _bind(sender, email_id)
     try:
         return sender.load(email_id)
     except (EmailNotFound, StoreUnavailable) as error:
@@ -58,7 +58,7 @@ def load(sender: Sender, email_id: str, carried: Carried) -> Send | Outcome:
 
 def send(sender: Sender, email_id: str, carried: Carried, ends_at: float = math.inf) -> Outcome:
     """Claim the email, send it, and record the result. The process may end at `ends_at` (epoch seconds)."""
-    bind_contextvars(email_id=email_id)
+    _bind(sender, email_id)
     try:
         return sender.send(email_id, ends_at, carried.tokens)
     except (EmailNotFound, StoreUnavailable) as error:
@@ -81,6 +81,13 @@ def record_callback(tracking: Tracking, body: str, carried: Carried) -> Outcome:
     if row is None:
         return DeadLetter(Reason("EmailNotFound", "the email that the callback is about has no row"))
     return Done(detail=f"{', '.join(sorted({event.type for event in events}))}: {row}")
+
+
+def _bind(sender: Sender, email_id: str) -> None:
+    """Name the email in every line that this step logs, and say if its recipients are replaced."""
+    bind_contextvars(email_id=email_id)
+    if sender.settings.redirect_to:
+        bind_contextvars(redirected=True)
 
 
 def _after(error: EmailNotFound | StoreUnavailable, carried: Carried, longest: float) -> RetryLater | DeadLetter:

@@ -24,6 +24,7 @@ S3_SECONDS = 40  # the longest that one S3 call takes, with the attempts, timeou
 STAGE_PATTERN = r"[a-z0-9][a-z0-9_-]{0,39}"  # short enough for `emails_…_tasks_dlq` to fit SQS's 80 characters
 QUEUE_NAME_PATTERN = r"[A-Za-z0-9_-]{1,66}"  # the same for a name from a queue URL: `…_bulk_dlq.fifo` has to fit
 TABLE_NAME_PATTERN = r"[A-Za-z0-9_.-]{3,248}"  # DynamoDB's naming rules, with room for `_events`
+ADDRESS_PATTERN = r"[A-Za-z0-9_%+-]+(\.[A-Za-z0-9_%+-]+)*@([A-Za-z0-9]+(-+[A-Za-z0-9]+)*\.)+[A-Za-z]{2,}"
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 # A prefix is a whole folder or bucket, because "s3://bucket/a" would also match URIs in "s3://bucket/another".
 AttachmentPrefix = Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^,]+/)?$")]
@@ -66,6 +67,13 @@ class Settings(EnvironmentSettings):
     provider: ProviderName = Field(default="stub", description="the provider that sends: a name like smtp")
     send_via: Annotated[tuple[ProviderName, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
         default=(), description="names like smtp,stub: the other providers that a row's SendVia may ask for"
+    )
+    redirect_to: str = Field(
+        default="",
+        pattern=rf"^({ADDRESS_PATTERN})?$",
+        max_length=254,  # RFC 5321, section 4.5.3.1.3, without the angle brackets
+        repr=False,  # an address must not be in a log
+        description="an ASCII address like me@example.com, which gets every email instead of its recipients",
     )
     provider_timeout: float = Field(default=30, ge=1, le=900, description="the longest that one send may take")
     claim_lease: float = Field(default=120, ge=2, le=SQS_MAX_VISIBILITY_SECONDS, description="how long a claim lasts")
@@ -217,9 +225,10 @@ class Settings(EnvironmentSettings):
 
     def __str__(self) -> str:
         rate = f" send_rate={self.send_rate:g}" if self.send_rate else ""
+        redirect = "; EMAIL_REDIRECT_TO is set, so no email reaches its recipients" if self.redirect_to else ""
         return (
             f"region={self.region} endpoint={self.endpoint or 'aws'} queue={self.queue} table={self.table} "
-            f"provider={self.provider}{rate}"
+            f"provider={self.provider}{rate}{redirect}"
         )
 
 

@@ -29,6 +29,7 @@ class Receipt:
     message_id: str
     response: str = ""  # shown by `status`; never the server's words, which may quote an address or content
     refused: tuple[RefusedRecipient, ...] = ()
+    redirected_to: str = field(default="", repr=False)  # EMAIL_REDIRECT_TO, if it replaced the recipients
     accepted_at: float = field(default_factory=time.time)
 
 

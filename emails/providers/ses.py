@@ -182,7 +182,7 @@ def _check_recipients(email: Email) -> None:
     if len(recipients) > MAX_RECIPIENTS:
         raise PermanentError(f"the email has {len(recipients)} recipients; SES accepts at most {MAX_RECIPIENTS}")
     # "Amazon SES does not support the SMTPUTF8 extension" (API reference, "Destination").
-    mailboxes = [email.sender, *email.reply_to, *recipients]
+    mailboxes = [email.sender, *email.reply_to, *email.to, *email.cc, *recipients]
     if not all(mailbox.username.isascii() for mailbox in mailboxes):
         said = "not ASCII before the @, which SES does not accept"
         refused = tuple(

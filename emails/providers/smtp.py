@@ -140,7 +140,9 @@ def _parameters(session: Session, email: Email, size: int) -> list[str]:
         if limit.isdecimal() and 0 < int(limit) < size:  # 0 means no limit (RFC 1870, section 4)
             raise PermanentError(f"the message has {size} bytes; the SMTP server accepts at most {limit}")
         parameters.append(f"SIZE={size}")
-    if not all(address.username.isascii() for address in (email.sender, *email.recipients, *email.reply_to)):
+    # To and Cc are named too, because they stay in the header if the email is redirected.
+    mailboxes = (email.sender, *email.recipients, *email.to, *email.cc, *email.reply_to)
+    if not all(address.username.isascii() for address in mailboxes):
         if not session.has_extn("smtputf8"):
             raise PermanentError("an address needs SMTPUTF8 (RFC 6531), which the SMTP server does not offer")
         parameters += ["BODY=8BITMIME", "SMTPUTF8"]

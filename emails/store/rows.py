@@ -123,6 +123,8 @@ class EmailStore:
             "ProviderResponse": receipt.response,
             "SentAt": _iso(receipt.accepted_at),
         }
+        if receipt.redirected_to:
+            received["RedirectedTo"] = receipt.redirected_to
         remove: tuple[str, ...] = ("FailureReason", "NextAttemptAt")
         transition: Transition | None = RECORD
         while transition:
@@ -170,7 +172,7 @@ class EmailStore:
 
     def resend(self, email_id: str) -> None:
         """Unknown or Failed → Pending. Resets the attempt counter, and ends any claim."""
-        forgotten = ("Attempts", "NextAttemptAt", "ClaimedBy", "ClaimExpiresAt", "FailureReason")
+        forgotten = ("Attempts", "NextAttemptAt", "ClaimedBy", "ClaimExpiresAt", "FailureReason", "RedirectedTo")
         self._move(email_id, RESEND, {}, remove=forgotten)
 
     def touch(self, email_id: str, seen: str | None) -> None:

@@ -10,15 +10,20 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+import structlog
 from botocore.exceptions import ClientError
 from pydantic import HttpUrl
 
+from emails import steps
 from emails.claim_tokens import new_token
 from emails.decide import LEASE_GRACE_SECONDS, End, Send
+from emails.mime import to_mime
 from emails.outcome import Done, RetryLater
 from emails.providers.contract import PermanentError, Receipt, TemporaryError, UnknownResultError
+from emails.providers.ses import _destination
 from emails.sender import EmailNotFound, Sender
 from emails.status import EmailStatus
+from emails.steps import Carried
 from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreRefused, StoreUnavailable
 from settings.aws import client
 from settings.model import S3_SECONDS
@@ -1062,3 +1067,70 @@ def test_a_preview_of_an_email_that_may_be_sent_has_the_email_and_its_provider(
     assert isinstance(preview, Send)
     assert sender.provider(preview.email) is provider
     assert stands(store, row) == row
+
+
+# EMAIL_REDIRECT_TO
+
+ME = "me@example.com"
+
+
+@pytest.fixture
+def redirecting(store: EmailStore, settings: Settings, provider: Recorder) -> Sender:
+    return Sender(store, {"stub": provider}, settings.model_copy(update={"redirect_to": ME}))
+
+
+def test_a_redirected_email_reaches_only_that_address_and_names_its_recipients_in_a_header(
+    redirecting: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    to, cc, bcc = "ada@example.org", "bob@example.org", "carol@example.org"
+    store.put(row | {"RecipientsTo": [to], "RecipientsCc": [cc], "RecipientsBcc": [bcc]})
+    assert redirecting.send(row["EmailId"]) == Done(EmailStatus.SENT, provider="stub")
+    (email,) = provider.emails
+    assert [mailbox.addr_spec for mailbox in email.recipients] == [ME]
+    assert _destination(email) == {"ToAddresses": [], "CcAddresses": [], "BccAddresses": [ME]}
+    message = to_mime(email)
+    assert (message["To"], message["Cc"]) == (to, cc)
+    assert message["X-Redirected-From"] == f"{to}, {cc}, {bcc}"
+    assert stands(store, row)["RedirectedTo"] == ME
+
+
+@pytest.mark.parametrize("error", [PermanentError("no"), UnknownResultError("?"), TemporaryError("busy", 900)])
+def test_the_reason_of_a_redirected_email_says_so_without_the_address(
+    redirecting: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any], error: Exception
+) -> None:
+    provider.errors = [error]
+    store.put(row)
+    outcome = redirecting.send(row["EmailId"])
+    reason = stands(store, row)["FailureReason"]
+    assert reason.startswith(f"{error}; the email was redirected")
+    assert "; the email was redirected" in str(outcome)
+    assert ME not in f"{reason}{outcome}"
+
+
+def test_no_row_can_redirect_an_email(
+    sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
+) -> None:
+    store.put(row | {"redirect_to": ME, "_redirected_to": ME, "RedirectedTo": ME})
+    sender.send(row["EmailId"])
+    assert ME not in [mailbox.addr_spec for mailbox in provider.emails[0].recipients]
+
+
+def test_a_resent_row_no_longer_says_that_it_was_redirected(store: EmailStore, row: dict[str, Any]) -> None:
+    store.put(row | {"EmailStatus": "Failed", "RedirectedTo": ME})
+    store.resend(row["EmailId"])
+    assert "RedirectedTo" not in stands(store, row)
+
+
+def test_every_outcome_of_a_worker_that_redirects_says_so(
+    redirecting: Sender, sender: Sender, store: EmailStore, row: dict[str, Any]
+) -> None:
+    store.put(row)
+    with structlog.contextvars.bound_contextvars():
+        steps.send(redirecting, row["EmailId"], Carried())
+        bound = structlog.contextvars.get_contextvars()
+        assert bound["redirected"] is True
+        assert ME not in str(bound)
+        structlog.contextvars.clear_contextvars()
+        steps.send(sender, row["EmailId"], Carried())
+        assert "redirected" not in structlog.contextvars.get_contextvars()
+        structlog.contextvars.clear_contextvars()

@@ -322,3 +322,19 @@ def test_a_folder_that_others_begin_like_is_none(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("EMAIL_ATTACHMENT_PREFIXES", prefix)
     with pytest.raises(SettingsError, match="each ends in a /"):
         get_settings()
+
+
+@pytest.mark.parametrize(
+    "address", ["nobody", "Me <me@example.com>", "me@example.com,you@example.com", "ä@example.com"]
+)
+def test_a_wrong_redirect_address_is_refused_without_quoting_it(address: str) -> None:
+    with pytest.raises(SettingsError, match="EMAIL_REDIRECT_TO: should be an ASCII address") as error:
+        Settings.read(redirect_to=address)
+    assert address not in str(error.value)
+
+
+def test_the_settings_in_one_line_say_that_emails_are_redirected_without_the_address() -> None:
+    settings = Settings.read(redirect_to="me@example.com")
+    assert "EMAIL_REDIRECT_TO is set" in str(settings)
+    assert "me@example.com" not in f"{settings}{settings!r}"
+    assert "EMAIL_REDIRECT_TO" not in str(Settings.read())
