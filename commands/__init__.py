@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import pkgutil
-from importlib import import_module
+INTERRUPTED = 130  # what a shell reports for a program that SIGINT ended: 128 + 2
 
-import click
-from botocore.exceptions import BotoCoreError, ClientError
+try:
+    import json
+    import pkgutil
+    from contextlib import contextmanager
+    from importlib import import_module
+    from typing import TYPE_CHECKING
 
-from emails.printable import printable
-from emails.resources import ResourcesMissing, unreachable
-from emails.store import StoreRefused, StoreUnavailable
-from settings import get_settings
+    import click
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from emails.printable import printable
+    from emails.resources import ResourcesMissing, why_unusable
+    from emails.store import StoreRefused, StoreUnavailable
+    from settings import get_settings
+except KeyboardInterrupt:  # most of a short command's time goes into these imports
+    raise SystemExit(INTERRUPTED) from None
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # `email_broker` is a separate program. All other modules here are commands.
 NOT_COMMANDS = frozenset({"broker"})
+CONTEXT = {"help_option_names": ["-h", "--help"]}  # commands inherit it from their group
 
 
 class Commands(click.Group):
@@ -34,31 +45,36 @@ class Commands(click.Group):
         name = cmd_name.replace("-", "_")
         command = getattr(import_module(f"commands.{name}"), name)
         assert isinstance(command, click.Command)  # noqa: S101 (for the type checker)
+        if not any(parameter.name == "version" for parameter in command.params):
+            with_version(command)
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        try:
-            return self._invoke(ctx)
-        except click.UsageError:  # it quotes only the command line
-            raise
-        except click.ClickException as error:  # it may quote a row, a message or AWS
-            raise click.ClickException(printable(error.format_message())) from None
-
-    def _invoke(self, ctx: click.Context) -> object:
-        try:
+        with explained_errors():
             return super().invoke(ctx)
-        except ResourcesMissing as error:
-            raise click.ClickException(str(error)) from None
-        except BotoCoreError as error:
-            raise click.ClickException(unreachable(get_settings(), error)) from None
-        except ClientError as error:
-            raise click.ClickException(f"AWS refused the request: {error}") from None
-        except (StoreUnavailable, StoreRefused) as error:
-            settings = get_settings()
-            where = f"table {settings.table} at {settings.endpoint or settings.region}"
-            raise click.ClickException(
-                f"{error} ({where}). Does it exist? `email-service provision` creates it."
-            ) from None
+
+
+@contextmanager
+def explained_errors() -> Iterator[None]:
+    """Turn an error of AWS or of the store into a sentence that says what to do, and Ctrl-C into the exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("Interrupted.", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    except click.UsageError:  # it quotes only the command line
+        raise
+    except click.ClickException as error:  # it may quote a row, a message or AWS
+        raise click.ClickException(printable(error.format_message())) from None
+    except (ResourcesMissing, BotoCoreError, ClientError, StoreUnavailable, StoreRefused) as error:
+        raise click.ClickException(printable(_explanation(error))) from None
+
+
+def _explanation(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error, StoreUnavailable) else error
+    if isinstance(cause, BotoCoreError | ClientError):
+        return why_unusable(get_settings(), cause)
+    return str(error)
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -71,8 +87,11 @@ def say_json(value: object) -> None:
     click.echo(json.dumps(value).replace("\x7f", "\\u007f"))
 
 
-@click.command(cls=Commands)
-@click.version_option(package_name="email-service")
+with_version = click.version_option(package_name="email-service")
+
+
+@with_version
+@click.command(cls=Commands, context_settings=CONTEXT)
 def main() -> None:
     """Send email from Amazon SQS and DynamoDB.
 

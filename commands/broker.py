@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import click
+from commands import CONTEXT, INTERRUPTED, explained_errors, say, with_version
 
-from celery_sqs.sqs.batches import until_confirmed
-from commands import say
-from emails.decide import End, Send
-from emails.message import InvalidMessage, parse_message
-from emails.mime import to_mime
-from emails.outcome import RetryLater
-from emails.printable import printable
-from emails.raw_queue import find_raw_queue
-from emails.resources import ResourcesMissing
-from emails.sender import EmailNotFound, Sender
-from emails.store import StoreUnavailable
-from settings import Settings, get_settings, override
+try:
+    import click
+
+    from celery_sqs.sqs.batches import until_confirmed
+    from emails.decide import End, Send
+    from emails.message import InvalidMessage, parse_message
+    from emails.mime import to_mime
+    from emails.outcome import RetryLater
+    from emails.raw_queue import find_raw_queue
+    from emails.sender import EmailNotFound, Sender
+    from settings import Settings, get_settings, override
+except KeyboardInterrupt:
+    raise SystemExit(INTERRUPTED) from None
 
 
-@click.command()
+@with_version
+@click.command(context_settings=CONTEXT)
 @click.option("-r", "--region", help="An AWS region, or localstack for the local endpoint.")
 @click.option("-q", "--queue-url", help="The raw queue; the other queues' names are derived from it.")
 @click.option("-t", "--table-name", help="The emails' table.")
@@ -31,10 +33,8 @@ def main(region: str | None, queue_url: str | None, table_name: str | None, dry_
     options = {"region": region, "queue_url": queue_url, "table_name": table_name}
     override(**{name: value for name, value in options.items() if value})
     if dry_run:
-        try:
+        with explained_errors():
             _dry_run(get_settings())
-        except ResourcesMissing as error:
-            raise click.ClickException(printable(str(error))) from None
     else:
         from tasks import app  # noqa: PLC0415 (the app reads the settings when it is imported)
 
@@ -42,8 +42,8 @@ def main(region: str | None, queue_url: str | None, table_name: str | None, dry_
 
 
 def _dry_run(settings: Settings) -> None:
-    say(str(settings))
     queue = find_raw_queue(settings)
+    say(str(settings))
     sender = Sender.from_settings(settings)
     messages = queue.receive(10, 1, settings.visibility_timeout)
     try:
@@ -69,10 +69,8 @@ def _verdict(sender: Sender, body: str) -> str:
         verdict = sender.preview(email_id)
     except EmailNotFound:
         return f"{email_id}: would wait: it has no row yet"
-    except StoreUnavailable as error:
-        return f"{email_id}: would wait: {error}"
     if isinstance(verdict, RetryLater):
-        return f"{email_id}: would wait {verdict.seconds:.0f} s: {verdict.reason}"
+        return f"{email_id}: would wait: {verdict}"
     if not isinstance(verdict, Send):
         return f"{email_id}: would not be sent: {verdict.done if isinstance(verdict, End) else verdict}"
     email = verdict.email

@@ -5,7 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, cast
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
+)
 
 from celery_sqs.sqs.queue import Queue, queue_url
 from settings.aws import client
@@ -41,6 +50,15 @@ _DENIED = frozenset(
         "UnrecognizedClientException",
     }
 )
+# What boto3 raises if it finds no credentials, or cannot use those that it finds.
+_NO_CREDENTIALS = (
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
+)
 
 
 class ResourcesMissing(Exception):
@@ -59,12 +77,8 @@ def check_resources(settings: Settings) -> None:
         missing = [f"queue {name}" for name in names if not queue_url(sqs, name)]
         tables = (settings.table, settings.events_table)
         missing += [f"table {table}" for table in tables if not _table_exists(dynamodb, table)]
-    except BotoCoreError as error:
-        raise ResourcesMissing(unreachable(settings, error)) from None
-    except ClientError as error:
-        denied = error.response["Error"]["Code"] in _DENIED
-        advice = "Check the credentials and their policy." if denied else "Try again later."
-        raise ResourcesMissing(f"AWS in {settings.region} refused the request: {error}. {advice}") from None
+    except (BotoCoreError, ClientError) as error:
+        raise ResourcesMissing(why_unusable(settings, error)) from None
     if missing:
         raise ResourcesMissing(
             f"Missing: {', '.join(missing)}. Create them with `make provision` (email-service provision)."
@@ -153,11 +167,27 @@ def _table_exists(dynamodb: DynamoDBClient, table: str) -> bool:
     return True
 
 
-def unreachable(settings: Settings, error: BotoCoreError) -> str:
-    """Return the text for a person if no service answers. It says what to do about it."""
+def why_unusable(settings: Settings, error: BotoCoreError | ClientError) -> str:
+    """Return the text for a person if a service does not answer or refuses a request. It says what to do about it."""
+    if isinstance(error, _NO_CREDENTIALS):
+        return (
+            f"There are no usable AWS credentials for {settings.region}: {str(error).rstrip('.')}. Set AWS_PROFILE, "
+            "or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role. EMAIL_REGION=localstack needs "
+            "no credentials."
+        )
+    where = f"AWS in {settings.region}"
+    if isinstance(error, ClientError):
+        code = error.response["Error"]["Code"]
+        if code == "ResourceNotFoundException":
+            return (
+                f"There is no table {settings.table} or {settings.events_table} in {settings.endpoint or where}: "
+                "create it with `make provision` (email-service provision)."
+            )
+        advice = "Check the credentials and their policy." if code in _DENIED else "Try again later."
+        return f"{where} refused the request: {error}. {advice}"
     if settings.endpoint:
         return (
             f"Nothing answers at {settings.endpoint}: start the local emulator with `make emulator`, "
             "or name another endpoint in EMAIL_ENDPOINT_URL, or a region in EMAIL_REGION."
         )
-    return f"AWS in {settings.region} cannot be used: {error}"
+    return f"{where} cannot be used: {error}"

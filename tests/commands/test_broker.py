@@ -76,3 +76,34 @@ def test_a_queue_that_is_missing_is_named_with_the_command_that_makes_it(setting
     assert result.returncode == 1
     assert "queue emails_nobody," in result.stderr
     assert "make provision" in result.stderr
+
+
+def test_a_dry_run_that_cannot_reach_an_emulator_is_one_line(free_endpoint: str) -> None:
+    environment = os.environ | {"EMAIL_ENDPOINT_URL": free_endpoint}
+    result = dry_run(environment)
+    assert result.returncode == 1
+    assert (result.stdout, len(result.stderr.splitlines())) == ("", 1)
+    assert result.stderr.startswith(f"Error: Nothing answers at {free_endpoint}: start the local emulator")
+
+
+def test_a_dry_run_without_credentials_is_one_line(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        "EMAIL_REGION": "eu-west-1",
+    }
+    result = dry_run(environment)
+    assert result.returncode == 1
+    assert (result.stdout, len(result.stderr.splitlines())) == ("", 1)
+    assert result.stderr.startswith("Error: There are no usable AWS credentials for eu-west-1")
+
+
+def dry_run(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("email_broker")
+    return subprocess.run([program, "--dry-run"], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("option", ["-h", "--help", "--version"])
+def test_it_has_the_options_of_every_program(option: str) -> None:
+    assert CliRunner().invoke(main, [option]).exit_code == 0

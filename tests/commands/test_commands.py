@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import uuid
 from decimal import Decimal
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import pytest
 
 from commands import main
@@ -18,7 +24,6 @@ from tests.emails.callbacks.notifications import event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from click.testing import Result
 
@@ -34,6 +39,95 @@ def test_every_command_explains_itself(run: Callable[..., Result], command: str)
     result = run(command, "--help")
     assert result.exit_code == 0
     assert len(result.output.splitlines()) > 5
+
+
+@pytest.mark.parametrize("command", [None, *main.list_commands(None)], ids=str)  # type: ignore[arg-type]  # as above
+def test_every_command_has_the_short_help_and_its_version(run: Callable[..., Result], command: str | None) -> None:
+    arguments = [command] if command else []
+    assert run(*arguments, "-h").output == run(*arguments, "--help").output
+    result = run(*arguments, "--version")
+    assert result.exit_code == 0
+    assert version("email-service") in result.output
+
+
+@pytest.mark.parametrize("arguments", [("status", "x"), ("cancel", "x"), ("enqueue", "x"), ("queues",), ("provision",)])
+def test_without_credentials_a_command_says_so(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    without_credentials(monkeypatch, tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: There are no usable AWS credentials for eu-west-1")
+    assert "provision" not in result.stderr
+
+
+def without_credentials(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Make boto3 find no credentials in a real region, wherever this runs."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(folder / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "none"))
+    monkeypatch.delenv("EMAIL_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("EMAIL_REGION", "eu-west-1")
+    get_settings.cache_clear()
+    monkeypatch.setattr("settings.aws._session", boto3.Session)  # a cached session remembers its credentials
+
+
+def test_a_table_that_is_missing_is_named_with_the_command_that_creates_it(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMAIL_TABLE_NAME", "emails_missing")
+    get_settings.cache_clear()
+    result = run("status", "x")
+    assert result.exit_code == 1
+    assert "There is no table emails_missing" in result.output
+    assert "make provision" in result.output
+
+
+def test_ctrl_c_ends_a_command_with_130(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("commands.status.EmailStore.from_settings", interrupt)
+    result = run("status", "x")
+    assert (result.exit_code, result.output) == (130, "Interrupted.\n")
+
+
+@pytest.mark.parametrize("program", ["email-service", "email_broker"])
+@pytest.mark.parametrize("module", ["botocore.exceptions", "emails.printable", "emails.mime"])
+def test_ctrl_c_during_the_imports_is_no_traceback(program: str, module: str, tmp_path: Path) -> None:
+    """A module of that name raises what Ctrl-C raises, as soon as it is imported."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}:\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    path = Path(sys.executable).with_name(program)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "EMAIL_ENDPOINT_URL": "http://127.0.0.1:9"}
+    arguments = ["put", os.devnull] if program == "email-service" else ["--dry-run"]
+    result = subprocess.run([path, *arguments], env=environment, capture_output=True, text=True, check=False)
+    if program == "email-service" and module == "emails.mime":
+        assert result.returncode == 1, "put does not need this module"
+        return
+    assert result.returncode == 130
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("arguments", [["--help"], ["provision"], ["queues"], ["dead-letters", "list"], ["sweep"]])
+def test_a_closed_output_pipe_shows_no_traceback(arguments: list[str], tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    path = Path(sys.executable).with_name("email-service")
+    result = subprocess.run(
+        [path, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path
+    )
+    os.close(writing)
+    assert result.stderr == ""
 
 
 def test_an_unknown_command_is_refused(run: Callable[..., Result]) -> None:

@@ -13,7 +13,7 @@ from botocore.exceptions import EndpointConnectionError
 from pydantic import HttpUrl
 
 from celery_sqs.sqs.queue import queue_url
-from emails.resources import ResourcesMissing, check_resources, provision, unreachable
+from emails.resources import ResourcesMissing, check_resources, provision, why_unusable
 from settings import Settings, aws
 from settings.aws import client
 from settings.model import dead_letter_queue
@@ -127,14 +127,14 @@ def test_a_worker_is_told_that_a_region_cannot_be_used(monkeypatch: pytest.Monke
         monkeypatch.setenv(name, "/nonexistent")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setattr(aws, "_session", boto3.Session)  # another test's session already has credentials
-    with pytest.raises(ResourcesMissing, match=r"^AWS in eu-west-1 cannot be used: .*credentials"):
+    with pytest.raises(ResourcesMissing, match=r"^There are no usable AWS credentials for eu-west-1: "):
         check_resources(Settings(region="eu-west-1"))
 
 
 def test_the_advice_for_an_endpoint_is_not_that_for_a_region() -> None:
     error = EndpointConnectionError(endpoint_url="https://sqs.eu-west-1.amazonaws.com")
-    assert "make emulator" in unreachable(Settings(), error)
-    assert "emulator" not in unreachable(Settings(region="eu-west-1"), error)
+    assert "make emulator" in why_unusable(Settings(), error)
+    assert "emulator" not in why_unusable(Settings(region="eu-west-1"), error)
 
 
 @pytest.mark.parametrize(
