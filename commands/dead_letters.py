@@ -99,7 +99,11 @@ def redrive(message_id: str, reason: str) -> None:
     Fix what caused them first. A dead letter is deleted after SQS has confirmed that it was sent back. If the command
     is interrupted in between, the message exists twice, but its email is still sent only once. If an email is not to be
     sent any more, its dead letter stays and the command names it.
-    """
+
+    \b
+    Example:
+      email-service dead-letters redrive --reason EmailNotFound
+    """  # noqa: D301 (click looks for the control character, not for a backslash)
     _one_choice(message_id, reason)
     store = EmailStore.from_settings(get_settings())
     found, stay = 0, 0
@@ -148,9 +152,13 @@ def discard(message_id: str, reason: str, yes: bool) -> None:
             return
         if not yes:
             click.confirm("Delete them permanently?", abort=True, err=True)
-        codes = {letter: code for queue, reasons in found.items() for letter, code in queue.delete(reasons)}
-    stay = {letter: code for letter, code in codes.items() if code}
-    say(f"{len(codes) - len(stay)} deleted.")
+        codes: dict[str, str] = {}
+        try:
+            for queue, reasons in found.items():
+                codes.update(queue.delete(reasons))
+        finally:  # say how far it got, even if it is interrupted
+            stay = {letter: code for letter, code in codes.items() if code}
+            say(f"{len(codes) - len(stay)} deleted.")
     for letter, code in stay.items():
         say(f"{letter} was not deleted: {code}", err=True)
     if stay:

@@ -30,30 +30,49 @@ def enqueue(email_ids: tuple[str, ...], *, bulk: bool, from_file: IO[str] | None
 
     Ids come from the arguments, from --from-file or, if neither is given, from standard input. They are sent in batches
     of ten. Ids that SQS does not accept are tried again, and those that still fail are named at the end.
-    """
+
+    \b
+    Examples:
+      email-service enqueue test-1 test-2
+      email-service enqueue --bulk --from-file ids.txt
+    """  # noqa: D301 (click looks for the control character, not for a backslash)
     if not email_ids and from_file is None:
         from_file = sys.stdin
     settings = get_settings()
     queue = find_raw_queue(settings, bulk=bulk)
+    total = None if from_file and not from_file.seekable() else len(email_ids) + _count(from_file)
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("enqueuing"), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=len(email_ids) if from_file is None else None)
-        counts: list[int] = []
+    enqueued = 0
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            bar = progress.add_task("", total=total)
 
-        def sent(count: int) -> None:
-            counts.append(count)
-            progress.advance(bar, count)
+            def sent(count: int) -> None:
+                nonlocal enqueued
+                enqueued += count
+                progress.advance(bar, count)
 
-        failed = enqueue_ids(queue, _checked(chain(email_ids, _lines(from_file))), sent)
-    total = sum(counts)
-    say(
-        f"{total} enqueued on {queue.name}." + (f" Follow it: email-service status {email_ids[0]}" if email_ids else "")
-    )
+            failed = enqueue_ids(queue, _checked(chain(email_ids, _lines(from_file))), sent)
+    except BaseException:  # say how far it got, even if it is interrupted
+        say(f"stopped after {enqueued} were enqueued on {queue.name}.", err=True)
+        raise
+    hint = f" Follow it: email-service status {email_ids[0]}" if email_ids else ""
+    say(f"{enqueued} enqueued on {queue.name}.{hint}")
     if failed:
         for email_id, code in failed.items():
             say(f"not enqueued: {email_id}: {code}", err=True)
-        raise click.ClickException(f"SQS did not accept {len(failed)} of {total + len(failed)}; enqueue them again.")
+        raise click.ClickException(f"SQS did not accept {len(failed)} of {enqueued + len(failed)}; enqueue them again.")
+
+
+def _count(file: IO[str] | None) -> int:
+    """Return how many ids the file has, and go back to where it was. A pipe cannot do that."""
+    if file is None:
+        return 0
+    start = file.tell()
+    count = sum(1 for _ in _lines(file))
+    file.seek(start)
+    return count
 
 
 def _lines(file: IO[str] | None) -> Iterator[str]:

@@ -18,7 +18,7 @@ from settings import get_settings
 @click.command()
 @click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
 def put(file: IO[str]) -> None:
-    r"""Write a row from the JSON object in FILE, or in standard input.
+    """Write a row from the JSON object in FILE, or in standard input.
 
     The row is checked as a worker would check it. If EmailStatus is missing, it becomes Pending. If the id has a row
     already, nothing is written.
@@ -27,7 +27,7 @@ def put(file: IO[str]) -> None:
     Example:
       echo '{"EmailId": "test-1", "Subject": "Hello", "Sender": "shop@example.com",
              "RecipientsTo": ["ada@example.com"], "BodyText": "Hi"}' | email-service put
-    """
+    """  # noqa: D301 (click looks for the control character, not for a backslash)
     row = _read(file)
     if status_of(row) is None:
         row["EmailStatus"] = EmailStatus.PENDING.value

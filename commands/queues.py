@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from commands import say
+from commands import say, say_json
 from emails.resources import check_resources, find_queue
 from settings import get_settings
 from settings.aws import client
@@ -12,7 +12,8 @@ from settings.model import dead_letter_queue
 
 
 @click.command()
-def queues() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
+def queues(as_json: bool) -> None:
     """Show how many messages and how many dead letters each queue has. SQS's figures are approximate.
 
     Ready messages wait for a worker, messages in flight are held by one, and delayed messages become ready later.
@@ -20,7 +21,12 @@ def queues() -> None:
     settings = get_settings()
     check_resources(settings)
     sqs = client("sqs", settings)
+    counts = {}
     for name in settings.queues:
         ready, in_flight, delayed = find_queue(sqs, name).depths()
         dead = find_queue(sqs, dead_letter_queue(name)).depths().ready
-        say(f"{name}: {ready} ready, {in_flight} in flight, {delayed} delayed, {dead} dead-lettered")
+        counts[name] = {"Ready": ready, "InFlight": in_flight, "Delayed": delayed, "DeadLettered": dead}
+        if not as_json:
+            say(f"{name}: {ready} ready, {in_flight} in flight, {delayed} delayed, {dead} dead-lettered")
+    if as_json:
+        say_json(counts)

@@ -20,7 +20,9 @@ def reap(dry_run: bool) -> None:
     """
     settings = get_settings()
     count = 0
-    for name in leased_queues.reap(client("sqs", settings), settings.control_queue_prefix, dry_run=dry_run):
-        count += 1
-        say(f"{'would delete' if dry_run else 'deleted'} {name}")
-    say(f"{count} of the queues {settings.control_queue_prefix}* had been left behind")
+    try:
+        for name in leased_queues.reap(client("sqs", settings), settings.control_queue_prefix, dry_run=dry_run):
+            count += 1
+            say(f"{'would delete' if dry_run else 'deleted'} {name}")
+    finally:  # say how far it got, even if it is interrupted
+        say(f"{count} of the queues {settings.control_queue_prefix}* had been left behind")

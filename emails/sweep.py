@@ -66,6 +66,7 @@ class Sweep:
         self._enqueue = enqueue
         self._after = after
         self._dry_run = dry_run
+        self.report = Report()  # what it has done so far
 
     def run(self, read_units_per_second: float, position: Path, progress: Callable[[Report], object]) -> Report:
         """Scan the table in four segments, at `read_units_per_second`.
@@ -76,7 +77,7 @@ class Sweep:
         Raises:
             WrongPosition: the file does not hold a position of this table's sweep.
         """
-        report = Report()
+        report = self.report
         keys: dict[str, Row | None] = {} if self._dry_run else self._read(position)
         open_segments = {segment for segment in range(SEGMENTS) if keys.get(str(segment), {}) is not None}
         with ThreadPoolExecutor(SEGMENTS) as pool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from rich.progress import Progress, TaskID
 
 from commands import main
 from emails.callbacks import parse_callback
@@ -23,7 +24,7 @@ from settings import get_settings
 from tests.emails.callbacks.notifications import event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from click.testing import Result
 
@@ -39,6 +40,7 @@ def test_every_command_explains_itself(run: Callable[..., Result], command: str)
     result = run(command, "--help")
     assert result.exit_code == 0
     assert len(result.output.splitlines()) > 5
+    assert "\\b" not in result.output
 
 
 @pytest.mark.parametrize("command", [None, *main.list_commands(None)], ids=str)  # type: ignore[arg-type]  # as above
@@ -128,6 +130,17 @@ def test_a_closed_output_pipe_shows_no_traceback(arguments: list[str], tmp_path:
     )
     os.close(writing)
     assert result.stderr == ""
+
+
+def test_the_shell_completes_commands_as_the_docs_say(run: Callable[..., Result]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r'^eval "\$\((\w+)=(\w+) email-service\)"$', text, re.MULTILINE)
+    program = Path(sys.executable).with_name("email-service")
+    for shell in ("bash_source", "zsh_source", "fish_source"):
+        environment = os.environ | {line[0]: shell}
+        result = subprocess.run([program], env=environment, capture_output=True, text=True, check=False)
+        assert "email-service" in result.stdout
+    assert line[1] == "bash_source"
 
 
 def test_an_unknown_command_is_refused(run: Callable[..., Result]) -> None:
@@ -271,6 +284,55 @@ def test_enqueue_takes_ids_from_a_file_or_stdin_one_a_line(
     while messages := raw_queue.receive(10, 0, 30):
         received += [json.loads(message["Body"])["email_id"] for message in messages]
     assert sorted(received) == sorted(f"id-{number}" for number in range(13))
+
+
+def test_an_interrupted_enqueue_says_how_many_it_enqueued(
+    run: Callable[..., Result], raw_queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def checked(email_ids: Iterable[str]) -> Iterator[str]:
+        for number, email_id in enumerate(email_ids):
+            if number == 25:
+                raise KeyboardInterrupt
+            yield email_id
+
+    monkeypatch.setattr("commands.enqueue._checked", checked)
+    result = run("enqueue", *(f"id-{number}" for number in range(30)))
+    assert result.exit_code == 130
+    assert result.stderr == f"stopped after 20 were enqueued on {raw_queue.name}.\nInterrupted.\n"
+
+
+@pytest.mark.parametrize("extra", [(), ("another",)])
+def test_the_progress_of_enqueue_has_a_total_if_the_input_is_a_file(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: tuple[str, ...]
+) -> None:
+    totals = []
+    monkeypatch.setattr(Progress, "add_task", lambda *_, total: totals.append(total) or TaskID(0))
+    monkeypatch.setattr(Progress, "advance", lambda *_: None)
+    file = tmp_path / "ids.txt"
+    file.write_text("id-1\n\nid-2\n")
+    assert run("enqueue", "--from-file", str(file), *extra).exit_code == 0
+    assert totals == [2 + len(extra)]
+
+
+def test_ids_from_a_pipe_are_enqueued_without_a_total(settings: Settings, environment: None) -> None:
+    program = Path(sys.executable).with_name("email-service")
+    result = subprocess.run(
+        [program, "enqueue"], input="id-1\nid-2\n", capture_output=True, text=True, check=False, env=os.environ
+    )
+    assert result.stdout == f"2 enqueued on {settings.queue}.\n", result.stderr
+
+
+def test_queues_as_json_has_each_count(run: Callable[..., Result], settings: Settings, raw_queue: Queue) -> None:
+    run("enqueue", "x")
+    counts = json.loads(run("queues", "--json").stdout)
+    assert set(counts) == set(settings.queues)
+    assert counts[raw_queue.name] == {"Ready": 1, "InFlight": 0, "Delayed": 0, "DeadLettered": 0}
+
+
+def test_help_shows_the_examples_line_by_line(run: Callable[..., Result]) -> None:
+    lines = [line.strip() for line in run("enqueue", "--help").output.splitlines()]
+    assert "email-service enqueue test-1 test-2" in lines
+    assert "email-service enqueue --bulk --from-file ids.txt" in lines
 
 
 def test_enqueue_refuses_an_id_that_no_worker_would_take(run: Callable[..., Result]) -> None:

@@ -251,10 +251,30 @@ def test_an_interrupted_redrive_says_how_far_it_came_and_nothing_is_lost(
     with monkeypatch.context() as patch:
         patch.setattr(Queue, "delete_batch", interrupted)
         result = run("dead-letters", "redrive")
-    assert result.exit_code == 1
+    assert result.exit_code == 130
     assert f"{settings.queue}_dlq: 10 moved back to {settings.queue}" in result.stdout
-    assert "Aborted" in result.stderr
+    assert "Interrupted" in result.stderr
     assert (visible(settings.queue), visible(dead_letter_queue(settings.queue))) == (15, 5)
+
+
+def test_an_interrupted_discard_says_how_many_it_deleted(
+    run: Run, settings: Settings, put_dead_letter: PutDeadLetter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(15):
+        put_dead_letter(settings.queue, f"body {number}")
+    delete_batch, batches = Queue.delete_batch, []
+
+    def interrupted(queue: Queue, batch: list[dict[str, Any]]) -> list[str]:
+        batches.append(batch)
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        return delete_batch(queue, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Queue, "delete_batch", interrupted)
+        result = run("dead-letters", "discard", "--yes")
+    assert result.exit_code == 130
+    assert result.stdout.endswith("10 deleted.\n")
 
 
 def test_discard_says_what_it_found_and_deletes_it_when_it_is_told_yes(

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,3 +116,29 @@ def test_sweep_refuses_a_pace_at_which_it_would_never_come_through(run: Run, rea
     result = run("sweep", "--read-units", read_units)
     assert result.exit_code == 2
     assert "--read-units" in result.output
+
+
+def test_sweep_as_json_has_each_count(run: Run) -> None:
+    report = json.loads(run("sweep", "--dry-run", "--json").stdout)
+    assert report.pop("ReadUnits") >= 0
+    counts = {"Enqueued": 1, "MarkedUnknown": 1, "MarkedFailed": 0, "FoundFirstTime": 1}
+    assert report == {"DryRun": True, **counts, "Failed": {}}
+
+
+def test_an_interrupted_sweep_says_what_it_has_done(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("emails.sweep._replace", interrupt)
+    result = run("sweep")
+    assert result.exit_code == 130
+    assert result.stderr.startswith("stopped after it enqueued 1, marked 1 as Unknown and 0 as Failed")
+    assert result.stderr.endswith("Interrupted.\n")
+
+
+def test_a_sweep_shows_progress_before_it_has_read_anything(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    original = Console.status
+    monkeypatch.setattr(Console, "status", lambda self, text: shown.append(text) or original(self, text))
+    run("sweep")
+    assert shown[0].startswith("sweeping: enqueued 0, ")
