@@ -215,9 +215,9 @@ class Email(_Attributes):
     status: EmailStatus = Field(alias="EmailStatus", strict=False)
     subject: Line = Field(alias="Subject", repr=False)
     sender: Mailbox = Field(alias="Sender", repr=False)
-    to: Mailboxes = Field(default=[], alias="RecipientsTo", repr=False)
     cc: Mailboxes = Field(default=[], alias="RecipientsCc", repr=False)
-    bcc: Mailboxes = Field(default=[], alias="RecipientsBcc", repr=False, validate_default=True)
+    bcc: Mailboxes = Field(default=[], alias="RecipientsBcc", repr=False)
+    to: Mailboxes = Field(default=[], alias="RecipientsTo", repr=False, validate_default=True)
     reply_to: Mailboxes = Field(default=[], alias="ReplyTo", repr=False)
     html: Text = Field(default="", alias="BodyHtml", repr=False)
     text: Text = Field(default="", alias="BodyText", repr=False, validate_default=True)
@@ -236,12 +236,12 @@ class Email(_Attributes):
     _redirected_to: Address | None = PrivateAttr(default=None)  # private, so that no row can set it
 
     # `info.data` has the valid fields above. The invalid ones report their own errors.
-    @field_validator("bcc")
+    @field_validator("to")
     @classmethod
-    def _names_a_recipient(cls, bcc: list[Address], info: ValidationInfo) -> list[Address]:
-        if not bcc and info.data.get("to") == info.data.get("cc") == []:
-            raise ValueError("is missing, as are RecipientsTo and RecipientsCc")
-        return bcc
+    def _names_a_recipient(cls, to: list[Address], info: ValidationInfo) -> list[Address]:
+        if not to and info.data.get("cc") == info.data.get("bcc") == []:
+            raise ValueError("is missing, as are RecipientsCc and RecipientsBcc")
+        return to
 
     @field_validator("text")
     @classmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,7 +45,17 @@ class RetryLater:
         return min(max(self.seconds, 0), LONGEST_DELAY_SECONDS)
 
     def __str__(self) -> str:
-        return f"next try in {self.seconds:.1f} s: {self.reason}"
+        return f"next try {_when(self.seconds)}: {self.reason}"
+
+
+def _when(seconds: float) -> str:
+    """Return a long wait as a date, because nobody reads `in 86400.0 s` as tomorrow."""
+    if seconds > LONGEST_DELAY_SECONDS:
+        try:
+            return f"at {datetime.fromtimestamp(time.time() + seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        except (OverflowError, ValueError, OSError):  # a row can hold any number, and years end at 9999
+            pass
+    return f"in {seconds:.1f} s"
 
 
 @dataclass(frozen=True)

@@ -191,9 +191,10 @@ class Sender:
             self._store.record(claim, receipt)
             events = refusals(claim.email_id, receipt.provider, receipt.message_id, refused)
             if events and self._tracking.record(events) is None:
-                logger.warning("the row was deleted after the send: the refused recipients are not in its history")
+                logger.warning("the row was deleted after the send: the rejected recipients are not in its history")
 
-        detail = f"{len(refused)} recipients refused" if refused else ""
+        # The row and the history call it `rejected` too, as django-anymail does.
+        detail = f"{len(refused)} recipient{'s' * (len(refused) > 1)} rejected during the send" if refused else ""
         return self._write(claim, write, Done(EmailStatus.SENT, detail, receipt.provider))
 
     def _record_permanent(self, claim: Claim, error: PermanentError, asked: str) -> RetryLater | Done:

@@ -70,7 +70,7 @@ def refusals(email_id: str, provider: str, message_id: str, refused: Iterable[Re
             provider,
             message_id,
             recipient.reason,
-            description="refused during the send",
+            description="during the send",
             diagnostic=recipient.response,
         )
         for recipient in refused

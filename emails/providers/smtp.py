@@ -117,7 +117,7 @@ class SmtpProvider:
         deferred = {address: reply for address, reply in replies.items() if not reply.accepted and not reply.refused}
         if len(refused) == len(replies):
             reply = next(iter(replies.values()))
-            raise PermanentError(f"the SMTP server refused every recipient: {reply}", reply.reject_reason, refused)
+            raise PermanentError(f"the SMTP server rejected every recipient: {reply}", reply.reject_reason, refused)
         nobody = len(refused) + len(deferred) == len(replies)
         if deferred and (nobody or email.attempts < self._max_attempts):
             reply = next(iter(deferred.values()))

@@ -18,13 +18,13 @@ AUTHENTICATION = frozenset({530, 534, 535, 538})
 
 # These are looked up by the subject and detail of an enhanced code, then by its subject, then by the plain code.
 _MEANINGS = {
-    "1": (RejectReason.BOUNCED, "address refused"),
+    "1": (RejectReason.BOUNCED, "address rejected"),
     "1.1": (RejectReason.BOUNCED, "no such mailbox"),
     "1.2": (RejectReason.INVALID, "no such domain"),
     "1.3": (RejectReason.INVALID, "bad address"),
     "1.6": (RejectReason.BOUNCED, "mailbox has moved"),
-    "1.7": (RejectReason.OTHER, "sender's address refused"),
-    "1.8": (RejectReason.OTHER, "sender's domain refused"),
+    "1.7": (RejectReason.OTHER, "sender's address rejected"),
+    "1.8": (RejectReason.OTHER, "sender's domain rejected"),
     "1.10": (RejectReason.BOUNCED, "domain does not accept mail"),
     "2": (RejectReason.BOUNCED, "mailbox problem"),
     "2.1": (RejectReason.BOUNCED, "mailbox disabled"),
@@ -37,7 +37,7 @@ _MEANINGS = {
     "5": (RejectReason.OTHER, "protocol problem"),
     "5.3": (RejectReason.OTHER, "too many recipients"),
     "6": (RejectReason.OTHER, "content not supported"),
-    "7": (RejectReason.BLOCKED, "refused by policy"),
+    "7": (RejectReason.BLOCKED, "rejected by policy"),
     "7.28": (RejectReason.SPAM, "mail flood detected"),
     "421": (RejectReason.OTHER, "service not available"),
     "450": (RejectReason.OTHER, "mailbox unavailable"),
@@ -101,7 +101,7 @@ class Reply:
     def error(self, what: str) -> SendError:
         """Return the error for what the server refuses or defers."""
         if self.refused:
-            return PermanentError(f"the SMTP server refused {what}: {self}", self.reject_reason)
+            return PermanentError(f"the SMTP server rejected {what}: {self}", self.reject_reason)
         return TemporaryError(f"the SMTP server did not accept {what} for now: {self}")
 
     @property

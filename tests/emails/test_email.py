@@ -123,7 +123,7 @@ def test_an_empty_string_among_addresses_leaves_the_others_their_place(row: dict
 
 
 def test_a_list_of_empty_strings_names_no_recipient(row: dict[str, Any]) -> None:
-    said = {"RecipientsBcc": "is missing, as are RecipientsTo and RecipientsCc"}
+    said = {"RecipientsTo": "is missing, as are RecipientsCc and RecipientsBcc"}
     assert problems({**row, "RecipientsTo": ["", ""]}) == said
     assert problems({**row, "RecipientsTo": None, "RecipientsBcc": {""}}) == said
 
@@ -164,7 +164,7 @@ def test_a_required_attribute_that_is_empty_is_missing(row: dict[str, Any], attr
 @pytest.mark.parametrize("empty", EMPTY, ids=repr)
 def test_a_row_needs_a_recipient_and_a_body(row: dict[str, Any], empty: object) -> None:
     assert problems({**row, "RecipientsTo": empty, "BodyText": empty}) == {
-        "RecipientsBcc": "is missing, as are RecipientsTo and RecipientsCc",
+        "RecipientsTo": "is missing, as are RecipientsCc and RecipientsBcc",
         "BodyText": "is missing, as is BodyHtml",
     }
 

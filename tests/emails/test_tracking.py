@@ -230,10 +230,10 @@ def test_recipients_that_the_provider_refuses_are_in_the_history_and_show_in_the
 ) -> None:
     email_id = put(RecipientsTo=[ADA, BOB])
     outcome = Sender(store, {"stub": Provider(lambda: None, REFUSED)}, settings).send(email_id)
-    assert str(outcome) == "Sent: 1 recipients refused"
+    assert str(outcome) == "Sent: 1 recipient rejected during the send"
     row = store.get(email_id) or {}
     assert (row["EmailStatus"], row["ProviderMessageId"]) == ("Bounced", f"of {email_id}")
-    assert BOB not in row["FailureReason"]
+    assert row["FailureReason"] == "rejected: during the send"
     (item,) = events.of(email_id)
     assert (item["EventType"], item["Recipient"], item["RejectReason"]) == ("rejected", BOB, "bounced")
     assert item["Diagnostic"] == REFUSED[0].response
@@ -251,7 +251,7 @@ def test_a_row_that_is_deleted_after_the_send_makes_no_dead_letter_of_an_email_t
 
     email_id = put(RecipientsTo=[ADA, BOB])
     sender = Sender(Deleting(dynamodb, store.table), {"stub": Provider(lambda: None, REFUSED)}, settings)
-    assert str(sender.send(email_id)) == "Sent: 1 recipients refused"
+    assert str(sender.send(email_id)) == "Sent: 1 recipient rejected during the send"
     assert not events.of(email_id)
 
 

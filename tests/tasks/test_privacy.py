@@ -109,7 +109,7 @@ CASES: dict[str, tuple[Row, str]] = {
     "smtp": ({"SendVia": "smtp"}, "Sent"),
     "smtp-refused": (
         {"SendVia": "smtp", "RecipientsTo": [marked(11)], "RecipientsCc": [], "RecipientsBcc": []},
-        "Failed: the SMTP server refused every recipient: 550 5.1.1, no such mailbox",
+        "Failed: the SMTP server rejected every recipient: 550 5.1.1, no such mailbox",
     ),
     "smtp-deferred": (
         {"SendVia": "smtp", "RecipientsTo": [marked(12)], "RecipientsCc": [], "RecipientsBcc": []},

@@ -335,12 +335,12 @@ def test_what_is_neither_yes_nor_no_after_the_dot_tells_nothing(
     [
         (Reply(550, "5.1.1 <a@b> unknown"), RejectReason.BOUNCED, "550 5.1.1, no such mailbox"),
         (Reply(550, "5.1.10 null MX"), RejectReason.BOUNCED, "550 5.1.10, domain does not accept mail"),
-        (Reply(550, "5.1.99 what"), RejectReason.BOUNCED, "550 5.1.99, address refused"),
+        (Reply(550, "5.1.99 what"), RejectReason.BOUNCED, "550 5.1.99, address rejected"),
         (Reply(550, "5.1.3 syntax"), RejectReason.INVALID, "550 5.1.3, bad address"),
         (Reply(552, "5.2.2 full"), RejectReason.BOUNCED, "552 5.2.2, mailbox full"),
         (Reply(552, "5.3.4 big"), RejectReason.OTHER, "552 5.3.4, too large for the server"),
         (Reply(550, "5.4.7 expired"), RejectReason.TIMED_OUT, "550 5.4.7, delivery took too long"),
-        (Reply(550, "5.7.1 no"), RejectReason.BLOCKED, "550 5.7.1, refused by policy"),
+        (Reply(550, "5.7.1 no"), RejectReason.BLOCKED, "550 5.7.1, rejected by policy"),
         (Reply(550, "5.7.28 flood"), RejectReason.SPAM, "550 5.7.28, mail flood detected"),
         (Reply(550, "no such user"), RejectReason.BOUNCED, "550, mailbox unavailable"),
         (Reply(554, "no"), RejectReason.OTHER, "554, transaction failed"),
@@ -352,7 +352,7 @@ def test_what_is_neither_yes_nor_no_after_the_dot_tells_nothing(
 def test_a_reply_is_told_in_our_own_words(reply: Reply, reason: RejectReason, text: str) -> None:
     assert reply.reject_reason == reason
     assert str(reply) == text
-    assert str(reply.error("it")) == f"the SMTP server refused it: {text}"
+    assert str(reply.error("it")) == f"the SMTP server rejected it: {text}"
     assert "unknown" not in repr(reply)
 
 
