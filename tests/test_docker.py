@@ -310,8 +310,27 @@ def test_what_is_published_is_published_on_this_machine_alone() -> None:
 
 @pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
 def test_no_service_is_given_a_path_of_this_machine(service: dict[str, Any]) -> None:
-    assert not {"volumes", "env_file", "configs", "secrets", "extends"} & set(service)
+    assert not {"volumes", "configs", "secrets", "extends"} & set(service)
+    assert service.get("env_file", "${SETTINGS_FILE:-/dev/null}") == "${SETTINGS_FILE:-/dev/null}"
     assert service.get("build", {}).get("context", ".") == "."
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_that_stays_is_started_again(name: str) -> None:
+    assert SERVICES[name].get("restart") == (None if name == "provision" else "unless-stopped")
+
+
+def test_nothing_needs_more_than_docker_24() -> None:
+    """Docker 25 added start_interval, and Compose 2.24 the long form of env_file."""
+    for service in SERVICES.values():
+        assert "start_interval" not in service.get("healthcheck", {})
+        assert isinstance(service.get("env_file", ""), str)
+
+
+def test_flower_has_a_default_password_and_is_published_on_this_machine_alone() -> None:
+    flower = SERVICES["flower"]
+    assert flower["environment"]["FLOWER_BASIC_AUTH"] == "${FLOWER_BASIC_AUTH:-local:local}"
+    assert flower["ports"] == ["127.0.0.1:5555:5555"]
 
 
 def test_worker_and_flower_start_when_the_queues_are_made() -> None:
@@ -426,7 +445,6 @@ def flower(context: Path, **environment: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_flower_without_a_password_stops_and_says_what_to_set(context: Path) -> None:
-    assert SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"] == "${FLOWER_BASIC_AUTH:-}"
     result = run(flower(context, FLOWER_BASIC_AUTH="", FLOWER_PORT=str(free_port())))
     assert result.returncode == 1
     assert "would listen on 0.0.0.0" in result.stderr
