@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow peer-suites bench chaos chaos-mixed check format emulator provision worker flower enqueue put status cdk deploy-local test-infrastructure email_lambda.zip invoke lock clean
+.PHONY: help demo test test-slow peer-suites bench chaos chaos-mixed check format emulator provision worker flower enqueue put status cdk deploy-local test-infrastructure email_lambda.zip invoke lock clean FORCE
 
 PYTHON ?= python3
 PORT ?= 4566
@@ -83,7 +83,7 @@ cdk: infrastructure/.venv/installed ## Run the CDK: make cdk ARGS="deploy Scalab
 	@$(CDK) $(ARGS)
 
 deploy-local: email_lambda.zip infrastructure/.venv/installed ## Deploy a stage to the emulator of `make emulator`: make deploy-local STAGE=try
-	@$(LOCAL_AWS) $(CDK) bootstrap --quiet aws://000000000000/us-east-1
+	@$(LOCAL_AWS) $(CDK) bootstrap aws://000000000000/us-east-1
 	@$(LOCAL_AWS) $(CDK) deploy --all --require-approval never --context stages='{"$(STAGE)": {}}'
 
 test-infrastructure: infrastructure/.venv/installed ## Test and lint the templates of the CDK app
@@ -102,11 +102,19 @@ lock: $(UV) ## Resolve the dependencies again
 clean: ## Remove everything that make installed and the tools cached
 	@rm -rf .tools .venv infrastructure/.venv infrastructure/cdk.out infrastructure/node_modules .hypothesis .import_linter_cache .mypy_cache .peer-suites .pytest_cache .ruff_cache demo-outbox
 
-.venv/installed: $(UV) pyproject.toml uv.lock
+# This file changes only if PYTHON names another interpreter than the last time, and then both environments are rebuilt.
+.tools/python: FORCE
+	@mkdir -p .tools
+	@path=$$(command -v $(PYTHON)) || { echo "There is no Python $(PYTHON)." >&2; exit 1; }; \
+		echo "$$path" | cmp -s - $@ || echo "$$path" > $@
+
+FORCE:
+
+.venv/installed: $(UV) .tools/python pyproject.toml uv.lock
 	@$(UV) sync --locked --quiet
 	@touch $@
 
-infrastructure/.venv/installed: $(UV) infrastructure/pyproject.toml infrastructure/uv.lock infrastructure/package-lock.json
+infrastructure/.venv/installed: $(UV) .tools/python infrastructure/pyproject.toml infrastructure/uv.lock infrastructure/package-lock.json
 	@$(UV) sync --directory infrastructure --locked --quiet
 	@cd infrastructure && ../$(RUN) npm clean-install --silent
 	@touch $@
