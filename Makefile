@@ -14,9 +14,17 @@ RUN := $(UV) run --no-sync
 CDK := cd infrastructure && ../$(RUN) node_modules/.bin/cdk
 LOCAL_AWS := export AWS_ENDPOINT_URL=http://localhost:$(PORT) AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test;
 
+# `make TARGET PORT=5000` uses the emulator of `make emulator PORT=5000`. A PORT in the environment may have another purpose.
+ifeq ($(origin PORT),command line)
+export EMAIL_ENDPOINT_URL := http://127.0.0.1:$(PORT)
+endif
+
 # Use the Python of this machine. uv must never download another one.
 export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
+
+# Without its variable, a command would read standard input: $(call needs,EMAIL_ID,test-1)
+needs = $(if $($(1)),,$(error $(1) is missing. For example: make $@ $(1)=$(2)))
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z_.-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,12 +79,15 @@ flower: .venv/installed ## Run Flower on http://127.0.0.1:5555, which shows work
 	@$(RUN) celery -A tasks flower
 
 enqueue: .venv/installed ## Put an email's id on the queue: make enqueue EMAIL_ID=test-1
+	$(call needs,EMAIL_ID,test-1)
 	@$(RUN) email-service enqueue $(EMAIL_ID)
 
-put: .venv/installed ## Write an email's row: make put ROW=email.json
+put: .venv/installed ## Write an email's row: make put ROW=examples/email.json
+	$(call needs,ROW,examples/email.json)
 	@$(RUN) email-service put $(ROW)
 
 status: .venv/installed ## Show what became of an email: make status EMAIL_ID=test-1
+	$(call needs,EMAIL_ID,test-1)
 	@$(RUN) email-service status $(EMAIL_ID)
 
 cdk: infrastructure/.venv/installed ## Run the CDK: make cdk ARGS="deploy ScalableEmailStaging"

@@ -80,17 +80,20 @@ def running_emulator(port: int) -> Iterator[str]:
 @click.command()
 @click.option("--port", default=DEFAULT_PORT, show_default=True, help="The port on 127.0.0.1.")
 def emulator(port: int) -> None:
-    """Run an emulator of SQS and DynamoDB until SIGINT or SIGTERM, and create the queues and tables in it.
+    """Run an emulator of SQS and DynamoDB until SIGINT, SIGTERM or SIGHUP, and create the queues and tables in it.
 
-    When it stops, everything in it is lost. If --port is not the default, set EMAIL_ENDPOINT_URL for the other
-    commands.
+    When it stops, everything in it is lost. If --port is not the default, the other commands need the
+    EMAIL_ENDPOINT_URL that this one prints.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` ignores SIGHUP, so that it outlives the terminal
+            signal.signal(number, lambda *_: sys.exit(0))
     try:
         with running_emulator(port) as url:
             override(endpoint_url=url)
             click.get_current_context().invoke(provision)
+            if port != DEFAULT_PORT:
+                say(f"In each terminal that uses it, first run: export EMAIL_ENDPOINT_URL={url}")
             say(f"Ready on {url}; stop it with Ctrl-C.")
             signal.pause()
     except EmulatorFailed as error:

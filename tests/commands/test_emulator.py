@@ -12,14 +12,16 @@ from settings import Settings
 from tests.conftest import free_port
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_it_provisions_and_stops_cleanly(number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["SIGINT", "SIGTERM", "SIGHUP"])
+def test_it_provisions_says_how_to_use_it_and_stops_cleanly(number: signal.Signals) -> None:
     port = free_port()
     program = Path(sys.executable).with_name("email-service")
     process = subprocess.Popen([program, "emulator", "--port", str(port)], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     try:
-        line = next(line for line in process.stdout if line.startswith("Ready"))
+        hint = next(line for line in process.stdout if "export" in line)
+        assert hint.endswith(f" export EMAIL_ENDPOINT_URL=http://127.0.0.1:{port}\n")
+        line = next(process.stdout)
         assert line.startswith(f"Ready on http://127.0.0.1:{port};")
         check_resources(Settings(endpoint_url=f"http://127.0.0.1:{port}"))
     finally:
