@@ -111,7 +111,7 @@ lock: $(UV) ## Resolve the dependencies again
 	@$(UV) lock --directory infrastructure
 
 clean: ## Remove everything that make installed and the tools cached
-	@rm -rf .tools .venv infrastructure/.venv infrastructure/cdk.out infrastructure/node_modules .hypothesis .import_linter_cache .mypy_cache .peer-suites .pytest_cache .ruff_cache demo-outbox
+	@rm -rf .tools .venv infrastructure/.venv infrastructure/cdk.out infrastructure/node_modules .hypothesis .import_linter_cache .mypy_cache .peer-suites .pytest_cache .ruff_cache
 
 # This file changes only if PYTHON names another interpreter than the last time, and then both environments are rebuilt.
 .tools/python: FORCE

@@ -13,6 +13,7 @@ from celery.utils.log import get_task_logger
 
 from celery_sqs.sqs.batches import MAX_ENTRIES
 from emails.providers import load_providers
+from emails.providers.stub import StubSettings
 from emails.resources import ResourcesMissing, check_resources
 from settings import SettingsError, get_settings, override
 from settings.telemetry import is_exported
@@ -39,8 +40,11 @@ def check(**_: Any) -> None:
 
 @celeryd_after_setup.connect
 def log_settings(**_: Any) -> None:
-    """Log the settings in one line, now that logging is set up."""
-    logger.info("%s", get_settings())
+    """Log the settings in one line, and where the stub writes emails, now that logging is set up."""
+    settings = get_settings()
+    logger.info("%s", settings)
+    if "stub" in (settings.provider, *settings.send_via) and (outbox := StubSettings.read().outbox(settings)):
+        logger.info("the stub writes each email as an .eml file to %s", outbox.absolute())
 
 
 @worker_init.connect

@@ -68,6 +68,12 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: object)
 
 
 @pytest.fixture(autouse=True)
+def _no_outbox_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep tests from writing emails to `outbox` in the folder in which they run."""
+    monkeypatch.setattr("emails.providers.stub.LOCAL_OUTBOX", None)
+
+
+@pytest.fixture(autouse=True)
 def _no_pause_of_the_last_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """End the pause in which a denied queue keeps the whole process from receiving."""
     monkeypatch.setattr("celery_sqs.poller.pause._until", 0.0)

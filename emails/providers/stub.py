@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path  # noqa: TC003 (pydantic reads the annotation at run time)
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import BeforeValidator, Field
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from emails.email import Email
     from settings import Settings
 
+LOCAL_OUTBOX = Path("outbox")  # the default for the local emulator
+NO_OUTBOX = Path("none")
+
 Failure = Annotated[str, Field(pattern=r"^(temporary|permanent|no-telling)(:[1-9][0-9]*)?$")]
 
 
@@ -34,13 +37,21 @@ def _from_json(value: object) -> object:
 class StubSettings(EnvironmentSettings):
     """Where the stub writes emails, and for which recipients it fails."""
 
-    stub_outbox: Path | None = Field(default=None, description="the folder in which the stub writes each email as .eml")
+    stub_outbox: Path | None = Field(
+        default=None, description="the folder in which the stub writes each email as an .eml file, or none"
+    )
     stub_failures: Annotated[dict[str, Failure], NoDecode, BeforeValidator(_from_json)] = Field(
         default={},
         repr=False,
         description="a JSON object that maps recipients to temporary, permanent or no-telling; "
         ":N fails only the first N attempts",
     )
+
+    def outbox(self, settings: Settings) -> Path | None:
+        """Return the folder in which the stub writes emails, or None if it writes none."""
+        if self.stub_outbox is None:
+            return LOCAL_OUTBOX if settings.is_local else None
+        return None if self.stub_outbox == NO_OUTBOX else self.stub_outbox
 
 
 class StubProvider:
@@ -59,7 +70,7 @@ class StubProvider:
         self._failures = {} if failures is None else failures
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:  # noqa: ARG003 (every provider gets the settings)
+    def from_settings(cls, settings: Settings) -> Self:
         """Return a provider with the settings from the environment.
 
         Raises:
@@ -70,7 +81,7 @@ class StubProvider:
             failures = {parse_mailbox(key).addr_spec: failure for key, failure in own.stub_failures.items()}
         except ValueError as error:
             raise SettingsError(f"EMAIL_STUB_FAILURES: a recipient {error}") from None
-        return cls(own.stub_outbox, failures)
+        return cls(own.outbox(settings), failures)
 
     def max_send_rate(self) -> float | None:
         return None
@@ -79,12 +90,10 @@ class StubProvider:
         content = bytes(to_mime(email))
         for recipient in email.recipients:
             self._fail(self._failures.get(recipient.addr_spec, ""), email.attempts)
+        response = "accepted by the stub, which delivers nothing"
         if self._outbox:
-            self._outbox.mkdir(parents=True, exist_ok=True)
-            # The name is a hash, because an id may contain a path separator and should not show in a folder's listing.
-            name = hashlib.sha256(email.id.encode()).hexdigest()[:32]
-            (self._outbox / f"{name}.eml").write_bytes(content)
-        return Receipt(self.name, message_id(email), "accepted by the stub, which delivers nothing")
+            response += f"; written to {_write(self._outbox, email.id, content)}"
+        return Receipt(self.name, message_id(email), response)
 
     def _fail(self, failure: str, attempts: float) -> None:
         kind, _, only_first = failure.partition(":")
@@ -96,3 +105,14 @@ class StubProvider:
             raise PermanentError("the stub was told to fail permanently")
         if kind == "no-telling":
             raise UnknownResultError("the stub was told not to answer")
+
+
+def _write(outbox: Path, email_id: str, content: bytes) -> Path:
+    # The name is a hash, because an id may contain a path separator and should not show in a folder's listing.
+    path = outbox / f"{hashlib.sha256(email_id.encode()).hexdigest()[:32]}.eml"
+    try:
+        outbox.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:  # such as a file system that is read-only or full
+        raise TemporaryError(f"the stub cannot write to EMAIL_STUB_OUTBOX: {error.strerror}") from None
+    return path

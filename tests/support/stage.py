@@ -21,8 +21,12 @@ def new_stage(endpoint: str, name: str = "", **values: Any) -> Settings:
 
 
 def environment_of(settings: Settings, **others: str) -> dict[str, str]:
-    """Return the variables by which a program finds the stage, together with the others."""
-    return {"EMAIL_ENDPOINT_URL": settings.endpoint or "", "EMAIL_STAGE": settings.stage} | others
+    """Return the variables by which a program finds the stage, together with the others.
+
+    The stub writes no emails, which would go to the folder of the checkout, unless `others` has EMAIL_STUB_OUTBOX.
+    """
+    found = {"EMAIL_ENDPOINT_URL": settings.endpoint or "", "EMAIL_STAGE": settings.stage}
+    return found | {"EMAIL_STUB_OUTBOX": "none"} | others
 
 
 def pending_row(email_id: str) -> dict[str, Any]:

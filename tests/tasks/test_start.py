@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +48,26 @@ def test_the_rate_in_the_settings_goes_before_the_provider_s_own(monkeypatch: py
     monkeypatch.setenv("EMAIL_SEND_RATE", "30")
     start.check()
     assert get_settings().send_rate == 30
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({}, True),
+        ({"EMAIL_STUB_OUTBOX": "none"}, False),
+        ({"EMAIL_PROVIDER": "smtp"}, False),
+        ({"EMAIL_PROVIDER": "smtp", "EMAIL_SEND_VIA": "stub"}, True),
+    ],
+)
+def test_a_worker_says_where_the_stub_writes_emails(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variables: dict[str, str], said: bool
+) -> None:
+    monkeypatch.setattr("emails.providers.stub.LOCAL_OUTBOX", Path("outbox"))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with caplog.at_level(logging.INFO):
+        start.log_settings()
+    assert (f"the stub writes each email as an .eml file to {Path('outbox').absolute()}" in caplog.messages) == said
 
 
 def test_our_workers_take_no_compressed_messages() -> None:

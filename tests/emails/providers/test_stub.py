@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from email import message_from_bytes
 from email.policy import default
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,6 @@ from settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 FAILURES = {"temporary": TemporaryError, "permanent": PermanentError, "no-telling": UnknownResultError}
 
@@ -44,6 +44,37 @@ def test_without_an_outbox_nothing_is_written(
     monkeypatch.chdir(tmp_path)
     StubProvider().send(Email.from_row(row))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_on_the_local_emulator_the_outbox_has_a_default_and_the_receipt_names_the_file(
+    row: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emails.providers.stub.LOCAL_OUTBOX", Path("outbox"))
+    monkeypatch.chdir(tmp_path)
+    receipt = StubProvider.from_settings(Settings()).send(Email.from_row(row))
+    (file,) = tmp_path.glob("outbox/*.eml")
+    assert receipt.response.endswith(f"; written to {file.relative_to(tmp_path)}")
+
+
+@pytest.mark.parametrize(
+    ("outbox", "region"), [(None, "eu-central-1"), ("none", "localstack"), ("none", "eu-central-1")]
+)
+def test_on_aws_or_with_none_nothing_is_written(
+    row: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outbox: str | None, region: str
+) -> None:
+    monkeypatch.setattr("emails.providers.stub.LOCAL_OUTBOX", Path("outbox"))
+    if outbox:
+        monkeypatch.setenv("EMAIL_STUB_OUTBOX", outbox)
+    monkeypatch.chdir(tmp_path)
+    receipt = StubProvider.from_settings(Settings(region=region)).send(Email.from_row(row))
+    assert list(tmp_path.iterdir()) == []
+    assert receipt.response == "accepted by the stub, which delivers nothing"
+
+
+def test_an_outbox_that_cannot_be_written_fails_temporarily_and_says_why(row: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "outbox").write_text("a file")
+    with pytest.raises(TemporaryError, match="EMAIL_STUB_OUTBOX: File exists"):
+        StubProvider(tmp_path / "outbox").send(Email.from_row(row))
 
 
 @pytest.mark.parametrize("failure", FAILURES)
