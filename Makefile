@@ -23,6 +23,9 @@ endif
 export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
 
+# The programs print command lines that work where make was called.
+emulator provision worker flower enqueue put status: export HINTS_FOR := make$(foreach name,PORT EMAIL_STAGE,$(if $(filter command,$(origin $(name))), $(name)=$($(name))))
+
 # Without its variable, a command would read standard input: $(call needs,EMAIL_ID,test-1)
 needs = $(if $($(1)),,$(error $(1) is missing. For example: make $@ $(1)=$(2)))
 

@@ -13,6 +13,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 
 from commands import say, say_json
 from emails.dead_letters import dead_letter_queues
+from emails.hints import hint
 from emails.message import InvalidMessage, parse_message
 from emails.status import EmailStatus, status_of
 from emails.store import EmailStore
@@ -199,10 +200,10 @@ def _why_useless(store: EmailStore, letter: ReceivedDeadLetter) -> str:
     row = store.get(email_id) if email_id else None
     if row is None or (status := status_of(row)) in TO_BE_SENT:
         return ""
-    discard = f"`email-service dead-letters discard {letter.message_id}`"
+    discard = f"`{hint('dead-letters discard', letter.message_id)}`"
     if status in (EmailStatus.FAILED, EmailStatus.UNKNOWN):
         why = row.get("FailureReason") or "no reason is recorded"
-        resend = f"`email-service resolve {email_id} --resend`"
+        resend = f"`{hint('resolve', email_id, '--resend')}`"
         return (
             f"{email_id} is {status} ({why}), so it would not be sent; to send it again, run {resend}, then {discard}"
         )
@@ -216,7 +217,7 @@ def _counted(reasons: Iterable[str]) -> str:
 
 def _not_found(message_id: str) -> click.ClickException:
     return click.ClickException(
-        f"There is no dead letter {message_id}, or SQS does not show it now: email-service dead-letters list"
+        f"There is no dead letter {message_id}, or SQS does not show it now: {hint('dead-letters list')}"
     )
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from commands import say
+from emails.hints import hint
 from emails.message import InvalidMessage, check_email_id
 from emails.raw_queue import enqueue_ids, find_raw_queue
 from settings import get_settings
@@ -57,8 +58,7 @@ def enqueue(email_ids: tuple[str, ...], *, bulk: bool, from_file: IO[str] | None
     except BaseException:  # say how far it got, even if it is interrupted
         say(f"stopped after {enqueued} were enqueued on {queue.name}.", err=True)
         raise
-    hint = f" Follow it: email-service status {email_ids[0]}" if email_ids else ""
-    say(f"{enqueued} enqueued on {queue.name}.{hint}")
+    say(f"{enqueued} enqueued on {queue.name}." + (f" Follow it: {hint('status', email_ids[0])}" if email_ids else ""))
     if failed:
         for email_id, code in failed.items():
             say(f"not enqueued: {email_id}: {code}", err=True)

@@ -10,6 +10,7 @@ import click
 
 from commands import say
 from emails.email import Email, InvalidRow
+from emails.hints import hint
 from emails.status import EmailStatus, status_of
 from emails.store import Conflict, EmailStore, StoreRefused
 from settings import get_settings
@@ -37,13 +38,13 @@ def put(file: IO[str]) -> None:
     except InvalidRow as error:
         raise click.ClickException(f"This row would fail: {error}") from None
     except StoreRefused as error:
-        hint = (
+        limit = (
             " (a row has at most 400 KB)" if error.__cause__ else ""
         )  # DynamoDB refused the row, without naming an attribute
-        raise click.ClickException(f"This row cannot be stored: {error}{hint}") from None
+        raise click.ClickException(f"This row cannot be stored: {error}{limit}") from None
     except Conflict:
-        raise click.ClickException(f"{email.id} has a row already; see `email-service status {email.id}`.") from None
-    say(f"{email.id} is {email.status}. Send it: email-service enqueue {email.id}")
+        raise click.ClickException(f"{email.id} has a row already; see `{hint('status', email.id)}`.") from None
+    say(f"{email.id} is {email.status}. Send it: {hint('enqueue', email.id)}")
 
 
 def _read(file: IO[str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from commands import say
+from emails.hints import hint
 from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.status import status_of
 from emails.store import Conflict, EmailStore
@@ -36,9 +37,9 @@ def resolve(email_id: str, *, sent: bool, resend: bool) -> None:
         raise click.ClickException(refused(email_id, conflict, "Unknown or Failed")) from None
     if enqueue_ids(queue, [email_id]):
         raise click.ClickException(
-            f"{email_id} is Pending, but SQS did not accept its message: email-service enqueue {email_id}"
+            f"{email_id} is Pending, but SQS did not accept its message: {hint('enqueue', email_id)}"
         )
-    say(f"{email_id} is Pending and enqueued. Follow it: email-service status {email_id}")
+    say(f"{email_id} is Pending and enqueued. Follow it: {hint('status', email_id)}")
 
 
 def refused(email_id: str, conflict: Conflict, wanted: str) -> str:

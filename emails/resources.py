@@ -17,6 +17,7 @@ from botocore.exceptions import (
 )
 
 from celery_sqs.sqs.queue import Queue, queue_url
+from emails.hints import emulator_hint, hint
 from settings.aws import client
 from settings.model import dead_letter_queue
 
@@ -80,9 +81,7 @@ def check_resources(settings: Settings) -> None:
     except (BotoCoreError, ClientError) as error:
         raise ResourcesMissing(why_unusable(settings, error)) from None
     if missing:
-        raise ResourcesMissing(
-            f"Missing: {', '.join(missing)}. Create them with `make provision` (email-service provision)."
-        )
+        raise ResourcesMissing(f"Missing: {', '.join(missing)}. Create them: {hint('provision')}")
 
 
 def provision(settings: Settings) -> Iterator[str]:
@@ -103,7 +102,7 @@ def find_queue(sqs: SQSClient, name: str) -> Queue:
     """
     url = queue_url(sqs, name)
     if url is None:
-        raise ResourcesMissing(f"There is no queue {name}: create it with `make provision` (email-service provision).")
+        raise ResourcesMissing(f"There is no queue {name}: create it: {hint('provision')}")
     return Queue(name, url, lambda: sqs)
 
 
@@ -181,13 +180,13 @@ def why_unusable(settings: Settings, error: BotoCoreError | ClientError) -> str:
         if code == "ResourceNotFoundException":
             return (
                 f"There is no table {settings.table} or {settings.events_table} in {settings.endpoint or where}: "
-                "create it with `make provision` (email-service provision)."
+                f"create it: {hint('provision')}"
             )
         advice = "Check the credentials and their policy." if code in _DENIED else "Try again later."
         return f"{where} refused the request: {error}. {advice}"
     if settings.endpoint:
         return (
-            f"Nothing answers at {settings.endpoint}: start the local emulator with `make emulator`, "
+            f"Nothing answers at {settings.endpoint}: start the local emulator (`{emulator_hint(settings.endpoint)}`), "
             "or name another endpoint in EMAIL_ENDPOINT_URL, or a region in EMAIL_REGION."
         )
     return f"{where} cannot be used: {error}"

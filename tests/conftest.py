@@ -59,7 +59,13 @@ def free_endpoint() -> str:
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     for name in list(os.environ):
-        if name.startswith("EMAIL_") or name in ("AWS_REGION", "AWS_ENDPOINT_URL", "QUEUE_URL", "DYNAMO_TABLE"):
+        if name.startswith("EMAIL_") or name in (
+            "AWS_REGION",
+            "AWS_ENDPOINT_URL",
+            "QUEUE_URL",
+            "DYNAMO_TABLE",
+            "HINTS_FOR",
+        ):
             monkeypatch.delenv(name)
     for model in SETTINGS_MODELS:
         monkeypatch.setitem(model.model_config, "env_file", None)

@@ -45,9 +45,10 @@ def test_every_target_that_takes_an_email_needs_its_variable() -> None:
 
 
 def test_a_port_on_the_command_line_names_the_emulator_of_every_target() -> None:
-    result = make("status", "EMAIL_ID=test-1", "PORT=9")
+    result = make("enqueue", "EMAIL_ID=test-1", "PORT=9")
     assert result.returncode == 2
     assert "http://127.0.0.1:9" in result.stderr
+    assert "(`make emulator PORT=9`)" in result.stderr
 
 
 def test_a_port_in_the_environment_names_no_emulator() -> None:

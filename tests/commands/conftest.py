@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def run(environment: None) -> Callable[..., Result]:
-    """Run `email-service` with these arguments."""
+def run(environment: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run `email-service` with these arguments, as in an active environment."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     return lambda *arguments, **options: CliRunner().invoke(main, arguments, **options)

@@ -117,7 +117,7 @@ def test_a_worker_is_told_where_nothing_answers(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(ResourcesMissing) as raised:
         check_resources(Settings(endpoint_url=HttpUrl(free_endpoint)))
     assert f"Nothing answers at {free_endpoint}: " in str(raised.value)
-    assert "make emulator" in str(raised.value)
+    assert "email-service emulator" in str(raised.value)
 
 
 def test_a_worker_is_told_that_a_region_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_a_worker_is_told_that_a_region_cannot_be_used(monkeypatch: pytest.Monke
 
 def test_the_advice_for_an_endpoint_is_not_that_for_a_region() -> None:
     error = EndpointConnectionError(endpoint_url="https://sqs.eu-west-1.amazonaws.com")
-    assert "make emulator" in why_unusable(Settings(), error)
+    assert "email-service emulator" in why_unusable(Settings(), error)
     assert "emulator" not in why_unusable(Settings(region="eu-west-1"), error)
 
 
