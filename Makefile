@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow peer-suites bench chaos chaos-mixed check format emulator provision worker flower enqueue put status cdk deploy-local test-infrastructure email_lambda.zip invoke lock clean FORCE
+.PHONY: help demo test test-slow peer-suites bench chaos chaos-mixed check format emulator provision worker flower enqueue put send status cdk deploy-local test-infrastructure email_lambda.zip invoke lock clean FORCE
 
 PYTHON ?= python3
 PORT ?= 4566
@@ -24,7 +24,7 @@ export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
 
 # The programs print command lines that work where make was called.
-emulator provision worker flower enqueue put status: export HINTS_FOR := make$(foreach name,PORT EMAIL_STAGE,$(if $(filter command,$(origin $(name))), $(name)=$($(name))))
+emulator provision worker flower enqueue put send status: export HINTS_FOR := make$(foreach name,PORT EMAIL_STAGE,$(if $(filter command,$(origin $(name))), $(name)=$($(name))))
 
 # Without its variable, a command would read standard input: $(call needs,EMAIL_ID,test-1)
 needs = $(if $($(1)),,$(error $(1) is missing. For example: make $@ $(1)=$(2)))
@@ -88,6 +88,10 @@ enqueue: .venv/installed ## Put an email's id on the queue: make enqueue EMAIL_I
 put: .venv/installed ## Write an email's row: make put ROW=examples/email.json
 	$(call needs,ROW,examples/email.json)
 	@$(RUN) email-service put $(ROW)
+
+send: .venv/installed ## Write an email's row and enqueue it: make send ROW=examples/email.json
+	$(call needs,ROW,examples/email.json)
+	@$(RUN) email-service send $(ROW)
 
 status: .venv/installed ## Show what became of an email: make status EMAIL_ID=test-1
 	$(call needs,EMAIL_ID,test-1)

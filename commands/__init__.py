@@ -7,6 +7,7 @@ INTERRUPTED = 130  # what a shell reports for a program that SIGINT ended: 128 +
 try:
     import json
     import pkgutil
+    import sys
     from contextlib import contextmanager
     from importlib import import_module
     from typing import TYPE_CHECKING
@@ -85,6 +86,20 @@ def say(text: str, *, err: bool = False) -> None:
 def say_json(value: object) -> None:
     """Print the value as JSON for programs. It is ASCII without control characters, so terminals may show it."""
     click.echo(json.dumps(value).replace("\x7f", "\\u007f"))
+
+
+def is_terminal() -> bool:
+    """Whether a person sees what is written to standard output."""
+    return sys.stdout.isatty()
+
+
+def say_message(content: bytes) -> None:
+    """Write the bytes of a message to standard output, or show its lines if that is a terminal."""
+    if not is_terminal():
+        click.echo(content, nl=False)
+        return
+    for line in content.decode(errors="replace").splitlines():
+        say(line)
 
 
 with_version = click.version_option(package_name="email-service")

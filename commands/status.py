@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from commands import say, say_json
+from emails.hints import hint
 from emails.status import status_of
 from emails.store import EmailStore, EventStore
 from settings import get_settings
 
 if TYPE_CHECKING:
     from emails.store import Row
+    from settings import Settings
 
 # The attributes that are shown, in this order. The rest of the row is the producer's, and may be private.
 ATTRIBUTES = (
@@ -48,7 +50,7 @@ def status(email_id: str, as_json: bool) -> None:
     settings = get_settings()
     row = EmailStore.from_settings(settings).get(email_id)
     if row is None:
-        raise click.ClickException(f"{email_id} has no row in {settings.table}.")
+        raise click.ClickException(no_row(email_id, settings))
     report = _report(email_id, row)
     events = [_event(item) for item in EventStore.from_settings(settings).of(email_id)]
     if as_json:
@@ -59,6 +61,15 @@ def status(email_id: str, as_json: bool) -> None:
         say(f"{name:<{width}}  {value}")
     for event in events:
         say(_sentence(event))
+
+
+def no_row(email_id: str, settings: Settings) -> str:
+    """Return the text for a person who asks for an email without a row."""
+    command = hint("send", "FILE")
+    return (
+        f"{email_id} has no row in {settings.table}. To write and enqueue one: {command}, where FILE is JSON like"
+        " examples/email.json with this EmailId."
+    )
 
 
 def _report(email_id: str, row: Row) -> dict[str, object]:

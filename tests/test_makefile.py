@@ -40,7 +40,7 @@ def test_a_target_without_its_variable_says_how_to_give_it(target: str) -> None:
 def test_every_target_that_takes_an_email_needs_its_variable() -> None:
     recipes = re.findall(r"^(\w+):.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
     takes = {target: recipe for target, recipe in recipes if re.search(r"\$\((EMAIL_ID|ROW)\)", recipe)}
-    assert {"enqueue", "put", "status"} <= takes.keys()
+    assert {"enqueue", "put", "send", "status"} <= takes.keys()
     assert all("$(call needs," in recipe for recipe in takes.values())
 
 

@@ -166,7 +166,7 @@ def test_what_aws_or_a_row_says_in_an_error_is_told_harmlessly(
     def refuse(_: object) -> None:
         raise error
 
-    monkeypatch.setattr("commands.put.Email.from_row", refuse)
+    monkeypatch.setattr("emails.decide.Email.from_row", refuse)
     monkeypatch.delenv("EMAIL_ENDPOINT_URL")  # otherwise the error contains only our own words
     monkeypatch.setenv("EMAIL_REGION", "eu-west-1")
     get_settings.cache_clear()
