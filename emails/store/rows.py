@@ -9,6 +9,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from emails.backoff import full_jitter
 from emails.claim_tokens import claim_id, find_token, new_token
 from emails.status import (
     ADD_RECEIPT,
@@ -28,6 +29,8 @@ from emails.store.items import ClaimUnanswered, Conflict, StoreUnavailable, erro
 from settings.aws import client
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import ScanInputTypeDef, UpdateItemInputTypeDef
 
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
     from emails.store.items import Row
     from settings import Settings
 
+# A table that is throttled leaves out keys of a batch, and botocore does not ask for them again.
+BATCH_ATTEMPTS = 8
+BATCH_DELAY, BATCH_DELAY_MAX = 0.1, 5
 MAX_REASON = 1000  # characters of a FailureReason; an item may have 400 KB, but a screen shows less
 
 
@@ -67,6 +73,26 @@ class EmailStore:
         with errors():
             answer = self._client.get_item(TableName=self.table, Key={"EmailId": {"S": email_id}}, ConsistentRead=True)
         return to_row(answer.get("Item"))
+
+    def statuses(self, email_ids: Sequence[str]) -> dict[str, EmailStatus | str | None]:
+        """Return the status of each row, as the last write left it, by id. Ids without a row are left out.
+
+        There can be at most 100 ids (API reference, "BatchGetItem").
+        """
+        keys = [{"EmailId": serialize(email_id)} for email_id in dict.fromkeys(email_ids)]
+        found: dict[str, EmailStatus | str | None] = {}
+        for attempt in range(BATCH_ATTEMPTS):
+            if attempt:
+                time.sleep(full_jitter(attempt, BATCH_DELAY, BATCH_DELAY_MAX))
+            request = {"Keys": keys, "ProjectionExpression": "EmailId, EmailStatus", "ConsistentRead": True}
+            with errors():
+                answer = self._client.batch_get_item(RequestItems=cast("Any", {self.table: request}))
+            rows = [to_row(item) or {} for item in answer["Responses"].get(self.table, [])]
+            found |= {row["EmailId"]: status_of(row) for row in rows}
+            keys = cast("Any", answer.get("UnprocessedKeys", {})).get(self.table, {}).get("Keys", [])
+            if not keys:
+                return found
+        raise StoreUnavailable("DynamoDB throttles the table")
 
     def put(self, row: Row) -> None:
         """Write a new row.

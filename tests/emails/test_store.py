@@ -100,6 +100,42 @@ def test_a_row_is_read_as_it_was_written(store: EmailStore, row: dict[str, Any])
     assert store.get("none such") is None
 
 
+def test_the_statuses_of_a_hundred_rows_come_at_once(store: EmailStore, row: dict[str, Any]) -> None:
+    ids = [f"{row['EmailId']}-{number}" for number in range(100)]
+    store.put(row | {"EmailId": ids[0]})
+    store.put(row | {"EmailId": ids[1], "EmailStatus": "Sent"})
+    store.put(row | {"EmailId": ids[2], "EmailStatus": None})
+    assert store.statuses(ids) == {ids[0]: "Pending", ids[1]: "Sent", ids[2]: None}
+    assert store.statuses([ids[0], ids[0]]) == {ids[0]: "Pending"}
+
+
+def test_keys_that_a_batch_left_out_are_asked_for_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emails.store.rows.BATCH_DELAY", 0)
+    keys = [{"EmailId": {"S": "one"}}, {"EmailId": {"S": "two"}}]
+    request = {"ProjectionExpression": "EmailId, EmailStatus", "ConsistentRead": True}
+    dynamodb = client("dynamodb", settings)
+    with Stubber(dynamodb) as stubber:
+        for asked, found, left in ((keys, "one", keys[1:]), (keys[1:], "two", [])):
+            answer = {
+                "Responses": {"t": [{"EmailId": {"S": found}, "EmailStatus": {"S": "Sent"}}]},
+                "UnprocessedKeys": {"t": {"Keys": left}} if left else {},
+            }
+            stubber.add_response("batch_get_item", answer, {"RequestItems": {"t": request | {"Keys": asked}}})
+        assert EmailStore(dynamodb, "t").statuses(["one", "two"]) == {"one": "Sent", "two": "Sent"}
+
+
+def test_a_table_that_stays_throttled_is_unavailable(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emails.store.rows.BATCH_DELAY", 0)
+    monkeypatch.setattr("emails.store.rows.BATCH_ATTEMPTS", 2)
+    dynamodb = client("dynamodb", settings)
+    with Stubber(dynamodb) as stubber:
+        for _ in range(2):
+            left = {"t": {"Keys": [{"EmailId": {"S": "one"}}]}}
+            stubber.add_response("batch_get_item", {"Responses": {}, "UnprocessedKeys": left})
+        with pytest.raises(StoreUnavailable, match="throttles"):
+            EmailStore(dynamodb, "t").statuses(["one"])
+
+
 def test_an_id_that_has_a_row_gets_no_other(store: EmailStore, row: dict[str, Any]) -> None:
     store.put(row)
     with pytest.raises(Conflict) as raised:
