@@ -106,6 +106,7 @@ class Reader:
         ours = {
             "PORT": str(self._port),
             "EMAIL_ENDPOINT_URL": f"http://localhost:{self._port}",
+            "EMAIL_STUB_OUTBOX": str(self._folder / "outbox"),  # by default, in the checkout
         }
         if stays:
             stack.enter_context(self._staying(words, STAYS[stays], ours))
@@ -136,9 +137,8 @@ class Reader:
             process.wait(60)
 
     def here(self, text: str) -> str:
-        """The text, with the reader's port, and with files in the reader's folder."""
-        text = text.replace("localhost:4566", f"localhost:{self._port}")
-        return re.sub(r"=(email\.json|outbox)\b", rf"={self._folder}/\1", text)
+        """The text, with the reader's port."""
+        return text.replace("localhost:4566", f"localhost:{self._port}")
 
 
 @pytest.fixture
@@ -189,6 +189,10 @@ def test_every_target_of_make_is_one() -> None:
     assert set(re.findall(r"(?:`|^\$ )make ([\w.-]+)", README + PRODUCERS, re.MULTILINE)) <= targets
 
 
+def test_the_readme_shows_the_example_that_it_sends() -> None:
+    assert snippets(README, "json") == [(ROOT / "examples" / "email.json").read_text()]
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.split()) <= 700
 
@@ -231,8 +235,6 @@ def test_the_commands_print_what_the_pages_say(reader: Reader, tmp_path: Path, m
         monkeypatch.setenv("UV_TOOL_DIR", str(tmp_path / "tools"))
         monkeypatch.setenv("UV_TOOL_BIN_DIR", str(tmp_path))
         uv("tool", "install", "awscli")
-    (row,) = snippets(README, "json")
-    (tmp_path / "email.json").write_text(row)
     with ExitStack() as stack:
         for snippet in [*snippets(README, "console"), *snippets(PRODUCERS, "console")]:
             for command, printed in commands(snippet):
