@@ -23,6 +23,9 @@ endif
 export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
 
+# It is an argument, not a setting, so the programs must not see it as one.
+unexport EMAIL_ID
+
 # The programs print command lines that work where make was called.
 emulator provision worker flower enqueue put send status: export HINTS_FOR := make$(foreach name,PORT EMAIL_STAGE,$(if $(filter command,$(origin $(name))), $(name)=$($(name))))
 

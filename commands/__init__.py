@@ -16,6 +16,7 @@ try:
     from botocore.exceptions import BotoCoreError, ClientError
 
     from emails.printable import printable
+    from emails.providers import unknown_variables
     from emails.resources import ResourcesMissing, why_unusable
     from emails.store import StoreRefused, StoreUnavailable
     from settings import get_settings
@@ -51,8 +52,14 @@ class Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
+        warn_of_unknown_variables()
         with explained_errors():
             return super().invoke(ctx)
+
+
+def warn_of_unknown_variables() -> None:
+    for sentence in unknown_variables():
+        say(f"Warning: {sentence}", err=True)
 
 
 @contextmanager

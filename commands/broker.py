@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from commands import CONTEXT, INTERRUPTED, explained_errors, say, with_version
+from commands import CONTEXT, INTERRUPTED, explained_errors, say, warn_of_unknown_variables, with_version
 
 try:
     import click
@@ -33,6 +33,7 @@ def main(region: str | None, queue_url: str | None, table_name: str | None, dry_
     options = {"region": region, "queue_url": queue_url, "table_name": table_name}
     override(**{name: value for name, value in options.items() if value})
     if dry_run:
+        warn_of_unknown_variables()
         with explained_errors():
             _dry_run(get_settings())
     else:

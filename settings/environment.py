@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import AliasChoices, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -84,6 +84,18 @@ class EnvironmentSettings(BaseSettings):
 def variable(field: str) -> str:
     """Return the name of the field's environment variable."""
     return f"EMAIL_{field.upper()}"
+
+
+def known_variables() -> set[str]:
+    """Return the names of the variables of all settings whose modules have been imported."""
+    return {variable(field) for model in EnvironmentSettings.__subclasses__() for field in model.model_fields}
+
+
+def given_variables() -> set[str]:
+    """Return the names of the `EMAIL_` variables in the environment and in `.env`, whether known or not."""
+    sources = EnvSettingsSource(EnvironmentSettings), DotEnvSettingsSource(EnvironmentSettings)
+    names = {name.upper() for source in sources for name in source.env_vars}  # upper and lower case are the same
+    return {name for name in names if name.startswith(variable(""))}
 
 
 def _text(value: object) -> str:

@@ -12,7 +12,7 @@ from celery.signals import celeryd_after_setup, celeryd_init, worker_init, worke
 from celery.utils.log import get_task_logger
 
 from celery_sqs.sqs.batches import MAX_ENTRIES
-from emails.providers import load_providers
+from emails.providers import load_providers, unknown_variables
 from emails.providers.stub import StubSettings
 from emails.resources import ResourcesMissing, check_resources
 from settings import SettingsError, get_settings, override
@@ -40,9 +40,11 @@ def check(**_: Any) -> None:
 
 @celeryd_after_setup.connect
 def log_settings(**_: Any) -> None:
-    """Log the settings in one line, and where the stub writes emails, now that logging is set up."""
+    """Log the settings in one line, and what a person should know about them, now that logging is set up."""
     settings = get_settings()
     logger.info("%s", settings)
+    for sentence in unknown_variables():
+        logger.warning("%s", sentence)
     if "stub" in (settings.provider, *settings.send_via) and (outbox := StubSettings.read().outbox(settings)):
         logger.info("the stub writes each email as an .eml file to %s", outbox.absolute())
 

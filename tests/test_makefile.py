@@ -54,3 +54,7 @@ def test_a_port_on_the_command_line_names_the_emulator_of_every_target() -> None
 def test_a_port_in_the_environment_names_no_emulator() -> None:
     result = make("status", "EMAIL_ID=test-1", PORT="9", EMAIL_ENDPOINT_URL="http://127.0.0.1:8")
     assert "http://127.0.0.1:8" in result.stderr
+
+
+def test_the_argument_email_id_is_no_unknown_setting() -> None:
+    assert "EMAIL_ID is not a setting" not in make("status", "EMAIL_ID=test-1", "PORT=9").stderr

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from settings import SettingsError
+from settings.environment import given_variables, known_variables
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from emails.providers.contract import Provider
     from settings import Settings
 
@@ -50,3 +55,19 @@ def _load(name: str, settings: Settings) -> Provider:
             f"{provider.longest_send:g} seconds that a send by {name} may take"
         )
     return provider
+
+
+def unknown_variables() -> Iterator[str]:
+    """Yield a sentence for each `EMAIL_` variable that is not a setting. It names the setting that may be meant.
+
+    The settings of a provider that is installed but not used are known, too.
+    """
+    if given_variables() <= known_variables():
+        return
+    for point in entry_points(group=GROUP):  # providers have settings of their own
+        with suppress(ImportError):  # this deployment does not use a provider whose dependencies are not installed
+            point.load()
+    known = known_variables()
+    for name in sorted(given_variables() - known):
+        near = difflib.get_close_matches(name, known, n=1)
+        yield f"{name} is not a setting, so it is ignored." + (f" Did you mean {near[0]}?" if near else "")

@@ -52,6 +52,15 @@ def test_every_command_has_the_short_help_and_its_version(run: Callable[..., Res
     assert version("email-service") in result.output
 
 
+def test_a_command_names_a_variable_that_is_no_setting(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMAIL_STAEG", "production")
+    result = run("queues", "--json")
+    assert result.exit_code == 0
+    assert result.stderr == "Warning: EMAIL_STAEG is not a setting, so it is ignored. Did you mean EMAIL_STAGE?\n"
+
+
 @pytest.mark.parametrize("arguments", [("status", "x"), ("cancel", "x"), ("enqueue", "x"), ("queues",), ("provision",)])
 def test_without_credentials_a_command_says_so(
     run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]

@@ -70,6 +70,15 @@ def test_a_worker_says_where_the_stub_writes_emails(
     assert (f"the stub writes each email as an .eml file to {Path('outbox').absolute()}" in caplog.messages) == said
 
 
+def test_a_worker_names_a_variable_that_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("EMAIL_SEND_RATES", "5")
+    start.log_settings()
+    (record,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert record.message == "EMAIL_SEND_RATES is not a setting, so it is ignored. Did you mean EMAIL_SEND_RATE?"
+
+
 def test_our_workers_take_no_compressed_messages() -> None:
     with app.connection_for_read() as connection:
         assert connection.transport_options["accept_compression"] is False

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emails.providers import load_providers
+from emails.providers import load_providers, unknown_variables
 from emails.providers.smtp_settings import SmtpSettings
 from emails.providers.stub import StubSettings
 from settings import Settings, SettingsError
@@ -154,3 +154,34 @@ def test_stub_failures_come_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMAIL_STUB_OUTBOX", "outbox")
     assert StubSettings().stub_failures == {"a@example.com": "temporary:2", "b@example.com": "no-telling"}
     assert StubSettings().stub_outbox == Path("outbox")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("EMAIL_STAEG", "EMAIL_STAGE"),
+        ("EMAIL_QUEUE", "EMAIL_QUEUE_URL"),
+        ("EMAIL_SMTP_USER", "EMAIL_SMTP_USERNAME"),
+        ("email_ses_configuration", "EMAIL_SES_CONFIGURATION_SET"),
+    ],
+)
+@pytest.mark.parametrize("is_in_a_file", [False, True], ids=["environment", ".env"])
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, meant: str, is_in_a_file: bool
+) -> None:
+    if is_in_a_file:
+        monkeypatch.chdir(tmp_path)
+        Path(".env").write_text(f"{name}=x\n", encoding="utf-8")
+    else:
+        monkeypatch.setenv(name, "x")
+    assert list(unknown_variables()) == [f"{name.upper()} is not a setting, so it is ignored. Did you mean {meant}?"]
+
+
+def test_a_variable_that_resembles_no_setting_is_named_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMAIL_0123456789", "x")
+    assert list(unknown_variables()) == ["EMAIL_0123456789 is not a setting, so it is ignored."]
+
+
+def test_a_setting_of_a_provider_that_is_not_used_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMAIL_SMTP_HOST", "mx.example.com")
+    assert list(unknown_variables()) == []
