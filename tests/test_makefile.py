@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -58,3 +59,25 @@ def test_a_port_in_the_environment_names_no_emulator() -> None:
 
 def test_the_argument_email_id_is_no_unknown_setting() -> None:
     assert "EMAIL_ID is not a setting" not in make("status", "EMAIL_ID=test-1", "PORT=9").stderr
+
+
+def test_another_python_rebuilds_the_environment(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "uv.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    synced = tmp_path / "synced"
+    uv = tmp_path / ".tools" / "bin" / "uv"
+    other = tmp_path / "other-python"
+    for program, script in ((uv, f"echo $UV_PYTHON >> {synced}; mkdir -p .venv"), (other, "exit 0")):
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    for python in ("python3", "python3", str(other), str(other), "python3"):
+        assert make("-C", str(tmp_path), ".venv/installed", f"PYTHON={python}").returncode == 0
+    assert synced.read_text().split() == ["python3", str(other), "python3"]
+
+
+def test_a_python_that_is_missing_is_named(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    result = make("-C", str(tmp_path), ".tools/python", "PYTHON=python0")
+    assert result.returncode == 2
+    assert "There is no Python python0." in result.stderr
