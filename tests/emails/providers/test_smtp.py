@@ -136,6 +136,16 @@ def test_the_envelope_has_each_recipient_once_and_the_message_those_in_sight(
     assert receipt.response == "250 2.0.0, queued as 4XyZ"
 
 
+def test_a_redirected_email_has_one_recipient_and_keeps_its_headers(
+    server: SmtpServer, provide: Callable[..., SmtpProvider], to_three: Email
+) -> None:
+    provide(server).send(to_three.redirected("me@example.com"))
+    (message,) = server.messages
+    assert message.recipients == ["me@example.com"]
+    assert b"To: ada@example.com\r\nCc: bob@example.com\r\n" in message.content
+    assert b"X-Redirected-From: ada@example.com, bob@example.com, eve@example.com\r\n" in message.content
+
+
 @pytest.mark.parametrize("text", [".", ".\n.\n", "..two\n.\r\n", "a\r.\rb", "\n.\nMAIL FROM:<x@example.com>\n.\n\n.\n"])
 def test_dots_arrive_as_they_were_and_end_nothing(
     server: SmtpServer, provide: Callable[..., SmtpProvider], row: dict[str, Any], text: str
