@@ -202,7 +202,7 @@ def test_a_publish_outside_of_a_task_is_confirmed_when_it_returns(queues: Queues
 
 
 def test_a_message_that_is_too_large_is_refused_with_both_sizes(queues: Queues) -> None:
-    with pytest.raises(MessageTooLarge, match=r"has [12]\d{6,} bytes .* takes 1048576"):
+    with pytest.raises(MessageTooLarge, match=r"has [12]\d{6,} bytes .* accepts at most 1048576"):
         queues.send("note", "x" * 1_048_576)
     assert queues.counts() == (0, 0, 0)
 

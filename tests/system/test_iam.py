@@ -75,8 +75,8 @@ class Recorder:
             resource = f"arn:aws:sqs:us-east-1:123456789012:{name}" if name else "*"
             self.seen.add((f"sqs:{ACTION.get(action, action)}", resource))
         elif service.startswith("DynamoDB"):
-            table = request["TableName"]
-            self.seen.add((f"dynamodb:{action}", f"arn:aws:dynamodb:us-east-1:123456789012:table/{table}"))
+            for table in request.get("RequestItems") or [request["TableName"]]:  # BatchGetItem has a mapping of tables
+                self.seen.add((f"dynamodb:{action}", f"arn:aws:dynamodb:us-east-1:123456789012:table/{table}"))
         return ""
 
 
@@ -160,6 +160,7 @@ def test_a_worker(
     recorder: Recorder,
     wait_until: Callable[..., None],
 ) -> None:
+    os.environ["EMAIL_ATTACHMENT_PREFIXES"] = "s3://example-bucket/mail/"  # `put` and the worker check it
     direct = Settings(endpoint_url=emulator, stage=STAGE)
     sqs = client("sqs", direct)
     raw = sqs.get_queue_url(QueueName=direct.queue)["QueueUrl"]
@@ -176,8 +177,7 @@ def test_a_worker(
     for body in (json.dumps(event("Delivery", "iam-called-back")), "no JSON"):
         sqs.send_message(QueueUrl=callbacks, MessageBody=body)
     recorder.seen.clear()
-    prefixes = "s3://example-bucket/mail/"
-    worker = celery("worker", "--loglevel", "INFO", "--concurrency", "1", EMAIL_ATTACHMENT_PREFIXES=prefixes)
+    worker = celery("worker", "--loglevel", "INFO", "--concurrency", "1")
     wait_until(
         lambda: (
             ("dynamodb:UpdateItem", f"arn:aws:dynamodb:us-east-1:123456789012:table/{direct.table}") in recorder.seen
