@@ -89,7 +89,7 @@ def _result_of(error: Exception) -> str:
     """Return the kind of result as the Sender judges it. After an unexpected error, it is unknown what was sent."""
     if isinstance(error, TemporaryError):
         return "temporary"
-    return "permanent" if isinstance(error, PermanentError) else "no telling"
+    return "permanent" if isinstance(error, PermanentError) else "unknown"
 
 
 @cache

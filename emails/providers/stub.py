@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LOCAL_OUTBOX = Path("outbox")  # the default for the local emulator
 NO_OUTBOX = Path("none")
 
-Failure = Annotated[str, Field(pattern=r"^(temporary|permanent|no-telling)(:[1-9][0-9]*)?$")]
+Failure = Annotated[str, Field(pattern=r"^(temporary|permanent|unknown)(:[1-9][0-9]*)?$")]
 
 
 def _from_json(value: object) -> object:
@@ -43,7 +43,7 @@ class StubSettings(EnvironmentSettings):
     stub_failures: Annotated[dict[str, Failure], NoDecode, BeforeValidator(_from_json)] = Field(
         default={},
         repr=False,
-        description="a JSON object that maps recipients to temporary, permanent or no-telling; "
+        description="a JSON object that maps recipients to temporary, permanent or unknown; "
         ":N fails only the first N attempts",
     )
 
@@ -57,7 +57,7 @@ class StubSettings(EnvironmentSettings):
 class StubProvider:
     """Accepts every email, and writes it to `<outbox>/<hash>.eml` if an outbox is set.
 
-    `failures` maps recipients to the way in which they fail: `temporary`, `permanent` or `no-telling`. With
+    `failures` maps recipients to the way in which they fail: `temporary`, `permanent` or `unknown`. With
     `temporary:2`, only the first two attempts fail.
     """
 
@@ -103,7 +103,7 @@ class StubProvider:
             raise TemporaryError("the stub was told to fail temporarily")
         if kind == "permanent":
             raise PermanentError("the stub was told to fail permanently")
-        if kind == "no-telling":
+        if kind == "unknown":
             raise UnknownResultError("the stub was told not to answer")
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 FAILURES = {
     "temporary@example.com": "temporary:1",
     "permanent@example.com": "permanent",
-    "silent@example.com": "no-telling",
+    "silent@example.com": "unknown",
 }
 
 
@@ -74,7 +74,7 @@ LEASED = {"EmailStatus": "Sending", "ClaimedBy": "another"}
     [
         pytest.param(Case({}, "Sent", waiting=0), id="to be sent"),
         pytest.param(Case({"RecipientsTo": ["permanent@example.com"]}, "Failed", waiting=0), id="permanent"),
-        pytest.param(Case({"RecipientsTo": ["silent@example.com"]}, "Unknown", waiting=0), id="no telling"),
+        pytest.param(Case({"RecipientsTo": ["silent@example.com"]}, "Unknown", waiting=0), id="unknown"),
         pytest.param(Case({"RecipientsTo": ["temporary@example.com"]}, "Pending", waiting=1), id="temporary"),
         pytest.param(Case({"RecipientsTo": []}, "Failed", waiting=0), id="cannot be mapped"),
         pytest.param(Case({"ExpiresAt": lately()}, "Failed", waiting=0), id="expired"),

@@ -499,7 +499,7 @@ def test_a_permanent_failure_is_failed(
 # It is unknown whether the provider accepted the email.
 
 
-def test_no_telling_is_unknown_and_not_sent_again(
+def test_a_send_without_an_answer_is_unknown_and_not_repeated(
     sender: Sender, store: EmailStore, provider: Recorder, row: dict[str, Any]
 ) -> None:
     provider.errors = [UnknownResultError("the connection was lost after DATA")]

@@ -47,7 +47,7 @@ def running_worker(emulator: str, folder: Path, environment: dict[str, str], *op
         settings,
         EMAIL_STUB_OUTBOX=str(outbox),
         EMAIL_STUB_FAILURES='{"permanent@example.com": "permanent", "temporary@example.com": "temporary:1",'
-        ' "silent@example.com": "no-telling"}',
+        ' "silent@example.com": "unknown"}',
         EMAIL_RETRY_DELAY="1",
         EMAIL_MISSING_ROW_WAIT="3",
         EMAIL_LOG_FORMAT="json",

@@ -76,7 +76,7 @@ def test_each_line_about_an_email_says_by_which_message_and_task_and_which_attem
         ("temporary@example.com", "Sent", 2),
         ("silent@example.com", "Unknown", 1),
     ],
-    ids=["permanent", "temporary", "no telling"],
+    ids=["permanent", "temporary", "unknown"],
 )
 def test_what_the_provider_answers_decides_the_status(
     pipeline: Pipeline, row: Row, recipient: str, ends: str, attempts: int

@@ -57,7 +57,7 @@ PRIVATE: Row = {
         {"name": f"{MARK}.txt", "content_type": "text/plain", "body": base64.b64encode(MARK.encode()).decode()}
     ],
 }
-FAILURES = {"permanent": marked(6), "temporary": marked(7), "no-telling": marked(8)}
+FAILURES = {"permanent": marked(6), "temporary": marked(7), "unknown": marked(8)}
 
 BUCKET = "private-files"
 FOLDER = f"s3://{BUCKET}/mail/"
@@ -83,7 +83,7 @@ CASES: dict[str, tuple[Row, str]] = {
         {"RecipientsTo": [FAILURES["temporary"]]},
         "Failed: the stub was told to fail temporarily (attempt 2, the last)",
     ),
-    "no-telling": ({"RecipientsTo": [FAILURES["no-telling"]]}, "Unknown: the stub was told not to answer"),
+    "unknown": ({"RecipientsTo": [FAILURES["unknown"]]}, "Unknown: the stub was told not to answer"),
     "provider-crash": ({}, "Unknown: the provider raised RuntimeError"),
     "bad-address": ({"RecipientsCc": [f"{MARK} no address@"]}, "Failed: invalid row"),
     "bad-subject": ({"Subject": f"{MARK}\nBcc: {marked(9)}"}, "Failed: invalid row"),

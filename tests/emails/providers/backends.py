@@ -96,7 +96,7 @@ class Stub:
         self._failures[RECIPIENT] = "permanent"
 
     def lose_the_answer(self) -> None:
-        self._failures[RECIPIENT] = "no-telling"
+        self._failures[RECIPIENT] = "unknown"
 
     def received(self) -> Sequence[bytes]:
         return [file.read_bytes() for file in self._outbox.glob("*.eml")]

@@ -88,7 +88,7 @@ def test_everything_that_is_wrong_with_the_providers_is_said_at_once(complaint: 
         ),
         (
             {"EMAIL_STUB_FAILURES": '{"ada@example.com": "sometimes"}'},
-            "EMAIL_STUB_FAILURES: should be a JSON object that maps recipients to temporary, permanent or no-telling",
+            "EMAIL_STUB_FAILURES: should be a JSON object that maps recipients to temporary, permanent or unknown",
         ),
     ],
     indirect=["complaint"],
@@ -150,9 +150,9 @@ def test_an_ehlo_name_that_servers_refuse_stops_the_start(monkeypatch: pytest.Mo
 
 
 def test_stub_failures_come_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMAIL_STUB_FAILURES", '{"a@example.com": "temporary:2", "b@example.com": "no-telling"}')
+    monkeypatch.setenv("EMAIL_STUB_FAILURES", '{"a@example.com": "temporary:2", "b@example.com": "unknown"}')
     monkeypatch.setenv("EMAIL_STUB_OUTBOX", "outbox")
-    assert StubSettings().stub_failures == {"a@example.com": "temporary:2", "b@example.com": "no-telling"}
+    assert StubSettings().stub_failures == {"a@example.com": "temporary:2", "b@example.com": "unknown"}
     assert StubSettings().stub_outbox == Path("outbox")
 
 

@@ -18,7 +18,7 @@ from settings import Settings, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FAILURES = {"temporary": TemporaryError, "permanent": PermanentError, "no-telling": UnknownResultError}
+FAILURES = {"temporary": TemporaryError, "permanent": PermanentError, "unknown": UnknownResultError}
 
 
 def test_every_email_is_accepted_with_its_own_message_id(row: dict[str, Any]) -> None:
