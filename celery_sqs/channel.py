@@ -49,6 +49,7 @@ class Channel(SQS.Channel):
         super().__init__(connection, **kwargs)
         pollers_of_process()  # it is made first, so that its exit function runs last
         self.monitoring = monitoring_of(self, self.short_timeout_client)
+        self._may_hand_off = self.transport_options.get("hand_off", False)
         self._admission = Admission(self, self.monitoring)
         self.receiver = Receiver(self, connection.consumer_loop, self._admission)
 
@@ -302,7 +303,8 @@ class Channel(SQS.Channel):
                 raise
             raise publish_error(error, self.canonical_queue_name(queue), self._is_own(queue)) from error
         delay = self._resolve_delay_seconds(message["properties"])
-        publish(target, to_parameters(target, message, delay, self._encode))
+        parameters = to_parameters(target, message, delay, self._encode)
+        publish(target, parameters, message["headers"], may_hand_off=self._may_hand_off)
 
     def _encode(self, message: dict[str, Any]) -> str:
         body = dumps(message)

@@ -53,9 +53,11 @@ class Holder(Protocol):
 class HeldMessage:
     """One received message, which is settled (deleted, dead-lettered or given back) exactly once.
 
-    `ack`, `reject`, `delay`, `give_back` and `requeue` settle it. It is not deleted before SQS has confirmed every
-    message that its task published. It is thread-safe.
+    `ack`, `reject`, `delay`, `give_back` and `requeue` settle it. It is not deleted before each message that its task
+    published is confirmed by SQS or, if it was handed off to this worker, settled. It is thread-safe.
     """
+
+    hops = 0  # how many times in a row a message was handed off to get to this one
 
     def __init__(self, holder: Holder, queue: Queue, received: ReceivedMessage, visibility_timeout: int) -> None:
         self.queue = queue
@@ -69,6 +71,7 @@ class HeldMessage:
         self._is_to_be_released = False
         self._children = 0
         self._child_error: Reason | None = None
+        self._must_stay = False  # whether SQS has no other message that stands for one of its children
         self._settle: Callable[[], None] | None = None
         self._settled = threading.Event()
 
@@ -128,12 +131,34 @@ class HeldMessage:
                 self.state = target
             return moved
 
-    def publish(self, queue: Queue, parameters: dict[str, Any], *, may_wait: bool = True) -> None:
+    def publish(self, queue: Queue, parameters: dict[str, Any]) -> None:
         """Send a message that this message's task publishes. This message is kept until SQS has confirmed that one."""
+        self.add_child()
+        self.send_for_child(queue, parameters)
+
+    def add_child(self) -> None:
+        """Keep this message until `child_done` or `send_for_child` has settled one more child."""
         with self._lock:
             self._children += 1
-        entry = Entry(queue, parameters, partial(self._child_done, queue), message_bytes(parameters))
+
+    def send_for_child(self, queue: Queue, parameters: dict[str, Any], *, may_wait: bool = True) -> None:
+        """Send the message of a child that `add_child` has counted. SQS's confirmation settles it."""
+        entry = Entry(queue, parameters, partial(self._child_sent, queue), message_bytes(parameters))
         self._holder.sends.add(entry, may_wait=may_wait)
+
+    def child_done(self, error: Reason | None = None, *, must_stay: bool = False) -> None:
+        """Note that a child is settled.
+
+        With an error, this message becomes a dead letter if it was to be deleted. With `must_stay`, it stays on its
+        queue, because nothing else on SQS stands for the child.
+        """
+        with self._lock:
+            self._children -= 1
+            self._child_error = error or self._child_error
+            self._must_stay = self._must_stay or must_stay
+            ready = self._settle is not None and not self._children
+        if ready:
+            self._settle_now()
 
     def ack(self) -> None:
         self._finish(self._after_children)
@@ -162,7 +187,12 @@ class HeldMessage:
 
     def leave(self) -> None:
         """Stop holding it, without a request to SQS. kombu has already set when it is to be received again."""
-        self._finish(self._remove)
+        self._finish(self.stop_holding)
+
+    def stop_holding(self) -> None:
+        """Note that it is settled."""
+        self._holder.remove(self)
+        self._settled.set()
 
     def wait_settled(self) -> None:
         """Wait until SQS has confirmed how it was settled."""
@@ -183,17 +213,17 @@ class HeldMessage:
             ready = not self._children
         self._holder.finished()
         if ready:
-            settle()
+            self._settle_now()
 
-    def _child_done(self, queue: Queue, code: str) -> None:
-        with self._lock:
-            self._children -= 1
-            if code:
-                detail = f"SQS refused a message that this message's task published to {queue.name}: {code}"
-                self._child_error = Reason("ChildRefused", detail)
-            settle = None if self._children else self._settle
-        if settle:
-            settle()
+    def _child_sent(self, queue: Queue, code: str) -> None:
+        detail = f"SQS refused a message that this message's task published to {queue.name}: {code}"
+        self.child_done(Reason("ChildRefused", detail) if code else None)
+
+    def _settle_now(self) -> None:
+        if self._must_stay:
+            self._stay()
+        elif self._settle:
+            self._settle()
 
     def _after_children(self) -> None:
         if self._child_error:
@@ -207,7 +237,7 @@ class HeldMessage:
         except (BotoCoreError, ClientError) as error:
             # The message stays on its queue. SQS will deliver it again, and it will be rejected again.
             complain("cannot find the dead-letter queue of %s for message %s: %s", self.queue.name, self.id, error)
-            self._remove()
+            self._stay()
             return
         if target is None:
             text = "dropped message %s of %s, which has no dead-letter queue: %s (%s)"
@@ -223,7 +253,7 @@ class HeldMessage:
         if code:
             text = "the dead-letter queue of %s refused message %s: %s"
             complain(text, self.queue.name, self.id, code)
-            self._remove()
+            self._stay()
         else:
             self._delete()
 
@@ -234,12 +264,12 @@ class HeldMessage:
     def _deleted(self, code: str) -> None:
         if code:
             logger.info("message %s of %s was no longer ours to delete: %s", self.id, self.queue.name, code)
-        self._remove()
+        self.stop_holding()
 
     def _give_back(self, after: int) -> None:
         self._settled.set()
         self._holder.give_back(self, after)
 
-    def _remove(self) -> None:
-        self._holder.remove(self)
-        self._settled.set()
+    def _stay(self) -> None:
+        """Let SQS deliver it again when its visibility time-out ends."""
+        self.stop_holding()

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 from kombu.log import get_logger
 
 from celery_sqs.batcher import Batcher
-from celery_sqs.held_message import HeldMessage
+from celery_sqs.hand_off import HandedOffMessage
+from celery_sqs.held_message import HeldMessage, State
 from celery_sqs.per_process import at_exit, one_per_process
 from celery_sqs.sqs.errors import FINAL_FOR_HANDLE
 from celery_sqs.visibility import VisibilityKeeper, batches_by_queue, make_visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from celery_sqs.sqs.queue import Queue, ReceivedMessage
 
@@ -50,16 +52,25 @@ class HeldMessages:
             DELETE_LINGER_SECONDS,
             lambda _, code: code in FINAL_FOR_HANDLE,
         )
-        self._keeper = VisibilityKeeper(self.held)
+        self._keeper = VisibilityKeeper(self.received)
         at_exit(self.exit)
 
     def add(self, queue: Queue, message: ReceivedMessage, visibility_timeout: int) -> HeldMessage:
         held = HeldMessage(self, queue, message, visibility_timeout)
-        with self._lock:
-            self._held[held.tag] = held
-            self._unfinished += 1
+        self._hold(held)
         self._keeper.watch()
         return held
+
+    def hand_off(self, queue: Queue, parent: HeldMessage, parameters: dict[str, Any], task_id: str) -> HandedOffMessage:
+        """Hold a message that the parent's task publishes and that this worker runs without SQS."""
+        held = HandedOffMessage(self, queue, parent, parameters, task_id)
+        self._hold(held)
+        return held
+
+    def _hold(self, message: HeldMessage) -> None:
+        with self._lock:
+            self._held[message.tag] = message
+            self._unfinished += 1
 
     def get(self, tag: str) -> HeldMessage | None:
         return self._held.get(tag)
@@ -67,6 +78,15 @@ class HeldMessages:
     def held(self) -> list[HeldMessage]:
         with self._lock:
             return list(self._held.values())
+
+    def received(self) -> list[HeldMessage]:
+        """Return the held messages that are on SQS, which are all but the handed-off ones."""
+        return [message for message in self.held() if not isinstance(message, HandedOffMessage)]
+
+    def handed_off_and_waiting(self) -> int:
+        """Return how many handed-off messages wait to begin."""
+        begun = (State.RUNNING, State.FINISHED)
+        return sum(isinstance(message, HandedOffMessage) and message.state not in begun for message in self.held())
 
     def remove(self, message: HeldMessage) -> None:
         with self._lock:
@@ -93,8 +113,10 @@ class HeldMessages:
         released = [message for message in messages if message.try_release()]
         for message in released:
             self.remove(message)
+            if isinstance(message, HandedOffMessage):
+                message.send()
             self.finished()
-        self._make_visible(released)
+        self._make_visible([message for message in released if not isinstance(message, HandedOffMessage)])
         return released
 
     def exit(self, flush_seconds: float = EXIT_FLUSH_SECONDS) -> None:
@@ -104,7 +126,7 @@ class HeldMessages:
         if unsent or undeleted:
             text = "exit: SQS has not confirmed %d sends and %d deletions; those messages will be received again"
             logger.error(text, unsent, undeleted)
-        left = self.held()
+        left = self.received()
         with self._lock:
             self._held.clear()
         self._make_visible(left)

@@ -103,7 +103,7 @@ class Poller:
         self._receive = receive
         self._accept = accept
         self._give_back = give_back
-        self._priority = priority
+        self.priority = priority
         self._stopped = threading.Event()
         self._more = threading.Event()
         self._threads = [
@@ -144,7 +144,7 @@ class Poller:
             if is_first:
                 self.parked = True
             self._stopped.wait(pause.left())
-            wanted = self._prefetch.take(self._stopped, self._priority)
+            wanted = self._prefetch.take(self._stopped, self.priority)
             if pause.left():  # the pause began while this thread waited
                 self._prefetch.received(wanted, 0)
                 continue

@@ -9,7 +9,9 @@ from celery._state import get_current_worker_task
 
 from celery_sqs import delays
 from celery_sqs.exceptions import MessageTooLarge, PublishDenied, PublishRefused
+from celery_sqs.hand_off import why_not
 from celery_sqs.held_messages import held_messages
+from celery_sqs.receiving import consumer_of
 from celery_sqs.sqs.batches import MAX_MESSAGE_BYTES
 from celery_sqs.sqs.dead_letters import message_bytes
 from celery_sqs.sqs.errors import ACCESS_DENIED, code_of
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
     from celery_sqs.sqs.queue import Queue
 
 
-def publish(target: Queue, parameters: dict[str, Any]) -> None:
-    """Send the message.
+def publish(target: Queue, parameters: dict[str, Any], headers: dict[str, Any], *, may_hand_off: bool) -> None:
+    """Send the message, or hand it off to this worker if `why_not` has no objection. `headers` are Celery's.
 
     Within a task the message only joins a batch, and the task's own message is kept until SQS has confirmed this one.
     Outside of a task, or if the target is a FIFO queue, this waits for SQS's confirmation.
@@ -38,6 +40,8 @@ def publish(target: Queue, parameters: dict[str, Any]) -> None:
         )
     parent = _current_message()
     # Messages to a FIFO queue are not batched, because one batch may overtake another.
+    if parent and may_hand_off and _hand_off(parent, target, parameters, headers):
+        return
     if parent and not target.is_fifo:
         parent.publish(target, parameters)
         return
@@ -83,6 +87,25 @@ def publish_error(error: ClientError, queue: str, is_own: bool) -> PublishDenied
     if code in ACCESS_DENIED and is_own:
         return PublishDenied(queue, code)
     return PublishRefused(f"SQS refused the message for queue {queue}: {code}")
+
+
+def _hand_off(parent: HeldMessage, target: Queue, parameters: dict[str, Any], headers: dict[str, Any]) -> bool:
+    """Hand the message off to this worker, unless it must go through SQS. Return whether it was handed off."""
+    receiver, consumed = consumer_of(target.url)
+    running = get_current_worker_task()
+    if receiver is None or consumed is None or running is None:
+        return False
+    task_id, task = headers.get("id", ""), running.app.tasks.get(headers.get("task", ""))
+    objection = why_not(
+        consumed,
+        parameters,
+        acks_late=None if task is None else bool(task.acks_late),
+        is_retry=task_id == running.request.id,
+        hops=parent.hops,
+    )
+    if not objection:
+        receiver.hand_off(consumed, parent, parameters, task_id)
+    return not objection
 
 
 def _current_message() -> HeldMessage | None:

@@ -11,6 +11,7 @@ from celery.signals import worker_shutting_down
 from kombu.log import get_logger
 
 from celery_sqs.control_queues import ControlQueue
+from celery_sqs.hand_off import ConsumedQueue
 from celery_sqs.held_message import State
 from celery_sqs.held_messages import held_messages
 from celery_sqs.poller import Poller
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from celery_sqs.sqs.queue import Queue, ReceivedMessage
 
 logger = get_logger(__name__)
+
+# How many handed-off messages may wait to begin if the prefetch has no limit.
+MAX_WAITING = 100
 
 
 class Receiver:
@@ -104,10 +108,34 @@ class Receiver:
         """
         return sum(len(self.release(source)) for source in self.sources)
 
+    def consumed(self, url: str) -> ConsumedQueue | None:
+        """Return the queue with this URL if Celery's worker consumes it through this channel."""
+        for name, source in list(self._sources.items()):
+            poller = self._pollers.get(name)
+            if poller and source.url == url and source in self.sources and self._loop.serves_worker:
+                is_raw = name in self._admission.raw_queues
+                has_backoff_policy = "backoff_policy" in self._channel.predefined_queues.get(name, {})
+                has_room = held_messages().handed_off_and_waiting() < (self.prefetch.limit or MAX_WAITING)
+                return ConsumedQueue(name, source, is_raw, has_backoff_policy, poller.priority, has_room)
+        return None
+
+    def hand_off(self, to: ConsumedQueue, parent: HeldMessage, parameters: dict[str, Any], task_id: str) -> None:
+        """Deliver a message that a task of this worker publishes, without SQS.
+
+        It takes a place in the prefetch even if that is full, because its parent gives its own place up when its task
+        ends.
+        """
+        held = held_messages().hand_off(to.queue, parent, parameters, task_id)
+        self.prefetch.add()
+        self._take_in(to.name, to.queue, [held])
+
     def _accept(self, queue: str, source: Queue, messages: list[ReceivedMessage]) -> None:
+        self._take_in(queue, source, self._admission.hold(source, messages))
+
+    def _take_in(self, queue: str, source: Queue, messages: list[HeldMessage]) -> None:
         """Put each message into the consumer's inbox, unless `admit` has settled it."""
         waiting: set[str] = set()
-        for held in self._admission.hold(source, messages):
+        for held in messages:
             if payload := self._admission.admit(queue, held, waiting):
                 self._loop.inbox.put(partial(self._deliver, queue, payload))
             else:
@@ -146,6 +174,14 @@ class Receiver:
 
 
 _receivers: WeakSet[Receiver] = WeakSet()
+
+
+def consumer_of(url: str) -> tuple[Receiver, ConsumedQueue] | tuple[None, None]:
+    """Return the receiver of this process that consumes the queue with this URL for a worker, and the queue."""
+    for receiver in list(_receivers):
+        if consumed := receiver.consumed(url):
+            return receiver, consumed
+    return None, None
 
 
 @worker_shutting_down.connect

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from celery.app.task import Task
@@ -7,6 +7,7 @@ from celery.canvas import chain as chain
 
 class Celery:
     conf: Any
+    tasks: Mapping[str, Task]
     def __init__(self, main: str, *, task_cls: str = ..., include: Sequence[str] = ...) -> None: ...
     def config_from_object(self, obj: str) -> None: ...
     def connection_for_read(self, *, transport_options: dict[str, Any]) -> Any: ...

@@ -1,10 +1,11 @@
 from typing import Any
 
-from celery import Signature
+from celery import Celery, Signature
 
 class Context:
     argsrepr: str
     chain: Any
+    id: str
     headers: dict[str, Any] | None  # those that are not Celery's own
     properties: dict[str, Any]
     retries: int
@@ -13,6 +14,8 @@ class Context:
 
 class Task:
     Request: Any
+    acks_late: bool
+    app: Celery
     name: str
     request: Context
     def apply_async(self, args: tuple[Any, ...], *, chain: list[Signature[Any]]) -> Any: ...
