@@ -49,7 +49,7 @@ class Channel(SQS.Channel):
         super().__init__(connection, **kwargs)
         pollers_of_process()  # it is made first, so that its exit function runs last
         self.monitoring = monitoring_of(self, self.short_timeout_client)
-        self._may_hand_off = self.transport_options.get("hand_off", False)
+        self._may_hand_off = self.transport_options.get("hand_off", True)
         self._admission = Admission(self, self.monitoring)
         self.receiver = Receiver(self, connection.consumer_loop, self._admission)
 

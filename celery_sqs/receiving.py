@@ -114,7 +114,7 @@ class Receiver:
             poller = self._pollers.get(name)
             if poller and source.url == url and source in self.sources and self._loop.serves_worker:
                 is_raw = name in self._admission.raw_queues
-                has_backoff_policy = "backoff_policy" in self._channel.predefined_queues.get(name, {})
+                has_backoff_policy = "backoff_policy" in self._channel.predefined_queues.get(source.name, {})
                 has_room = held_messages().handed_off_and_waiting() < (self.prefetch.limit or MAX_WAITING)
                 return ConsumedQueue(name, source, is_raw, has_backoff_policy, poller.priority, has_room)
         return None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import uuid
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
+from celery.events.receiver import EventReceiver
 
 from tests.support.celery_programs import kill, start_celery
 from tests.support.sqs import emulator_client, message_counts
@@ -119,6 +122,23 @@ class Queues:
             kill(worker)
         self.app.close()
         self.sqs.close()
+
+
+@contextmanager
+def watching(queues: Queues, seen: list[dict[str, Any]]) -> Iterator[None]:
+    """Watch the app's events as a monitor does. The block starts when the queue for them exists."""
+    with queues.app.connection() as connection:
+        ready = threading.Event()
+        receiver = EventReceiver(connection, handlers={"*": seen.append}, app=queues.app)
+        receiver.on_consume_ready = lambda *_, **__: ready.set()
+        watcher = threading.Thread(target=receiver.capture, kwargs={"limit": None, "timeout": None, "wakeup": True})
+        watcher.start()
+        try:
+            assert ready.wait(30)
+            yield
+        finally:
+            receiver.should_stop = True
+            watcher.join(30)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ random.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -34,6 +35,10 @@ POOLS = {
     "gevent": ("--pool", "gevent", "--concurrency", "20"),
     "prefork": ("--pool", "prefork", "--concurrency", "3"),
 }
+# Whether a worker hands off what its tasks publish. With prefork, everything goes through SQS.
+HAND_OFF, BY_SQS = ({"TRANSPORT_OPTIONS": json.dumps({"hand_off": on})} for on in (True, False))
+each_way = pytest.mark.parametrize("way", [HAND_OFF, BY_SQS], ids=["hand-off", "by-sqs"])
+each_pool = pytest.mark.parametrize("pool", POOLS)
 ROOTS = 5  # sent before each kill
 WIDTHS = (3, 2)  # each root has three children, and each child has two children
 LONGEST_PAUSE_SECONDS = 10  # the longest time between two kills
@@ -136,12 +141,17 @@ class Trial:
                 team.kill(kill, dice)
 
     def run_under_faults(
-        self, seed: int, rates: dict[str, float], kills: Sequence[signal.Signals | str], *arguments: str
+        self,
+        seed: int,
+        rates: dict[str, float],
+        kills: Sequence[signal.Signals | str],
+        *arguments: str,
+        **environment: str,
     ) -> dict[str, int]:
         """Do the same with faults, and then let the workers finish without. Return how often each fault occurred."""
         with running_fault_proxy(self._queues.endpoint, seed, rates) as proxy:
             ask(proxy, "on")
-            environment = {"BROKER_URL": self._queues.broker_url(proxy), "VISIBILITY_TIMEOUT": "6"}
+            environment |= {"BROKER_URL": self._queues.broker_url(proxy), "VISIBILITY_TIMEOUT": "6"}
             team = Team(self._queues, *arguments, **environment)
             self.run(team, random.Random(seed), kills)
             faults = dict(ask(proxy, "off"))
@@ -194,19 +204,23 @@ def tell(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> 
     return write
 
 
-@pytest.mark.parametrize("pool", POOLS)
-def test_no_task_is_lost_whatever_breaks(pool: str, trial: Trial, tell: Callable[..., None]) -> None:
+@each_way
+@each_pool
+def test_no_task_is_lost_whatever_breaks(
+    pool: str, way: dict[str, str], trial: Trial, tell: Callable[..., None]
+) -> None:
     kills = [TERM, QUIT, KILL, KILL, *([CHILD, CHILD] if pool == "prefork" else [TERM, KILL])]
-    faults = trial.run_under_faults(SEED, RATES, kills, *POOLS[pool], "--include", "short_read_timeout")
+    faults = trial.run_under_faults(SEED, RATES, kills, *POOLS[pool], "--include", "short_read_timeout", **way)
     tell(SEED, duplicates=trial.duplicates(), **faults)
     assert (trial.lost(), trial.left()) == ([], {}), f"SEED={SEED} pytest {__file__} -k 'lost and {pool}' replays it"
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@each_way
+@each_pool
 def test_a_stop_makes_no_duplicate_and_leaves_nothing_to_a_time_out(
-    pool: str, queues: Queues, trial: Trial, tell: Callable[..., None]
+    pool: str, way: dict[str, str], queues: Queues, trial: Trial, tell: Callable[..., None]
 ) -> None:
-    team = Team(queues, *POOLS[pool], VISIBILITY_TIMEOUT=str(2 * DRAIN_SECONDS))
+    team = Team(queues, *POOLS[pool], VISIBILITY_TIMEOUT=str(2 * DRAIN_SECONDS), **way)
     trial.run(team, random.Random(SEED), [TERM] * 5)
     trial.drain(team)
     tell(SEED, duplicates=trial.duplicates(), crashes=team.crashes)
@@ -224,6 +238,7 @@ def test_the_judge_sees_what_is_lost_where_no_parent_waits_for_its_children(
             *POOLS["threads"],
             "--include",
             "short_read_timeout,unguarded",
+            **BY_SQS,
         )
         tell(seed, lost=len(trial.lost()), left=trial.left())
         if trial.lost():

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import kombu
 import pytest
-from celery.events.receiver import EventReceiver
 
+from tests.celery_sqs.conftest import watching
 from tests.support.proxy import Proxy, _Forward, running
 
 if TYPE_CHECKING:
@@ -21,23 +21,6 @@ if TYPE_CHECKING:
     from tests.celery_sqs.conftest import Queues
 
 TOLERANCE_SECONDS = 0.1  # the clocks of the emulator and the test differ
-
-
-@contextmanager
-def watching(queues: Queues, seen: list[dict[str, Any]]) -> Iterator[None]:
-    """Watch the app's events as a monitor does. The block starts when the queue for them exists."""
-    with queues.app.connection() as connection:
-        ready = threading.Event()
-        receiver = EventReceiver(connection, handlers={"*": seen.append}, app=queues.app)
-        receiver.on_consume_ready = lambda *_, **__: ready.set()
-        watcher = threading.Thread(target=receiver.capture, kwargs={"limit": None, "timeout": None, "wakeup": True})
-        watcher.start()
-        try:
-            assert ready.wait(30)
-            yield
-        finally:
-            receiver.should_stop = True
-            watcher.join(30)
 
 
 @pytest.mark.slow

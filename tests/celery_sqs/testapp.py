@@ -81,6 +81,34 @@ def tree(name: str, *widths: int) -> None:
         tree.delay(f"{name}.{number}", *widths[1:])
 
 
+def way(request: Any) -> str:
+    """Return how the task's message came to this worker. A handed-off one has the task's id in place of SQS's."""
+    return "handed off" if message_id(request) == request.id else "by SQS"
+
+
+@app.task(name="where", bind=True)
+def where(self: Any, name: str) -> None:
+    journal(f"{name} {way(self.request)}")
+
+
+@app.task(name="publish")
+def publish(calls: list[tuple[str, list[Any], dict[str, Any]]], until: str = "") -> None:
+    """Publish the tasks, and then run until a file with that name exists."""
+    for name, args, options in calls:
+        app.send_task(name, args, **options)
+    journal("published")
+    while until and not Path(until).exists():
+        time.sleep(0.02)
+
+
+@app.task(name="relay", bind=True)
+def relay(self: Any, number: int) -> None:
+    """Publish itself, so many times."""
+    journal(f"{number} {way(self.request)}")
+    if number:
+        self.delay(number - 1)
+
+
 @app.task(name="nap")
 def nap(name: str, seconds: float) -> None:
     journal(f"start {name}")
