@@ -71,11 +71,12 @@ def list_(as_json: bool) -> None:
 @click.argument("message_id")
 @click.option("--body", is_flag=True, help="Also show the body and the producer's attributes, which may be private.")
 def show(message_id: str, body: bool) -> None:
-    """Show one dead letter."""
+    """Show one dead letter. MESSAGE_ID may also be the id of its task."""
     for queue in _queues():
         with queue:
             for letter in (letter for read in queue.read(message_id) for letter in read):
-                story: dict[str, object] = {"MessageId": message_id, "Queue": letter.queue, **_summary(letter)}
+                story: dict[str, object] = {"MessageId": letter.message_id, "Queue": letter.queue, **_summary(letter)}
+                story["TaskId"] = letter.task_id
                 story["Body"] = letter.body if body else f"{len(letter.body.encode())} bytes (--body shows it)"
                 for name, attribute in letter.attributes.items() if body else ():
                     story[f"MessageAttributes.{name}"] = attribute.get("StringValue", attribute.get("BinaryValue"))
@@ -97,9 +98,9 @@ def _chosen(command: Callable[..., None]) -> Callable[..., None]:
 def redrive(message_id: str, reason: str) -> None:
     """Send dead letters back to the queue they came from: all, those with one --reason, or one MESSAGE_ID.
 
-    Fix what caused them first. A dead letter is deleted after SQS has confirmed that it was sent back. If the command
-    is interrupted in between, the message exists twice, but its email is still sent only once. If an email is not to be
-    sent any more, its dead letter stays and the command names it.
+    MESSAGE_ID may also be the id of its task. Fix what caused them first. A dead letter is deleted after SQS has
+    confirmed that it was sent back. If the command is interrupted in between, the message exists twice, but its email
+    is still sent only once. If an email is not to be sent any more, its dead letter stays and the command names it.
 
     \b
     Example:
@@ -133,7 +134,8 @@ def redrive(message_id: str, reason: str) -> None:
 def discard(message_id: str, reason: str, yes: bool) -> None:
     """Delete dead letters permanently: all, those with one --reason, or one MESSAGE_ID.
 
-    The command says what it found and asks first. Messages that arrive after the question are not deleted.
+    MESSAGE_ID may also be the id of its task. The command says what it found and asks first. Messages that arrive after
+    the question are not deleted.
     """
     _one_choice(message_id, reason)
     with ExitStack() as stack:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from botocore.exceptions import BotoCoreError, ClientError
 
 from celery_sqs.sqs.batches import MAX_ENTRIES, pack, until_confirmed
-from celery_sqs.sqs.dead_letters import message_bytes
+from celery_sqs.sqs.dead_letters import message_bytes, task_id_of
 from celery_sqs.sqs.errors import STALE_HANDLE
 from emails.printable import printable
 from emails.resources import find_queue
@@ -45,6 +45,7 @@ class ReceivedDeadLetter:
 
     queue: str
     message: ReceivedMessage = field(repr=False)
+    task_id: str = ""  # of a message that Celery wrote; the log has it for one that was handed off
 
     @property
     def message_id(self) -> str:
@@ -85,7 +86,8 @@ class DeadLetterQueue:
     message group once its first ten messages are held. Methods raise botocore's errors unless they say otherwise.
     """
 
-    def __init__(self, source: Queue, queue: Queue) -> None:
+    def __init__(self, source: Queue, queue: Queue, *, holds_tasks: bool) -> None:
+        self._holds_tasks = holds_tasks  # whether Celery writes its messages, and not a producer
         self.source = source.name
         self.name = queue.name
         self._source = source
@@ -121,17 +123,19 @@ class DeadLetterQueue:
         return depths.ready + depths.in_flight
 
     def read(self, message_id: str = "", reason: str = "") -> Iterator[list[ReceivedDeadLetter]]:
-        """Yield each message once, in lists of up to ten. With an id or a reason, yield only those that match."""
+        """Yield each message once, in lists of up to ten. With an id or a reason, yield only those that match.
+
+        `message_id` may also be the id of a task.
+        """
         seen: set[str] = set()
         while messages := self._receiver.submit(self._receive).result():
             new = [message for message in messages if message["MessageId"] not in seen]
             if not new:  # messages come back: reading took longer than they stay hidden
                 return
             seen |= {message["MessageId"] for message in new}
-            letters = [ReceivedDeadLetter(self.name, message) for message in new]
-            yield [
-                letter for letter in letters if message_id in ("", letter.message_id) and reason in ("", letter.reason)
-            ]
+            letters = [self._letter(message) for message in new]
+            chosen = [letter for letter in letters if message_id in ("", letter.message_id, letter.task_id)]
+            yield [letter for letter in chosen if reason in ("", letter.reason)]
             if message_id in seen:
                 return
 
@@ -171,6 +175,9 @@ class DeadLetterQueue:
         self._held |= {message["MessageId"]: message["ReceiptHandle"] for message in messages}
         return messages
 
+    def _letter(self, message: ReceivedMessage) -> ReceivedDeadLetter:
+        return ReceivedDeadLetter(self.name, message, task_id_of(message["Body"]) if self._holds_tasks else "")
+
     def _move(self, letters: list[ReceivedDeadLetter]) -> Iterator[tuple[ReceivedDeadLetter, str]]:
         left = iter(letters)
         copies = [self._source.copy_of(letter.message, letter.attributes) for letter in letters]
@@ -195,7 +202,7 @@ def dead_letter_queues(sqs: SQSClient, settings: Settings) -> Iterator[DeadLette
     """
     for source in settings.queues:
         queues = (find_queue(sqs, name) for name in (source, dead_letter_queue(source)))
-        yield DeadLetterQueue(*queues)
+        yield DeadLetterQueue(*queues, holds_tasks=source == settings.tasks_queue)
 
 
 def dead_letters(sqs: SQSClient, settings: Settings) -> Iterator[ReceivedDeadLetter]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery_sqs.sqs.batches import MAX_MESSAGE_BYTES
@@ -46,6 +48,15 @@ def fitting(
             kept[name] = value
             left -= size
     return kept
+
+
+def task_id_of(body: str) -> str:
+    """Return the id of the task in a Celery message's body, or "" if the body is not one."""
+    try:
+        message = json.loads(body if body.startswith("{") else base64.b64decode(body, validate=True))
+        return str(message["headers"]["id"])
+    except (LookupError, RecursionError, TypeError, ValueError):
+        return ""
 
 
 def message_bytes(parameters: Mapping[str, Any]) -> int:

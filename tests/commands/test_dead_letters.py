@@ -35,7 +35,7 @@ def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def letters(settings: Settings, put_dead_letter: PutDeadLetter) -> dict[str, str]:
     """Put two dead letters for the raw queue and one for the tasks queue. Return their ids."""
-    task = json.dumps({"body": '[["test-1"], {}, {}]', "headers": {"task": "tasks.load_email"}})
+    task = json.dumps({"body": '[["test-1"], {}, {}]', "headers": {"task": "tasks.load_email", "id": "task-1"}})
     return {
         "bad": put_dead_letter(settings.queue, "private body", NOT_JSON),
         "killer": put_dead_letter(settings.queue, '{"email_id": "test-2", "private": "private"}'),
@@ -131,6 +131,21 @@ def test_show_says_which_email_it_is(run: Run, letters: dict[str, str], name: st
     output = run("dead-letters", "show", letters[name]).output
     assert dict(line.split(maxsplit=1) for line in output.splitlines())["EmailId"] == email_id
     assert "private" not in output
+
+
+def test_a_dead_letter_is_also_known_by_the_id_of_its_task(
+    run: Run, letters: dict[str, str], settings: Settings
+) -> None:
+    shown = dict(line.split(maxsplit=1) for line in run("dead-letters", "show", "task-1").output.splitlines())
+    assert (shown["MessageId"], shown["TaskId"]) == (letters["task"], "task-1")
+    assert f"{settings.tasks_queue}_dlq: 1 moved back" in run("dead-letters", "redrive", "task-1").output
+
+
+def test_what_a_producer_writes_in_the_form_of_a_task_message_has_no_task_id(
+    run: Run, settings: Settings, put_dead_letter: PutDeadLetter
+) -> None:
+    put_dead_letter(settings.queue, json.dumps({"headers": {"id": "task-1"}}), NOT_JSON)
+    assert run("dead-letters", "show", "task-1").exit_code == 1
 
 
 @pytest.mark.parametrize("command", ["show", "redrive", "discard"])

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_sqs.sqs.batches import MAX_MESSAGE_BYTES
-from celery_sqs.sqs.dead_letters import MAX_ATTRIBUTES, Reason, attribute_bytes, with_reason
+from celery_sqs.sqs.dead_letters import MAX_ATTRIBUTES, Reason, attribute_bytes, task_id_of, with_reason
 
 REASON = Reason("NotJson", "the body is not JSON")
 
@@ -47,3 +50,24 @@ def test_the_producers_attributes_give_way_first() -> None:
 def test_a_producers_own_reason_is_overwritten() -> None:
     own = {"Reason": {"DataType": "String", "StringValue": "mine"}}
     assert with_reason("", own, REASON)["Reason"]["StringValue"] == "NotJson"
+
+
+TASK = json.dumps({"body": "", "headers": {"id": "task-1"}})
+
+
+@pytest.mark.parametrize(
+    ("body", "task_id"),
+    [
+        (TASK, "task-1"),
+        (base64.b64encode(TASK.encode()).decode(), "task-1"),
+        ('{"headers": {}}', ""),
+        ('{"headers": []}', ""),
+        ("{", ""),
+        ("[1]", ""),
+        ("no JSON", ""),
+        ("", ""),
+        ("{" * 100_000, ""),
+    ],
+)
+def test_the_id_of_a_task_is_read_from_a_message_of_celery_alone(body: str, task_id: str) -> None:
+    assert task_id_of(body) == task_id
