@@ -65,11 +65,13 @@ def main() -> None:
         help="a checkout of another version with its .venv: this version's workers replace its workers one by one,"
         " and are then replaced by them again",
     )
+    parser.add_argument("--no-hand-off", action="store_true", help="each task's message goes through SQS")
     options = parser.parse_args()
     folder = Path(mkdtemp(prefix="chaos-"))
     with running_emulator(free_port()) as url:
         chaos = Chaos(url, folder, options.seed, pool=options.pool, beside=options.beside)
-        verdict = judge(chaos.run(options.emails))
+        environment = {"CHAOS_NO_HAND_OFF": "1"} if options.no_hand_off else {}
+        verdict = judge(chaos.run(options.emails, **environment))
     if options.beside:  # the other version's workers may write another journal, and its own tests judge them
         del verdict[UNKNOWN_IS_EXPLAINED]
     console = Console()

@@ -8,7 +8,8 @@ The journal has these lines:
     <pid> unanswered-claim <id> <claim>     DynamoDB did not answer the claim
     <pid> leaves <id> <seconds> <outcome>   the process has ended its work on the email
 
-With CHAOS_NO_LEASE=1 every claim succeeds. With CHAOS_NO_TOKENS=1 no claim is taken over.
+With CHAOS_NO_HAND_OFF=1 each task's message goes through SQS. With CHAOS_NO_LEASE=1 every claim succeeds. With
+CHAOS_NO_TOKENS=1 no claim is taken over.
 """
 
 from __future__ import annotations
@@ -75,5 +76,7 @@ class JournaledProvider(SmtpProvider):
 sender.load_providers = lambda settings: {"smtp": JournaledProvider.from_settings(settings)}
 sender.Sender = JournaledSender  # type: ignore[misc]  # replaced before tasks.pipeline imports it
 
+if os.environ.get("CHAOS_NO_HAND_OFF"):
+    app.conf.broker_transport_options["hand_off"] = False
 if os.environ.get("CHAOS_NO_LEASE"):
     rows.CLAIM = replace(rows.CLAIM, sources=frozenset(EmailStatus))
