@@ -17,7 +17,7 @@ from rich.table import Table as RichTable
 
 from bench import figures
 from bench.chart import chart
-from bench.contenders import CHAIN, CONTENDERS, STOCK, WORKER
+from bench.contenders import BY_SQS, CHAIN, CONTENDERS, STOCK, WORKER
 from bench.running import ROOT, Stuck, running
 
 if TYPE_CHECKING:
@@ -114,9 +114,9 @@ def _summaries(runs: dict[str, list[Measured]]) -> dict[str, Any]:
 
 
 def _one_at_a_time() -> dict[str, Any]:
-    """Measure single emails, which are given to two workers in turn."""
-    with running(STOCK, SMALL_BYTES) as stock, running(CHAIN, SMALL_BYTES) as chain:
-        contenders = {STOCK: stock, CHAIN: chain}
+    """Measure single emails, which are given to three workers in turn."""
+    with ExitStack() as stack:
+        contenders = {name: stack.enter_context(running(name, SMALL_BYTES)) for name in (STOCK, CHAIN, BY_SQS)}
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
         for _ in range(SINGLE_EMAILS):
             for name, contender in contenders.items():

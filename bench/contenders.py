@@ -5,7 +5,7 @@ from __future__ import annotations
 CONCURRENCY = 16
 STAGE = "bench"
 
-STOCK, CHAIN, FLOOR = "stock-threads", "chain-threads", "floor-boto3"
+STOCK, CHAIN, BY_SQS, FLOOR = "stock-threads", "chain-threads", "chain-by-sqs", "floor-boto3"
 
 WORKER = "worker"
 
@@ -18,6 +18,7 @@ _OURS = f"{_WORKER} --queues {_QUEUES} --pool"
 CONTENDERS = {
     STOCK: ("celery -A bench.stock_app worker --loglevel WARNING", "bench.stock_app"),
     CHAIN: (f"{_OURS} threads",),
+    BY_SQS: (f"{_OURS} threads".replace("-A tasks", "-A bench.by_sqs_app"),),
     "chain-gevent": (f"{_OURS} gevent",),
     "chain-prefork": (f"{_OURS} processes",),  # Celery takes "prefork" for no choice, and uses celeryconfig's pool
     "dramatiq": (f"dramatiq bench.dramatiq_app --processes 1 --threads {CONCURRENCY}", "bench.dramatiq_app"),

@@ -35,6 +35,7 @@ ms times emails/s shows how much of a core each used."""
 COMPARED = """\
 - `stock-threads`: Celery with kombu's own SQS transport.
 - `chain-threads`, `chain-gevent`, `chain-prefork`: this service with `celery_sqs`, in three pools.
+- `chain-by-sqs`: the same in a pool of threads without hand-off, so that each task's message goes through SQS.
 - `dramatiq`: dramatiq with dramatiq-sqs. It and stock Celery need a second process that polls the raw queue.
 - `floor-boto3`: a loop of boto3 calls, without a task queue.
 - `worker`: this service as people run it, with all its queues."""
@@ -125,7 +126,7 @@ def latency(seconds: list[float]) -> Summary:
 
 def targets(runs: dict[str, Summary], waits: dict[str, Summary], idle: dict[str, float]) -> Iterable[Target]:
     stock, chain = runs[STOCK], runs[CHAIN]
-    yield Target("SQS requests an email", chain["sqs_requests"], 0.85)
+    yield Target("SQS requests an email", chain["sqs_requests"], 0.22)
     cpu, best_cpu = (chain[name] / stock[name] for name in ("cpu_ms", "cpu_ms_min"))
     yield Target("CPU as a share of stock Celery's", cpu, 0.5, at_best=best_cpu)
     rate, best_rate = (chain[name] / stock[name] for name in ("emails_per_s", "emails_per_s_max"))
