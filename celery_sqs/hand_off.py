@@ -36,22 +36,24 @@ class ConsumedQueue(NamedTuple):
 
 
 def why_not(
+    parent: HeldMessage,
     consumed: ConsumedQueue | None,
     parameters: dict[str, Any],
     *,
     acks_late: bool | None,
     is_retry: bool,
-    hops: int,
 ) -> str:
     """Return why a task's message must go through SQS, or "" if it may be handed off to the task's own worker.
 
     `consumed` is None if this process does not consume the message's queue, and `acks_late` is None if the message's
-    task is not registered here. `hops` are those of the message whose task publishes.
+    task is not registered here.
     """
     if consumed is None:
         return "this worker does not consume its queue"
     objections = {
         "its queue is FIFO": consumed.queue.is_fifo,  # SQS keeps its order
+        # SQS would deliver the rest of the parent's message group only after the child is settled.
+        "its parent's queue is FIFO": parent.queue.is_fifo,
         "its queue is a raw queue": consumed.is_raw,  # whose messages Celery does not write
         "its queue has a backoff policy": consumed.has_backoff_policy,  # which only SQS can carry out
         "its queue has a low priority": consumed.priority < 0,  # the messages of other queues on SQS go first
@@ -62,7 +64,7 @@ def why_not(
         "its task is acknowledged early": acks_late is False,
         # Celery's worker would confuse it with the task that still runs and has the same id.
         "it is a retry": is_retry,
-        "it has too many hops": hops >= MAX_HOPS,
+        "it has too many hops": parent.hops >= MAX_HOPS,
         "too many wait to begin": not consumed.has_room,  # other workers can take it from SQS
     }
     return next((objection for objection, applies in objections.items() if applies), "")

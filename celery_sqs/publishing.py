@@ -91,17 +91,17 @@ def publish_error(error: ClientError, queue: str, is_own: bool) -> PublishDenied
 
 def _hand_off(parent: HeldMessage, target: Queue, parameters: dict[str, Any], headers: dict[str, Any]) -> bool:
     """Hand the message off to this worker, unless it must go through SQS. Return whether it was handed off."""
-    receiver, consumed = consumer_of(target.url)
-    running = get_current_worker_task()
+    receiver, running = consumer_of(target.url), get_current_worker_task()
+    consumed = receiver.consumed(target.url) if receiver else None
     if receiver is None or consumed is None or running is None:
         return False
     task_id, task = headers.get("id", ""), running.app.tasks.get(headers.get("task", ""))
     objection = why_not(
+        parent,
         consumed,
         parameters,
         acks_late=None if task is None else bool(task.acks_late),
         is_retry=task_id == running.request.id,
-        hops=parent.hops,
     )
     if not objection:
         receiver.hand_off(consumed, parent, parameters, task_id)

@@ -59,6 +59,7 @@ class Receiver:
         channel = self._channel
         wait_seconds, visibility_timeout = channel.wait_time_seconds, channel.visibility_timeout
         self._sources[queue] = source
+        _consumers[source.url] = self
         poller = self._pollers[queue] = Poller(
             queue,
             self.prefetch,
@@ -81,7 +82,10 @@ class Receiver:
             poller.stop()
             self.prefetch.sharers = max(1, len(self._pollers))
             self._loop.forget(queue)
-            self.release(self._sources.pop(queue))
+            source = self._sources.pop(queue)
+            if _consumers.get(source.url) is self:
+                del _consumers[source.url]
+            self.release(source)
 
     def stop_all(self) -> None:
         for queue in list(self._pollers):
@@ -112,7 +116,7 @@ class Receiver:
         """Return the queue with this URL if Celery's worker consumes it through this channel."""
         for name, source in list(self._sources.items()):
             poller = self._pollers.get(name)
-            if poller and source.url == url and source in self.sources and self._loop.serves_worker:
+            if poller and source.url == url and self._loop.serves_worker and not isinstance(source, ControlQueue):
                 is_raw = name in self._admission.raw_queues
                 has_backoff_policy = "backoff_policy" in self._channel.predefined_queues.get(source.name, {})
                 has_room = held_messages().handed_off_and_waiting() < (self.prefetch.limit or MAX_WAITING)
@@ -174,14 +178,12 @@ class Receiver:
 
 
 _receivers: WeakSet[Receiver] = WeakSet()
+_consumers: dict[str, Receiver] = {}  # by the URL of a queue
 
 
-def consumer_of(url: str) -> tuple[Receiver, ConsumedQueue] | tuple[None, None]:
-    """Return the receiver of this process that consumes the queue with this URL for a worker, and the queue."""
-    for receiver in list(_receivers):
-        if consumed := receiver.consumed(url):
-            return receiver, consumed
-    return None, None
+def consumer_of(url: str) -> Receiver | None:
+    """Return the receiver of this process that consumes the queue with this URL."""
+    return _consumers.get(url)
 
 
 @worker_shutting_down.connect

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from celery_sqs.sqs.queue import Queue
 
 REASON = Reason("NotWanted", "nobody wants it")
-QUEUE = ScriptedQueue()
+QUEUE, FIFO = ScriptedQueue(), ScriptedQueue("q.fifo")
 MESSAGE = {"MessageBody": "child"}
 
 
@@ -34,9 +34,10 @@ MESSAGE = {"MessageBody": "child"}
         (ConsumedQueue("q", QUEUE), {}, ""),
         (ConsumedQueue("q", QUEUE), {"parameters": MESSAGE | {"DelaySeconds": 0}}, ""),
         (ConsumedQueue("q", QUEUE), {"parameters": {"MessageBody": "x" * MAX_BYTES}}, ""),
-        (ConsumedQueue("q", QUEUE), {"hops": MAX_HOPS - 1}, ""),
+        (ConsumedQueue("q", QUEUE), {"parent": SimpleNamespace(queue=QUEUE, hops=MAX_HOPS - 1)}, ""),
         (None, {}, "this worker does not consume its queue"),
-        (ConsumedQueue("q.fifo", ScriptedQueue("q.fifo")), {}, "its queue is FIFO"),
+        (ConsumedQueue("q.fifo", FIFO), {}, "its queue is FIFO"),
+        (ConsumedQueue("q", QUEUE), {"parent": SimpleNamespace(queue=FIFO, hops=0)}, "its parent's queue is FIFO"),
         (ConsumedQueue("q", QUEUE, is_raw=True), {}, "its queue is a raw queue"),
         (ConsumedQueue("q", QUEUE, has_backoff_policy=True), {}, "its queue has a backoff policy"),
         (ConsumedQueue("q", QUEUE, priority=-1), {}, "its queue has a low priority"),
@@ -46,14 +47,15 @@ MESSAGE = {"MessageBody": "child"}
         (ConsumedQueue("q", QUEUE), {"acks_late": None}, "its task is not registered here"),
         (ConsumedQueue("q", QUEUE), {"acks_late": False}, "its task is acknowledged early"),
         (ConsumedQueue("q", QUEUE), {"is_retry": True}, "it is a retry"),
-        (ConsumedQueue("q", QUEUE), {"hops": MAX_HOPS}, "it has too many hops"),
+        (ConsumedQueue("q", QUEUE), {"parent": SimpleNamespace(queue=QUEUE, hops=MAX_HOPS)}, "it has too many hops"),
     ],
 )
 def test_a_message_goes_through_sqs_if_any_condition_is_not_met(
     consumed: ConsumedQueue | None, changes: dict[str, Any], answer: str
 ) -> None:
-    facts: dict[str, Any] = {"parameters": MESSAGE, "acks_late": True, "is_retry": False, "hops": 0}
-    assert why_not(consumed, **facts | changes) == answer
+    parent = SimpleNamespace(queue=QUEUE, hops=0)
+    facts: dict[str, Any] = {"parent": parent, "parameters": MESSAGE, "acks_late": True, "is_retry": False}
+    assert why_not(consumed=consumed, **facts | changes) == answer
 
 
 @pytest.fixture
@@ -321,8 +323,10 @@ def test_a_queue_is_known_by_its_url_because_each_channel_has_an_object_of_its_o
     worker.loop.serves_worker = False
     assert find(consumed.url) is None, "only Celery's worker runs tasks"
     worker.loop.serves_worker = True
+    assert receiving.consumer_of(consumed.url) is worker.receiver
     worker.receiver.stop("consumed")
     assert find(consumed.url) is None, "a worker that stops runs no more tasks"
+    assert receiving.consumer_of(consumed.url) is None
 
 
 def test_there_is_room_for_as_many_unbegun_children_as_the_prefetch_has_places(
