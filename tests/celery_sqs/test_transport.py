@@ -399,7 +399,8 @@ def test_a_second_sigterm_during_the_exit_loses_nothing(queues: Queues, wait_unt
     held: list[bytes] = []
     queues.send("tree", "root", 1)
     with running(Proxy(queues.endpoint, hold_sends)) as proxy:
-        worker = queues.start(*threads, BROKER_URL=queues.broker_url(proxy.url))
+        by_sqs = json.dumps({"hand_off": False})
+        worker = queues.start(*threads, BROKER_URL=queues.broker_url(proxy.url), TRANSPORT_OPTIONS=by_sqs)
         wait_until(lambda: held, what="the task has run, and its child is on the way")
         worker.send_signal(signal.SIGTERM)
         wait_until(lambda: "everything has stopped" in queues.log())
