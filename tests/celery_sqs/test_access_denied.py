@@ -99,7 +99,7 @@ def test_while_our_own_queue_may_not_be_sent_to_nothing_is_received_and_nothing_
 ) -> None:
     for number in range(40):
         queues.send("tree", f"root{number}", 2)
-    queues.start(*pool, BROKER_URL=endpoint)
+    queues.start(*pool, BROKER_URL=endpoint, TRANSPORT_OPTIONS=json.dumps({"hand_off": False}))
     denied_for_a_while(queues, policy, {"SendMessage": "-tasks"}, wait_until)
     wait_until(lambda: len(queues.lines()) == 3 * 40, seconds=120)
     wait_until(lambda: queues.counts() == (0, 0, 0))
