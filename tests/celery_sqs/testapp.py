@@ -79,6 +79,7 @@ def tree(name: str, *widths: int) -> None:
     journal(name)
     for number in range(widths[0] if widths else 0):
         tree.delay(f"{name}.{number}", *widths[1:])
+    time.sleep(float(os.environ.get("TREE_SECONDS", "0")))
 
 
 def way(request: Any) -> str:
