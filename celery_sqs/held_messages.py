@@ -38,6 +38,8 @@ class HeldMessages:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._all_released = threading.Condition(self._lock)
+        self._releasing = 0  # how many releases are in progress
         self._held: dict[str, HeldMessage] = {}
         self._unfinished = 0
         self.sends = Batcher(
@@ -110,17 +112,27 @@ class HeldMessages:
 
     def release(self, messages: Iterable[HeldMessage]) -> list[HeldMessage]:
         """Give back those of the messages on which no work has begun. Return them."""
-        released = [message for message in messages if message.try_release()]
-        for message in released:
-            self.remove(message)
-            if isinstance(message, HandedOffMessage):
-                message.send()
-            self.finished()
-        self._make_visible([message for message in released if not isinstance(message, HandedOffMessage)])
+        with self._lock:
+            self._releasing += 1
+        try:
+            released = [message for message in messages if message.try_release()]
+            for message in released:
+                self.remove(message)
+                if isinstance(message, HandedOffMessage):
+                    message.send()
+                self.finished()
+            self._make_visible([message for message in released if not isinstance(message, HandedOffMessage)])
+        finally:
+            with self._lock:
+                self._releasing -= 1
+                self._all_released.notify_all()
         return released
 
     def exit(self, flush_seconds: float = EXIT_FLUSH_SECONDS) -> None:
         """Send and delete what is finished, and give back the rest, so that no message has to wait for its time-out."""
+        # A thread of its own releases at a stop (`stop_receiving`), and nobody else knows what it is giving back.
+        with self._lock:
+            self._all_released.wait_for(lambda: not self._releasing, flush_seconds)
         unsent = self.sends.flush(flush_seconds)
         undeleted = self.deletes.flush(flush_seconds)
         if unsent or undeleted:

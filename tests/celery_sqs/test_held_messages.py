@@ -214,6 +214,22 @@ def test_at_exit_what_is_finished_is_confirmed_and_the_rest_is_visible_again(
     assert queue.changed == [[{"ReceiptHandle": "h2", "VisibilityTimeout": 0}]]
 
 
+def test_the_exit_waits_for_a_release_in_another_thread(
+    messages: HeldMessages, queue: ScriptedQueue, message: HeldMessage, wait_until: Callable[..., None]
+) -> None:
+    queue.gate.clear()
+    threads = [threading.Thread(target=messages.release, args=([message],)), threading.Thread(target=messages.exit)]
+    threads[0].start()
+    wait_until(lambda: messages.held() == [])
+    threads[1].start()
+    threads[1].join(0.1)
+    assert threads[1].is_alive(), "the process would end before the message is visible"
+    queue.gate.set()
+    for thread in threads:
+        thread.join()
+    assert queue.changed == [[{"ReceiptHandle": "h1", "VisibilityTimeout": 0}]]
+
+
 class SlowToExtend(ScriptedQueue):
     """Answers a request that makes messages visible at once, and one that hides them when `gate` is set."""
 
