@@ -76,7 +76,7 @@ def _verdict(sender: Sender, body: str) -> str:
         return f"{email_id}: would not be sent: {verdict.done if isinstance(verdict, End) else verdict}"
     email = verdict.email
     here = [attachment for attachment in email.attachments if not attachment.s3_uri]
-    size = f"{len(bytes(to_mime(email.model_copy(update={'attachments': here}))))} bytes"
+    size = f"{len(to_mime(email.model_copy(update={'attachments': here})))} bytes"
     if len(here) < len(email.attachments):
         size += " without the files in S3"
     return (

@@ -56,7 +56,7 @@ def preview(file_or_id: str) -> None:
     recipients = ", ".join(mailbox.addr_spec for mailbox in email.recipients)
     sender = f"from {email.sender.addr_spec} by {email.send_via or settings.provider}"
     say(f"It would be sent {sender} to {recipients}.", err=True)
-    say_message(bytes(to_mime(email)))
+    say_message(to_mime(email))
 
 
 def _row(file_or_id: str) -> Row:

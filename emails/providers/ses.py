@@ -148,7 +148,7 @@ class SesProvider:
             PermanentError: SES would refuse the email. Nothing was sent.
         """
         _check_recipients(email)
-        content = bytes(to_mime(email))
+        content = to_mime(email)
         if len(content) > MAX_MESSAGE_BYTES:
             raise PermanentError(f"the message has {len(content)} bytes; SES accepts at most {MAX_MESSAGE_BYTES}")
         request: SendEmailRequestTypeDef = {

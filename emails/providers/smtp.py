@@ -69,7 +69,7 @@ class SmtpProvider:
 
     def send(self, email: Email) -> Receipt:
         deadline = time.monotonic() + self.longest_send
-        message = bytes(to_mime(email))
+        message = to_mime(email)
         try:
             with self._sessions.one(deadline) as session:
                 return self._transact(session, email, message)

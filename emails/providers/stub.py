@@ -87,7 +87,7 @@ class StubProvider:
         return None
 
     def send(self, email: Email) -> Receipt:
-        content = bytes(to_mime(email))
+        content = to_mime(email)
         for recipient in email.recipients:
             self._fail(self._failures.get(recipient.addr_spec, ""), email.attempts)
         response = "accepted by the stub, which delivers nothing"

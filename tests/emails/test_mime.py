@@ -11,6 +11,7 @@ from email.header import decode_header, make_header
 from email.parser import BytesHeaderParser
 from email.policy import compat32, default
 from email.utils import getaddresses, parsedate_to_datetime
+from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hypothesis
@@ -24,6 +25,7 @@ from emails.callbacks import parse_callback
 from emails.email import Email
 from emails.encoded_id import encoded_id
 from emails.mime import message_id, to_mime
+from tests.emails import mime_of_the_standard_library
 from tests.emails.callbacks.notifications import feedback
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def check_the_rules_of_the_wire(content: bytes) -> None:
 
 def check(email: Email) -> bytes:
     """Render the email, and check that reading it back yields what was written."""
-    content = bytes(to_mime(email))
+    content = to_mime(email)
     check_the_rules_of_the_wire(content)
     message = read(content)
     assert not message.defects
@@ -366,7 +368,7 @@ def test_mailboxes_are_read_as_they_were_written(row: dict[str, Any], mailboxes:
     ],
 )
 def test_a_header_s_text_is_written_whatever_its_name(row: dict[str, Any], name: str, value: str) -> None:
-    content = bytes(to_mime(Email.from_row({**row, "Headers": {name: value}})))
+    content = to_mime(Email.from_row({**row, "Headers": {name: value}}))
     raw = message_from_bytes(content, policy=compat32)
     assert str(make_header(decode_header(raw[name]))) == value
     assert raw.get_payload() == "Hi\r\n"
@@ -485,7 +487,7 @@ def test_a_message_takes_seven_times_its_files_of_memory_at_most(row: dict[str, 
     email = Email.from_row({**row, "Attachments": [file]})
     tracemalloc.start()
     try:
-        to_mime(email).as_bytes()
+        to_mime(email)
         peak = size + tracemalloc.get_traced_memory()[1]  # the email already contains the file
     finally:
         tracemalloc.stop()
@@ -593,3 +595,50 @@ def test_no_body_and_no_file_breaks_a_rule_of_its_encoding(
         "Attachments": [file | {"body": Binary(file["body"])} for file in attachments],
     }
     check(Email.from_row(row))
+
+
+def comparable(content: bytes) -> bytes:
+    """Return the message with its boundaries numbered, which are random, and without its Date."""
+    boundaries = list(dict.fromkeys(re.findall(rb'\r\n boundary="(={15}\d{19}==)"', content)))
+    for number, boundary in enumerate(boundaries):
+        content = content.replace(boundary, b"boundary %d" % number)
+    headers, _, rest = content.partition(b"\r\n\r\n")
+    assert headers.count(b"\r\nDate: ") == 1
+    return re.sub(rb"\r\nDate: [^\r]+", b"", headers) + b"\r\n\r\n" + rest
+
+
+def check_against_the_standard_library(row: dict[str, Any]) -> None:
+    email = Email.from_row(row)
+    expected = bytes(mime_of_the_standard_library.to_mime(email))
+    assert comparable(to_mime(email)) == comparable(expected)
+
+
+various_files = st.lists(attachments | files.map(lambda file: file | {"body": Binary(file["body"])}), max_size=4)
+various_bodies = (any_body | bodies | st.text(st.characters(exclude_categories=["Cs"]), max_size=400)).filter(bool)
+
+
+@hypothesis.settings(deadline=None, max_examples=150, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+@given(row=rows, bodies=st.tuples(various_bodies, various_bodies), has=st.integers(1, 3), files=various_files)
+def test_every_byte_is_what_the_standard_library_writes(
+    row: dict[str, Any], bodies: tuple[str, str], has: int, files: list[dict[str, Any]]
+) -> None:
+    text, html = (body if has & bit else None for body, bit in zip(bodies, (1, 2), strict=True))
+    ids = [file["content_id"] for file in files]
+    own_ids = [
+        file | {"content_id": file["content_id"] if ids.count(file["content_id"]) == 1 else None} for file in files
+    ]
+    check_against_the_standard_library(row | {"BodyText": text, "BodyHtml": html, "Attachments": own_ids})
+
+
+@pytest.mark.parametrize(
+    "line", ["a" * 76, "a" * 77, "ü" * 30, "aaü", "a" * 75 + " ", "\0", "😀a", "=" * 30, "\x1c\x85\t"]
+)
+def test_a_text_s_encoding_is_what_the_standard_library_chooses(row: dict[str, Any], line: str) -> None:
+    """Its choice depends on the longest line and on the first ten lines."""
+    for count, end, last in product((1, 9, 10, 11, 40), ("\n", "\r", "\r\n", ""), ("", "ü" * 100, " ")):
+        check_against_the_standard_library(row | {"BodyText": (line + end) * count + last})
+
+
+@pytest.mark.parametrize("size", [0, 1, 56, 57, 58, 114, 1000])
+def test_a_file_is_what_the_standard_library_writes(row: dict[str, Any], size: int) -> None:
+    check_against_the_standard_library(row | {"Attachments": [PDF | {"body": Binary(b"x" * size)}]})

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
+from email import message_from_bytes
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -1088,7 +1089,7 @@ def test_a_redirected_email_reaches_only_that_address_and_names_its_recipients_i
     (email,) = provider.emails
     assert [mailbox.addr_spec for mailbox in email.recipients] == [ME]
     assert _destination(email) == {"ToAddresses": [], "CcAddresses": [], "BccAddresses": [ME]}
-    message = to_mime(email)
+    message = message_from_bytes(to_mime(email))
     assert (message["To"], message["Cc"]) == (to, cc)
     assert message["X-Redirected-From"] == f"{to}, {cc}, {bcc}"
     assert stands(store, row)["RedirectedTo"] == ME

@@ -22,7 +22,7 @@ __all__ = ["app"]
 class Indiscreet(StubProvider):
     def send(self, email: Email) -> Receipt:
         if email.id.endswith("-provider-crash"):
-            raise RuntimeError(bytes(to_mime(email)), *email.recipients)
+            raise RuntimeError(to_mime(email), *email.recipients)
         return super().send(email)
 
 

@@ -154,7 +154,7 @@ def test_dots_arrive_as_they_were_and_end_nothing(
     provide(server).send(email)
     (message,) = server.messages
     _, _, body = message.content.partition(b"\r\n\r\n")
-    assert body == bytes(to_mime(email)).partition(b"\r\n\r\n")[2]
+    assert body == to_mime(email).partition(b"\r\n\r\n")[2]
     assert server.seen["MAIL"] == 1
 
 
@@ -209,7 +209,7 @@ def test_a_message_larger_than_the_server_says_is_not_sent(
     provider = provide(server)
     email = Email.from_row(row)
     provider.send(email)
-    assert f"SIZE={len(bytes(to_mime(email)))}" in server.messages[0].parameters
+    assert f"SIZE={len(to_mime(email))}" in server.messages[0].parameters
     with pytest.raises(PermanentError, match=r"has \d+ bytes; the SMTP server accepts at most 2000"):
         provider.send(Email.from_row(row | {"BodyText": "long\n" * 1000}))
     assert server.seen["MAIL"] == 1
