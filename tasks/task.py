@@ -45,6 +45,13 @@ class Task(CeleryTask):
         except Exception as error:  # noqa: BLE001 (any exception may quote an email)
             raise Unforeseen(place(error)).with_traceback(error.__traceback__) from None
 
+    def apply_async(self, *args: Any, **options: Any) -> Any:
+        """Publish a message without declaring its queue first, because the transport looks the queue up in any case.
+
+        To find out whether a queue is declared, kombu binds copies of it and of its exchange for every message.
+        """
+        return super().apply_async(*args, **{"declare": [], **options})
+
     def end(self, outcome: Outcome, retry_args: tuple[Any, ...] | None = None, **retry_options: Any) -> str:
         """Return the outcome's text, or raise Retry or Reject, as the outcome requires."""
         if isinstance(outcome, DeadLetter):

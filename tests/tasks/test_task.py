@@ -7,7 +7,10 @@ import traceback
 from typing import Any
 
 import pytest
+from celery import Celery
 from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
+from celery.signals import before_task_publish
+from kombu import Queue
 from kombu.exceptions import OperationalError
 
 from celery_sqs.exceptions import PublishRefused
@@ -98,3 +101,22 @@ def test_a_task_whose_message_is_a_dead_letter_is_rejected_with_the_reason() -> 
     with pytest.raises(Reject) as raised:
         Retried().end(DeadLetter(reason))
     assert raised.value.reason == reason
+
+
+def test_publishing_a_task_declares_no_queue_unless_the_caller_asks_for_it() -> None:
+    program = Celery("shop", broker="memory://", task_cls=Task, set_as_current=False)
+    queue = Queue("emails")
+    published: list[Any] = []
+
+    def see(declare: Any, body: Any, **_: Any) -> None:
+        published.append((declare, body[0]))
+
+    @program.task(name="greet")
+    def greet(name: str) -> None:
+        """Do nothing."""
+
+    before_task_publish.connect(see)
+    greet.apply_async(("Ada",))
+    greet.delay("Ada")
+    greet.s("Ada").apply_async(declare=[queue])
+    assert published == [([], ("Ada",)), ([], ("Ada",)), ([queue], ("Ada",))]
