@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import _thread
+import gc
 import math
 import sys
 from typing import Any
 
 from celery.concurrency import get_implementation
-from celery.signals import celeryd_after_setup, celeryd_init, worker_init, worker_process_init, worker_shutting_down
+from celery.signals import (
+    celeryd_after_setup,
+    celeryd_init,
+    worker_init,
+    worker_process_init,
+    worker_ready,
+    worker_shutting_down,
+)
 from celery.utils.log import get_task_logger
 
 from celery_sqs.sqs.batches import MAX_ENTRIES
@@ -69,6 +77,17 @@ def prefetch_enough(sender: Any, **_: Any) -> None:
     """
     least = sender.concurrency + MAX_ENTRIES * len(get_settings().queues)
     sender.prefetch_multiplier = max(sender.prefetch_multiplier, math.ceil(least / sender.concurrency))
+
+
+@worker_ready.connect
+@worker_process_init.connect
+def freeze(**_: Any) -> None:
+    """Exempt what exists at the start from garbage collection.
+
+    Those modules and classes stay until the process ends, so every full collection would go through them for nothing.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @worker_init.connect

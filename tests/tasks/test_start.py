@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
+from celery.signals import worker_process_init, worker_ready
 
 import celeryconfig
 from emails.providers.stub import StubProvider
@@ -14,6 +17,9 @@ from settings import get_settings
 from tasks import start
 from tasks.app import app
 from tasks.start import prefetch_enough
+
+if TYPE_CHECKING:
+    from celery.utils.dispatch import Signal
 
 
 def test_each_queue_has_a_routing_key_of_its_own() -> None:
@@ -31,6 +37,16 @@ def test_what_runs_and_ten_messages_a_queue_are_prefetched(concurrency: int, mul
     worker = SimpleNamespace(prefetch_multiplier=multiplier, concurrency=concurrency)
     prefetch_enough(worker)
     assert worker.prefetch_multiplier * concurrency == prefetch
+
+
+@pytest.mark.parametrize("signal", [worker_ready, worker_process_init], ids=["worker", "child process"])
+def test_what_exists_at_the_start_is_exempt_from_garbage_collection(signal: Signal) -> None:
+    assert not gc.get_freeze_count()
+    try:
+        signal.send(sender=None)
+        assert gc.get_freeze_count()
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize("quota", [0.2, 14, 25_000])
