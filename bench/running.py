@@ -104,7 +104,9 @@ class Contender:
         self._wait(lambda: self.standin.count("sqs", "ReceiveMessage"), START_SECONDS, "the first receive")
         enqueue_ids(self._raw_queue, self._write_rows(WARM_UP_EMAILS))
         done = 2 * WARM_UP_EMAILS  # each has a claim and a record
-        self._wait(lambda: self.standin.count("dynamodb", "UpdateItem") >= done, START_SECONDS, "the warm-up is sent")
+        self._wait(
+            lambda: self.standin.count("updates", self._settings.table) >= done, START_SECONDS, "the warm-up is sent"
+        )
         urls = self._sqs.list_queues(QueueNamePrefix=self._settings.queue)["QueueUrls"]
         # The raw queue comes first, because its messages are deleted only after their tasks have been started.
         self._queues = sorted((url for url in urls if not url.endswith("_dlq")), key=len)
@@ -145,11 +147,11 @@ class Contender:
         """Send one email, and return the seconds from its raw message until its row is Sent."""
         (email_id,) = self._write_rows(1)
         body = json.dumps({"email_id": email_id})
-        done = self.standin.count("dynamodb", "UpdateItem") + 2  # a claim and a record
+        done = self.standin.count("updates", self._settings.table) + 2  # a claim and a record
         start = time.monotonic()
         self._sqs.send_message(QueueUrl=self._raw_queue.url, MessageBody=body)
         self._wait(
-            lambda: self.standin.count("dynamodb", "UpdateItem") >= done,
+            lambda: self.standin.count("updates", self._settings.table) >= done,
             START_SECONDS,
             "one email is Sent",
             every=LATENCY_STEP_SECONDS,

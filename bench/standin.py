@@ -4,7 +4,8 @@ It is not an emulator. It supports only what the bench needs and refuses everyth
 an emulator would measure the emulator. It ignores signatures, accounts and regions, and keeps nothing when it stops. It
 speaks AWS JSON, except on three paths:
 
-    GET /counts         {"sqs": {action: requests}, "sqs_units": {action: requests as billed}, "dynamodb": {…}}
+    GET /counts         {"sqs": {action: requests}, "sqs_units": {action: requests as billed}, "dynamodb": {…},
+                         "updates": {table: updated rows}}
     GET /reset-counts   the same, then starts at 0 again
     GET /queue?url=URL  {"visible": n, "in_flight": n, "delayed": n}
 """
@@ -60,11 +61,12 @@ class Server:
             "sqs": dict(self._queues.requests),
             "sqs_units": dict(self._queues.units),
             "dynamodb": dict(self._tables.requests),
+            "updates": dict(self._tables.updates),
         }
         if parts.path == "/counts":
             return counts
         if parts.path == "/reset-counts":
-            for counter in (self._queues.requests, self._queues.units, self._tables.requests):
+            for counter in (self._queues.requests, self._queues.units, self._tables.requests, self._tables.updates):
                 counter.clear()
             return counts
         if parts.path == "/queue":

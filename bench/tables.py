@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import ApiError
 from bench.expressions import holds, updated
+from bench.statements import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.expressions import Item
+    from bench.statements import Update
 
 Request = dict[str, Any]
 Result = dict[str, Any]
@@ -38,6 +40,15 @@ class Table:
         item = updated(request["UpdateExpression"], found, request.get("ExpressionAttributeValues", {}))
         self.put(item)
         return {"Attributes": item} if request.get("ReturnValues") == "ALL_NEW" else {}
+
+    def execute(self, update: Update, parameters: list[dict[str, Any]]) -> Item:
+        """Make the update of a PartiQL statement, and return the item."""
+        found = self._items.get(self._key(update.key(parameters)))
+        if found is None or not update.holds(found, parameters):
+            raise ApiError("ConditionalCheckFailed", "The conditional request failed")
+        item = update.updated(found, parameters)
+        self.put(item)
+        return item
 
     def put(self, item: Item) -> None:
         self._items[self._key(item)] = item
@@ -68,10 +79,11 @@ ACTIONS: dict[str, Callable[[Table, Request], Result]] = {
 
 
 class Tables:
-    """All tables, with counts of each action's requests."""
+    """All tables, with counts of each action's requests, and of the updates in them."""
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
+        self.updates: Counter[str] = Counter()  # by table
         self._tables: dict[str, Table] = {}
 
     def answer(self, action: str, request: Request) -> Result:
@@ -80,9 +92,16 @@ class Tables:
             return self._create_table(request)
         if action == "BatchWriteItem":
             return self._batch_write_item(request)
+        if action == "BatchGetItem":
+            return self._batch_get_item(request)
+        if action == "BatchExecuteStatement":
+            return {"Responses": [self._execute(statement) for statement in request["Statements"]]}
         if action not in ACTIONS:
             raise ApiError("UnknownOperationException", f"the stand-in does not support {action}")
-        return ACTIONS[action](self._table(request["TableName"]), request)
+        result = ACTIONS[action](self._table(request["TableName"]), request)
+        if action == "UpdateItem":
+            self.updates[request["TableName"]] += 1
+        return result
 
     def _create_table(self, request: Request) -> Result:
         name = request["TableName"]
@@ -96,6 +115,24 @@ class Tables:
             for write in writes:
                 self._table(name).put(write["PutRequest"]["Item"])
         return {"UnprocessedItems": {}}
+
+    def _batch_get_item(self, request: Request) -> Result:
+        found: dict[str, list[Item]] = {}
+        for name, wanted in request["RequestItems"].items():
+            table = self._table(name)
+            answers = [table.get_item({"Key": key}) for key in wanted["Keys"]]
+            found[name] = [answer["Item"] for answer in answers if answer]
+        return {"Responses": found, "UnprocessedKeys": {}}
+
+    def _execute(self, statement: Request) -> Result:
+        """Execute one statement of a batch. Its error is its own, and not the batch's."""
+        try:
+            update = parse(statement["Statement"])
+            item = self._table(update.table).execute(update, statement["Parameters"])
+        except ApiError as error:
+            return {"Error": {"Code": error.code, "Message": error.message}}
+        self.updates[update.table] += 1
+        return {"TableName": update.table, **({"Item": item} if update.returns_item else {})}
 
     def _table(self, name: str) -> Table:
         if name not in self._tables:

@@ -254,7 +254,7 @@ def test_requests_are_counted_and_billed_by_64_kilobytes_of_payload(standin: str
     counts = look(standin, "/reset-counts")
     assert counts["sqs"] == {"SendMessage": 1, "SendMessageBatch": 1, "ReceiveMessage": 2}
     assert counts["sqs_units"] == {"SendMessage": 1, "SendMessageBatch": 3, "ReceiveMessage": 4}
-    assert look(standin, "/counts") == {"sqs": {}, "sqs_units": {}, "dynamodb": {}}
+    assert look(standin, "/counts") == {"sqs": {}, "sqs_units": {}, "dynamodb": {}, "updates": {}}
 
 
 # DynamoDB
@@ -383,4 +383,4 @@ def test_each_contender_sends_every_email(
             processes.callback(process.terminate)
         wait_until(all_sent, seconds=150, what="every email is Sent")
     counts = look(str(settings.endpoint_url), "counts")
-    assert counts["dynamodb"]["UpdateItem"] == 2 * len(ids), "a claim and a record each"
+    assert counts["updates"][settings.table] == 2 * len(ids), "a claim and a record each"
