@@ -27,3 +27,6 @@ CONTENDERS = {
 
 # The worker as people run it, with all its queues, takes part only in the measurement of idle workers.
 COMMANDS = CONTENDERS | {WORKER: (_WORKER,)}
+
+# Grouping is part of the service, so all others make a request of its own for each read and write of a row.
+GROUPED = frozenset({CHAIN, "chain-gevent", "chain-prefork", WORKER})

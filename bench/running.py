@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import HttpUrl
 
-from bench.contenders import COMMANDS, CONCURRENCY, STAGE
+from bench.contenders import COMMANDS, CONCURRENCY, GROUPED, STAGE
 from bench.sessions import Cost, cost, members
 from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.resources import provision
@@ -249,6 +249,7 @@ def running(name: str, row_bytes: int) -> Iterator[Contender]:
             queue_url=None,
             table_name="",
             concurrency=CONCURRENCY,
+            grouped_requests=name in GROUPED,
         )
         list(provision(settings))
         environment |= settings.environment()

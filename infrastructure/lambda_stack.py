@@ -125,6 +125,7 @@ class LambdaStack(cdk.Stack):
         return [
             allow("Consume", ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], ours),
             allow("WaitAndBury", ["sqs:GetQueueUrl", "sqs:SendMessage"], [*ours, *dead_letters]),
+            # A function handles one email at a time, so it never groups requests, which would need two more actions.
             allow("Rows", ["dynamodb:GetItem", "dynamodb:UpdateItem"], [self._table_arn(settings.table)]),
             allow("Events", ["dynamodb:PutItem"], [self._table_arn(settings.events_table)]),
         ]

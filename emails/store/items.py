@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+# What an endpoint answers if it never takes this kind of request from us.
+_DENIALS = frozenset({"AccessDeniedException", "UnknownOperationException"})
+
 # Errors of DynamoDB that no retry can change (Amazon DynamoDB Developer Guide, "Error handling").
 _FINAL_ERRORS = frozenset({"ItemCollectionSizeLimitExceededException", "SerializationException", "ValidationException"})
 
@@ -39,6 +42,10 @@ _deserialize = _Deserializer().deserialize
 
 class StoreUnavailable(Exception):
     """DynamoDB throttles, is unavailable, or refuses us for now. Nothing is known to have changed."""
+
+
+class StoreDenied(StoreUnavailable):
+    """DynamoDB refuses this kind of request, until somebody changes our permissions."""
 
 
 class ClaimUnanswered(StoreUnavailable):
@@ -75,6 +82,8 @@ def errors() -> Iterator[None]:
             raise Conflict(to_row(error.response.get("Item"))) from None  # type: ignore[arg-type]  # not in its type
         if code in _FINAL_ERRORS:
             raise StoreRefused(f"DynamoDB refused the request: {code}") from error
+        if code in _DENIALS:
+            raise StoreDenied(f"DynamoDB answered with {code}") from error
         raise StoreUnavailable(f"DynamoDB answered with {code}") from error
     except BotoCoreError as error:
         raise StoreUnavailable(f"DynamoDB cannot be reached: {type(error).__name__}") from error

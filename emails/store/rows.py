@@ -25,16 +25,19 @@ from emails.status import (
     Transition,
     status_of,
 )
+from emails.store.grouped import GroupedRequests, claim_statement, record_statement
 from emails.store.items import ClaimUnanswered, Conflict, StoreUnavailable, errors, serialize, to_item, to_row
 from settings.aws import client
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import ScanInputTypeDef, UpdateItemInputTypeDef
 
     from emails.providers.contract import Receipt
+    from emails.store.grouped import Statement
+    from emails.store.groups import Item
     from emails.store.items import Row
     from settings import Settings
 
@@ -58,21 +61,29 @@ class Claim:
 
 
 class EmailStore:
-    """The rows of one table. Times are epoch seconds; every method may raise StoreUnavailable or StoreRefused."""
+    """The rows of one table. Times are epoch seconds; every method may raise StoreUnavailable or StoreRefused.
 
-    def __init__(self, client: DynamoDBClient, table: str) -> None:
+    Unless `grouped` is False, threads that read, claim or record at the same time share requests.
+    """
+
+    def __init__(self, client: DynamoDBClient, table: str, *, grouped: bool = True) -> None:
         self._client = client
         self.table = table
+        self._grouped = GroupedRequests(client, table) if grouped else None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        return cls(client("dynamodb", settings), settings.table)
+        return cls(client("dynamodb", settings), settings.table, grouped=settings.grouped_requests)
 
     def get(self, email_id: str) -> Row | None:
         """Return the row as the last write left it, or None if there is no row."""
-        with errors():
-            answer = self._client.get_item(TableName=self.table, Key={"EmailId": {"S": email_id}}, ConsistentRead=True)
-        return to_row(answer.get("Item"))
+
+        def alone() -> Item | None:
+            key = {"EmailId": serialize(email_id)}
+            with errors():
+                return self._client.get_item(TableName=self.table, Key=key, ConsistentRead=True).get("Item")
+
+        return to_row(self._grouped.get(email_id, alone) if self._grouped else alone())
 
     def statuses(self, email_ids: Sequence[str]) -> dict[str, EmailStatus | str | None]:
         """Return the status of each row, as the last write left it, by id. Ids without a row are left out.
@@ -123,7 +134,7 @@ class EmailStore:
         uncounted = "NOT attribute_type(Attempts, :number)"
         take = partial(self._take, email_id, CLAIM, token, now + lease, values=values)
         try:
-            return take({}, attempts=+1, condition=f"{due} AND {counted}")
+            return take({}, attempts=+1, condition=f"{due} AND {counted}", usual=claim_statement)
         except Conflict as conflict:
             if isinstance((conflict.row or {}).get("Attempts", Decimal(0)), Decimal):
                 raise
@@ -152,13 +163,16 @@ class EmailStore:
         if receipt.redirected_to:
             received["RedirectedTo"] = receipt.redirected_to
         remove: tuple[str, ...] = ("FailureReason", "NextAttemptAt")
+        # While a row is Sending, nobody else adds these, so the row that the claim returned shows whether it has them.
+        usual = None if claim.row.keys() & set(remove) else partial(record_statement, claim_id=claim.id)
         transition: Transition | None = RECORD
         while transition:
             try:
-                self._move_claimed(claim, transition, received, remove=remove)
+                self._move_claimed(claim, transition, received, remove=remove, usual=usual)
             except Conflict as conflict:
                 found = conflict.row or {}
-                transition, remove = ADD_RECEIPT.get(cast("EmailStatus", status_of(found))), ()  # or a producer's own
+                transition = ADD_RECEIPT.get(cast("EmailStatus", status_of(found)))  # or a status of a producer's own
+                remove, usual = (), None
                 if transition is None or found.get("ClaimedBy") != claim.id:
                     raise
             else:
@@ -279,7 +293,9 @@ class EmailStore:
         values: Row | None = None,
         remove: tuple[str, ...] = (),
         attempts: int = 0,
+        usual: Callable[[str, str, Row], Statement] | None = None,
     ) -> Row:
+        """Make the transition. `usual` returns a statement that does the same to most rows and nothing to others."""
         assign = {"EmailStatus": transition.target.value, "UpdatedAt": _iso(time.time()), **assign}
         values = {**(values or {}), **{f":new_{name}": value for name, value in assign.items()}}
         changes = [f"{name} = :new_{name}" for name in assign]
@@ -300,9 +316,14 @@ class EmailStore:
             "ReturnValues": "ALL_NEW" if transition in (CLAIM, TAKE_OVER) else "NONE",
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
-        with errors():
-            answer = self._client.update_item(**request)
-        return to_row(answer.get("Attributes")) or {}
+
+        def alone() -> Item | None:
+            with errors():
+                return self._client.update_item(**request).get("Attributes")
+
+        if usual and self._grouped:
+            return to_row(self._grouped.update(email_id, usual(self.table, email_id, assign), alone)) or {}
+        return to_row(alone()) or {}
 
 
 def _source_condition(transition: Transition, values: Row) -> str:

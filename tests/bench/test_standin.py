@@ -25,6 +25,7 @@ from emails.resources import check_resources, provision
 from emails.status import ABANDON
 from emails.store import Conflict, EmailStore
 from settings.aws import client
+from tests.support.groups import always_grouped
 from tests.support.stage import environment_of, new_stage
 
 if TYPE_CHECKING:
@@ -300,14 +301,20 @@ def _steady(answer: Any) -> Any:
     return row and {name: "…" if name in varying and value else value for name, value in row.items()}
 
 
-def test_the_store_finds_what_it_finds_on_the_emulator(emulator: str, settings: Settings, row: dict[str, Any]) -> None:
+@pytest.mark.parametrize("grouped", [True, False], ids=["grouped", "not grouped"])
+def test_the_store_finds_what_it_finds_on_the_emulator(
+    emulator: str, settings: Settings, row: dict[str, Any], grouped: bool
+) -> None:
     elsewhere = settings.model_copy(update={"endpoint_url": emulator})
     list(provision(elsewhere))
-    here, there = (_story(EmailStore.from_settings(chosen), row) for chosen in (settings, elsewhere))
+    stores = [EmailStore.from_settings(chosen) for chosen in (settings, elsewhere)]
+    here, there = (_story(always_grouped(store) if grouped else store, row) for store in stores)
     assert here == there
     assert [answer[0] for answer in here if isinstance(answer, tuple)] == ["conflict"] * 6
     assert here[-1]["EmailStatus"] == "Sent"
     assert here[-1]["Attempts"] == 5
+    used = {"GetItem", "UpdateItem"} | ({"BatchGetItem", "BatchExecuteStatement"} if grouped else set())
+    assert used <= look(str(settings.endpoint), "/counts")["dynamodb"].keys()
 
 
 def test_a_condition_or_an_update_that_is_not_known_is_refused(settings: Settings) -> None:

@@ -40,7 +40,7 @@ def lose_the_answer(no_backoff_of_botocore: None) -> Iterator[Callable[..., list
     It returns the requests whose answers were lost. With `late`, DynamoDB does not get them either, until `land` sends
     one of them.
     """
-    event = "before-send.dynamodb.UpdateItem"
+    events = ["before-send.dynamodb.UpdateItem", "before-send.dynamodb.BatchExecuteStatement"]
     registered: list[tuple[Any, Callable[..., None]]] = []
 
     def lose(store: EmailStore, times: int = 1, *, late: bool = False) -> list[Any]:
@@ -54,10 +54,12 @@ def lose_the_answer(no_backoff_of_botocore: None) -> Iterator[Callable[..., list
                     land(store, request)
                 raise ReadTimeoutError(endpoint_url=request.url)
 
-        client.meta.events.register(event, send_and_lose)
+        for event in events:
+            client.meta.events.register(event, send_and_lose)
         registered.append((client, send_and_lose))
         return taken
 
     yield lose
     for client, handler in registered:
-        client.meta.events.unregister(event, handler)
+        for event in events:
+            client.meta.events.unregister(event, handler)

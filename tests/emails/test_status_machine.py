@@ -32,6 +32,7 @@ from emails.status import TRANSITIONS
 from emails.store import ClaimUnanswered, Conflict, EmailStore, StoreUnavailable
 from emails.sweep import Sweep
 from emails.tracking import Tracking
+from tests.support.groups import always_grouped
 from tests.support.stage import new_stage, pending_row
 
 if TYPE_CHECKING:
@@ -191,6 +192,7 @@ class Statuses(RuleBasedStateMachine):
 
     store: EmailStore
     settings: Settings
+    grouped: bool
     name = "stub"
     longest_send = PROVIDER_TIMEOUT
     max_message_bytes = None
@@ -202,7 +204,9 @@ class Statuses(RuleBasedStateMachine):
         self._clock = Clock()
         for module in ("sender", "store.rows", "sweep"):
             self._patch.setattr(f"emails.{module}.time", self._clock)
-        stopping = StoppingStore(self.store._client, self.store.table)
+        stopping = StoppingStore(self.store._client, self.store.table, grouped=self.grouped)
+        if self.grouped:
+            always_grouped(stopping)
         self._sender = Sender(stopping, {"stub": self}, self.settings)
         self._workers: list[Worker] = []
         self._allowed: set[tuple[str, str]] = set()
@@ -465,7 +469,9 @@ def test_the_arrows_are_those_of_the_table() -> None:
     assert arrows == {(source, arrow.target) for arrow in TRANSITIONS for source in arrow.sources if source}
 
 
-def test_no_order_of_events_loses_an_email_or_sends_it_twice(emulator: str) -> None:
+@pytest.mark.parametrize("grouped", [True, False], ids=["grouped", "not grouped"])
+def test_no_order_of_events_loses_an_email_or_sends_it_twice(emulator: str, grouped: bool) -> None:
+    Statuses.grouped = grouped
     settings = new_stage(
         emulator,
         provider_timeout=PROVIDER_TIMEOUT,

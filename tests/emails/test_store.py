@@ -26,6 +26,7 @@ from emails.store.items import to_item, to_row
 from emails.store.rows import MAX_REASON
 from settings import Settings
 from settings.aws import client
+from tests.support.groups import always_grouped
 from tests.support.stage import new_stage
 
 if TYPE_CHECKING:
@@ -72,9 +73,11 @@ def settings(emulator: str) -> Settings:
     return new_stage(emulator, "store")
 
 
-@pytest.fixture(scope="module")
-def store(settings: Settings) -> EmailStore:
-    return EmailStore.from_settings(settings)
+@pytest.fixture(scope="module", params=["grouped", "not grouped"])
+def store(request: pytest.FixtureRequest, settings: Settings) -> EmailStore:
+    if request.param == "grouped":
+        return always_grouped(EmailStore.from_settings(settings))
+    return EmailStore.from_settings(settings.model_copy(update={"grouped_requests": False}))
 
 
 @pytest.fixture

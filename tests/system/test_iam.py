@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 from commands import main
 from commands.broker import main as email_broker
+from emails.raw_queue import enqueue_ids, find_raw_queue
 from settings import Settings, get_settings
 from settings.aws import client
 from tests.conftest import free_port
@@ -27,10 +28,10 @@ from tests.emails.callbacks.notifications import event
 from tests.support.celery_programs import kill, start_celery
 from tests.support.proxy import Proxy, running
 from tests.support.sqs import leave_control_queue, message_counts
-from tests.support.stage import new_stage, pending_row
+from tests.support.stage import new_stage, pending_row, write_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 
 pytestmark = pytest.mark.slow
@@ -38,8 +39,9 @@ pytestmark = pytest.mark.slow
 STAGE = "iam"  # it replaces `production` in the policies
 POLICIES = Path(__file__).parents[2] / "docs" / "iam"
 
-# IAM's action for a request, if its name is different (Service Authorization Reference, "Amazon SQS").
+# IAM's action for a request, if its name is different (Service Authorization Reference, "Amazon SQS" and "DynamoDB").
 ACTION = {
+    "BatchExecuteStatement": "PartiQLUpdate",  # the service has no other statements
     "SendMessageBatch": "SendMessage",
     "DeleteMessageBatch": "DeleteMessage",
     "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
@@ -75,9 +77,17 @@ class Recorder:
             resource = f"arn:aws:sqs:us-east-1:123456789012:{name}" if name else "*"
             self.seen.add((f"sqs:{ACTION.get(action, action)}", resource))
         elif service.startswith("DynamoDB"):
-            for table in request.get("RequestItems") or [request["TableName"]]:  # BatchGetItem has a mapping of tables
+            for table in _tables(request):
+                action = ACTION.get(action, action)
                 self.seen.add((f"dynamodb:{action}", f"arn:aws:dynamodb:us-east-1:123456789012:table/{table}"))
         return ""
+
+
+def _tables(request: dict[str, Any]) -> Iterable[str]:
+    """Return the names of the tables of a request to DynamoDB."""
+    if "Statements" in request:
+        return {each["Statement"].split('"')[1] for each in request["Statements"]}
+    return request.get("RequestItems") or [request["TableName"]]  # BatchGetItem has a mapping of tables
 
 
 @pytest.fixture
@@ -177,12 +187,14 @@ def test_a_worker(
     for body in (json.dumps(event("Delivery", "iam-called-back")), "no JSON"):
         sqs.send_message(QueueUrl=callbacks, MessageBody=body)
     recorder.seen.clear()
-    worker = celery("worker", "--loglevel", "INFO", "--concurrency", "1")
-    wait_until(
-        lambda: (
-            ("dynamodb:UpdateItem", f"arn:aws:dynamodb:us-east-1:123456789012:table/{direct.table}") in recorder.seen
-        )
-    )
+    worker = celery("worker", "--loglevel", "INFO", "--concurrency", "4")
+    table = f"arn:aws:dynamodb:us-east-1:123456789012:table/{direct.table}"
+    wait_until(lambda: ("dynamodb:UpdateItem", table) in recorder.seen)
+    ids = [f"iam-grouped-{number}" for number in range(100)]
+    write_rows(direct, pending_row(""), ids)
+    enqueue_ids(find_raw_queue(direct), ids)
+    grouped = {("dynamodb:BatchGetItem", table), ("dynamodb:PartiQLUpdate", table)}
+    wait_until(lambda: grouped <= recorder.seen, what="threads share requests")
     wait_until(lambda: ("s3:GetObject", "arn:aws:s3:::example-bucket/mail/a.pdf") in recorder.seen)
     for dead_letters in (f"{direct.queue}_dlq", f"{direct.callbacks_queue}_dlq"):
         sent = ("sqs:SendMessage", f"arn:aws:sqs:us-east-1:123456789012:{dead_letters}")
@@ -195,9 +207,9 @@ def test_a_worker(
     reaped = ("sqs:DeleteQueue", f"arn:aws:sqs:us-east-1:123456789012:{left}")
     with beat():
         wait_until(lambda: reaped in recorder.seen)
-    for number in range(100):  # more than the worker can finish, so that it gives some back
+    for number in range(400):  # more than the worker can finish, so that it gives some back
         sqs.send_message(QueueUrl=raw, MessageBody=json.dumps({"email_id": f"no-row-{number}"}))
-    wait_until(lambda: message_counts(sqs, raw)[0] < 100)
+    wait_until(lambda: message_counts(sqs, raw)[0] < 400)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
     assert held_against("worker", recorder.seen) == NOTHING

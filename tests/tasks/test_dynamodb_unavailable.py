@@ -15,6 +15,7 @@ from emails.store import EmailStore
 from settings.aws import client
 from tests.emails.callbacks.notifications import RECIPIENT, by_sns, event
 from tests.support.celery_programs import running_celery
+from tests.support.dynamodb_requests import updates_in
 from tests.support.pipeline import another_program
 from tests.support.proxy import Dropped, Proxy, Unanswered, running
 from tests.support.sqs import message_counts
@@ -56,11 +57,10 @@ class Fate:
         if service.startswith("DynamoDB") and self.drops_dynamodb:
             self.refused += 1
             raise Dropped
-        if action == "UpdateItem" and not self.claims_are_answered:
-            claim = json.loads(body)["ExpressionAttributeValues"].get(":new_ClaimedBy")
-            if claim:
-                self.claims[claim["S"]] += 1
-                raise Unanswered
+        claims = [update.claim_id for update in updates_in(action, body) if update.claim_id]
+        if claims and not self.claims_are_answered:
+            self.claims.update(claims)
+            raise Unanswered
         if action == "SendMessageBatch":
             entries = json.loads(body)["Entries"]
             self.delays += [entry.get("DelaySeconds", 0) for entry in entries]
