@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import Reject
@@ -10,6 +9,7 @@ from celery.signals import task_revoked
 from celery.utils.log import get_task_logger
 from structlog.contextvars import bind_contextvars
 
+from celery_sqs.per_process import one_per_process
 from emails import claim_tokens, steps
 from emails.decide import EXPIRED, Send
 from emails.message import InvalidMessage, parse_message
@@ -30,10 +30,12 @@ logger = get_task_logger(__name__)
 CLAIM_TOKENS_HEADER = "claim_tokens"
 
 
-@cache
 def get_sender() -> Sender:
-    """Return this process's Sender. Its boto3 clients are thread-safe, so all threads share it."""
-    return Sender.from_settings(get_settings())
+    """Return this process's Sender, which all its threads share.
+
+    A prefork worker's parent needs one for revoked tasks. A child must not inherit its connections and locks.
+    """
+    return one_per_process("tasks.sender", lambda: Sender.from_settings(get_settings()))
 
 
 @app.task(name="tasks.bridge")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from emails.providers.stub import StubProvider
 from settings import get_settings
 from tasks import start
 from tasks.app import app
+from tasks.pipeline import get_sender
 from tasks.start import prefetch_enough
 
 if TYPE_CHECKING:
@@ -98,3 +100,11 @@ def test_a_worker_names_a_variable_that_is_no_setting(
 def test_our_workers_take_no_compressed_messages() -> None:
     with app.connection_for_read() as connection:
         assert connection.transport_options["accept_compression"] is False
+
+
+def test_a_forked_child_does_not_share_its_parent_s_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert get_sender() is get_sender()
+    parent_s = get_sender()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 0)  # as in a child
+        assert get_sender() is not parent_s
