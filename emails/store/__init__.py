@@ -1,5 +1,6 @@
 """The tables in DynamoDB."""
 
+from emails.store.check import GroupsRefused, check_groups
 from emails.store.events import EventStore
 from emails.store.items import ClaimUnanswered, Conflict, Row, StoreRefused, StoreUnavailable
 from emails.store.rows import Claim, EmailStore
@@ -10,7 +11,9 @@ __all__ = [
     "Conflict",
     "EmailStore",
     "EventStore",
+    "GroupsRefused",
     "Row",
     "StoreRefused",
     "StoreUnavailable",
+    "check_groups",
 ]

@@ -21,6 +21,7 @@ from commands import main
 from emails.callbacks import parse_callback
 from emails.tracking import Tracking
 from settings import get_settings
+from settings.aws import client
 from tests.emails.callbacks.notifications import event
 
 if TYPE_CHECKING:
@@ -175,6 +176,35 @@ def test_provision_makes_what_is_missing_once(run: Callable[..., Result], monkey
     assert first.output.count("created ") == 10
     assert second.output.count("found ") == 10
     assert "made" not in second.output
+
+
+def test_provision_check_tries_grouped_requests_and_leaves_no_row(
+    run: Callable[..., Result], settings: Settings
+) -> None:
+    result = run("provision", "--check")
+    assert result.exit_code == 0
+    assert result.output.splitlines()[-2:] == [
+        f"checked grouped reads of table {settings.table}",
+        f"checked grouped claims and records of table {settings.table}",
+    ]
+    assert client("dynamodb", settings).scan(TableName=settings.table)["Items"] == []
+
+
+def test_provision_check_says_what_failed_and_what_that_means(
+    run: Callable[..., Result], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dynamodb = client("dynamodb", settings)
+    refused = {"Error": {"Code": "ValidationError", "Message": "not supported here"}}
+    dynamodb.meta.events.register(
+        "after-call.dynamodb.BatchExecuteStatement", lambda parsed, **_: parsed.update(Responses=[refused] * 2)
+    )
+    monkeypatch.setattr("emails.store.check.client", lambda *_: dynamodb)
+    result = run("provision", "--check")
+    assert result.exit_code == 1
+    assert f"checked grouped reads of table {settings.table}" in result.stdout
+    assert result.stderr.startswith("Error: a claim failed: ValidationError: not supported here. Workers notice this, ")
+    assert "EMAIL_GROUPED_REQUESTS=off" in result.stderr
+    assert dynamodb.scan(TableName=settings.table)["Items"] == []
 
 
 def test_put_then_enqueue_then_status(run: Callable[..., Result], row: dict[str, Any], raw_queue: Queue) -> None:

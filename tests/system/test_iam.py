@@ -280,7 +280,7 @@ def test_a_producer_and_an_operator(stage: Settings, recorder: Recorder, tmp_pat
     for table in (stage.table, stage.events_table):
         client("dynamodb", stage).delete_table(TableName=table)
     recorder.seen.clear()
-    run("provision")
+    run("provision", "--check")
     run("put", input=json.dumps(pending_row("iam-3")))
     run("enqueue", "iam-3")
     run("status", "iam-3")
