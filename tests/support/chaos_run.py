@@ -26,6 +26,7 @@ from settings import get_settings
 from settings.aws import client
 from tests.support.chaos_judge import CLAIM_LEASE, MAX_ATTEMPTS, Holds, Story
 from tests.support.chaos_team import ROOT, START_SECONDS, WORKERS, Team, wait
+from tests.support.dynamodb_requests import updates_in
 from tests.support.fault_proxy_process import ask, running_fault_proxy, running_server
 from tests.support.provider_double import ACCEPTED
 from tests.support.sqs import message_counts
@@ -69,6 +70,7 @@ AWS_RATES = {
     "hang": 0.02,
     "entry_refused": 0.03,
     "entry_unconfirmed": 0.03,
+    "reordered": 0.1,
     "duplicate": 0.03,
     "unanswered_claim": 0.05,
 }
@@ -263,5 +265,5 @@ class Chaos:
         story.holds = Holds.read((self._folder / "journal").read_text())
         for line in (self._folder / "aws").read_text().splitlines():
             fault = json.loads(line)
-            if fault["target"].endswith(".UpdateItem"):
-                story.store_faults[json.loads(fault["body"])["Key"]["EmailId"]["S"]] += 1
+            updates = updates_in(fault["target"].rpartition(".")[2], fault["body"].encode("latin-1"))
+            story.store_faults.update(update.email_id for update in updates)

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.support.dynamodb_requests import updates_in
+
 # Faults of a whole request, which has at most one of them.
 REQUEST_FAULTS = (
     "lost_request",  # the connection is closed, and the request is not carried out
@@ -32,16 +34,18 @@ REQUEST_FAULTS = (
     "throttled",
     "hang",  # it is carried out at once and answered late, or carried out late, even if nobody waits any more
 )
-# Faults of an entry of a batch request.
-ENTRY_REFUSED = "entry_refused"  # reported as failed, and not carried out
-ENTRY_UNCONFIRMED = "entry_unconfirmed"  # reported as failed, but carried out
+# Faults of an entry of a batch request. DynamoDB's entries are keys and statements.
+ENTRY_REFUSED = "entry_refused"  # reported as failed or unprocessed, and not carried out
+ENTRY_UNCONFIRMED = "entry_unconfirmed"  # reported as failed or unprocessed or not at all, but carried out
+# A fault of the answer to a batch of statements, which has one part for each statement.
+REORDERED = "reordered"
 # A fault of a received message.
 DUPLICATE = "duplicate"  # the next receive returns it again
 # A fault of the email service's claims. Every request that makes the claim is carried out, at once or late, but never
 # answered.
 UNANSWERED_CLAIM = "unanswered_claim"
 
-RATES = frozenset((*REQUEST_FAULTS, ENTRY_REFUSED, ENTRY_UNCONFIRMED, DUPLICATE, UNANSWERED_CLAIM))
+RATES = frozenset((*REQUEST_FAULTS, ENTRY_REFUSED, ENTRY_UNCONFIRMED, REORDERED, DUPLICATE, UNANSWERED_CLAIM))
 
 # By the prefix of X-Amz-Target: the error codes by which the service says "try again", from its API reference.
 CODES = {
@@ -56,6 +60,10 @@ CODES = {
         "throttled": (400, "ProvisionedThroughputExceededException"),
     },
 }
+
+# What the answer to a batch of statements may say of a statement that was not carried out, and of one that was.
+REFUSED_CODES = ("ThrottlingError", "TransactionConflict", "ProvisionedThroughputExceeded", "ConditionalCheckFailed")
+UNCONFIRMED_CODES = ("InternalServerError", "ConditionalCheckFailed", "")  # "": the answer does not mention it
 
 HANG_SECONDS = (0.5, 6.0)
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with a timeout of 0: socket(7)
@@ -151,7 +159,7 @@ class FaultProxy:
 
     async def _serve_badly(self, request: Message, writer: asyncio.StreamWriter) -> None:
         target = request.headers["x-amz-target"]
-        if claim := _claim_in(request):
+        for claim in _claims_in(request):
             number = self._claims.setdefault(claim, len(self._claims))
             dice = random.Random(f"{self._seed} claim {number}")
             if dice.random() < self._rates.get(UNANSWERED_CLAIM, 0):
@@ -214,6 +222,10 @@ class FaultProxy:
             response = await self._forward(request)
             await self._duplicate(request, response, dice)
             return response
+        if action == "BatchGetItem":
+            return await self._forward_keys(request, dice)
+        if action == "BatchExecuteStatement":
+            return await self._forward_statements(request, dice)
         if not action.endswith("Batch") or "Entries" not in (content := json.loads(request.body)):
             return await self._forward(request)
         faults = {entry["Id"]: self._entry_fault(dice) for entry in content["Entries"]}
@@ -232,6 +244,44 @@ class FaultProxy:
         confirmed = [entry for entry in outcome.get("Successful", []) if not faults[entry["Id"]]]
         return response.with_json({"Successful": confirmed, "Failed": failed})
 
+    async def _forward_keys(self, request: Message, dice: random.Random) -> Message:
+        response = await self._forward(request)
+        if " 200 " not in response.first_line:
+            return response
+        content = json.loads(response.body)
+        for table, rows in content["Responses"].items():
+            faults = [self._entry_fault(dice) for _ in rows]
+            self._counts.update(filter(None, faults))
+            left = [{"EmailId": row["EmailId"]} for row, fault in zip(rows, faults, strict=True) if fault]
+            rows[:] = [row for row, fault in zip(rows, faults, strict=True) if not fault]
+            if left:
+                content.setdefault("UnprocessedKeys", {})[table] = {"Keys": left}
+        return response.with_json(content)
+
+    async def _forward_statements(self, request: Message, dice: random.Random) -> Message:
+        content = json.loads(request.body)
+        faults = [self._entry_fault(dice) for _ in content["Statements"]]
+        taken = [each for each, fault in zip(content["Statements"], faults, strict=True) if fault != ENTRY_REFUSED]
+        response = answer(200, {"Responses": []})
+        if taken:
+            response = await self._forward(request.with_json({"Statements": taken}))
+        if " 200 " not in response.first_line:
+            return response
+        self._counts.update(filter(None, faults))
+        carried_out = iter(json.loads(response.body)["Responses"])
+        answers = []
+        for fault in faults:
+            answered = {} if fault == ENTRY_REFUSED else next(carried_out)
+            code = dice.choice(REFUSED_CODES if fault == ENTRY_REFUSED else UNCONFIRMED_CODES)
+            if not fault:
+                answers.append(answered)
+            elif code:
+                answers.append({"Error": {"Code": code, "Message": fault}})
+        if len(answers) > 1 and dice.random() < self._rates.get(REORDERED, 0):
+            self._counts[REORDERED] += 1
+            dice.shuffle(answers)
+        return response.with_json({"Responses": answers})
+
     def _entry_fault(self, dice: random.Random) -> str | None:
         rates = [self._rates.get(fault, 0) for fault in (ENTRY_REFUSED, ENTRY_UNCONFIRMED)]
         return dice.choices([ENTRY_REFUSED, ENTRY_UNCONFIRMED, None], [*rates, 1 - sum(rates)])[0]
@@ -247,12 +297,10 @@ class FaultProxy:
                 await self._forward(replace(request, headers=headers).with_json(content))
 
 
-def _claim_in(request: Message) -> str | None:
-    """Return the id of the claim that the request makes, or None if it makes none."""
-    if not request.headers["x-amz-target"].endswith(".UpdateItem"):
-        return None
-    values: dict[str, dict[str, str]] = json.loads(request.body).get("ExpressionAttributeValues", {})
-    return values.get(":new_ClaimedBy", {}).get("S")
+def _claims_in(request: Message) -> list[str]:
+    """Return the ids of the claims that the request makes."""
+    action = request.headers["x-amz-target"].rpartition(".")[2]
+    return [update.claim_id for update in updates_in(action, request.body) if update.claim_id]
 
 
 async def run(port: int, proxy: FaultProxy) -> None:

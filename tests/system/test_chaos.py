@@ -46,11 +46,12 @@ EMAILS = 300
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # the machine may be busy, and the run has its own limits
+@pytest.mark.parametrize("grouped", ["on", "off"])
 def test_every_email_is_accounted_for_and_none_is_sent_twice_whatever_breaks(
-    emulator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    emulator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], grouped: str
 ) -> None:
     chaos = Chaos(emulator, tmp_path, SEED)
-    verdict = judge(chaos.run(EMAILS))
+    verdict = judge(chaos.run(EMAILS, EMAIL_GROUPED_REQUESTS=grouped))
     with capsys.disabled():
         Console().print(report(chaos, verdict, SEED, EMAILS))
     assert not any(verdict.values()), f"make chaos SEED={SEED} EMAILS={EMAILS}"
