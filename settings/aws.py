@@ -54,7 +54,7 @@ def client(
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=read_timeout,
         retries={"mode": "standard", "total_max_attempts": attempts},
-        # With boto3's default of 10, 16 threads would keep closing and opening connections.
+        # With boto3's default of 10, 32 threads would keep closing and opening connections.
         max_pool_connections=settings.concurrency + 4,
         tcp_keepalive=True,
         # Each of these saves CPU on every call, as the bench shows: botocore does not build the user agent again, and

@@ -100,7 +100,7 @@ class Settings(EnvironmentSettings):
     sweep_after: float = Field(
         default=3600, ge=0, le=30 * 86_400, description="how old a Pending row must be before sweep enqueues it again"
     )
-    concurrency: int = Field(default=16, ge=1, le=1000, description="how many emails one worker processes at once")
+    concurrency: int = Field(default=32, ge=1, le=1000, description="how many emails one worker processes at once")
     grouped_requests: bool = Field(
         default=True,
         description="on or off: whether the emails that a worker processes at once share DynamoDB requests",

@@ -187,7 +187,7 @@ def test_bulk_has_the_least_concurrency(resources: Resources) -> None:
         ]["MaximumConcurrency"]
         for each in resources("ScalableEmailStaging", "AWS::Lambda::EventSourceMapping")
     }
-    assert concurrency == {"staging": 16, "staging_bulk": 2, "staging_callbacks": 16}
+    assert concurrency == {"staging": 32, "staging_bulk": 2, "staging_callbacks": 32}
 
 
 def test_a_function_runs_on_what_its_zip_was_built_for_and_ends_before_its_messages_come_again(
@@ -253,7 +253,7 @@ def test_a_wrong_setting_stops_the_synthesis_and_says_which(chosen: dict[str, An
 
 def test_what_the_shell_says_is_no_setting_of_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMAIL_CONCURRENCY", "3")
-    assert Stage.parse("staging", {}).settings.concurrency == 16
+    assert Stage.parse("staging", {}).settings.concurrency == 32
 
 
 def test_settings_reach_a_function_as_its_environment_has_them() -> None:

@@ -389,7 +389,7 @@ def test_a_body_that_is_no_email_says_so_on_its_tasks_page(live: Live, open_page
 
 def test_a_workers_page_shows_its_pool_broker_and_queues(live: Live, open_page: OpenPage) -> None:
     page = open_worker(live, open_page, live.threads)
-    assert ["Max concurrency", "16"] in cells(page, "#tab-pool")
+    assert ["Max concurrency", "32"] in cells(page, "#tab-pool")
     shoot(page, "flower-worker")
     page.click("#worker-tab-broker")
     assert ["Transport", "celery_sqs.transport:Transport"] in cells(page, "#tab-broker")

@@ -33,7 +33,7 @@ def test_each_queue_has_a_routing_key_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("concurrency", "multiplier", "prefetch"),
-    [(1, 2, 41), (4, 2, 44), (16, 2, 64), (40, 2, 80), (2, 50, 100)],
+    [(1, 2, 41), (4, 2, 44), (32, 2, 96), (40, 2, 80), (2, 50, 100)],
 )
 def test_what_runs_and_ten_messages_a_queue_are_prefetched(concurrency: int, multiplier: int, prefetch: int) -> None:
     worker = SimpleNamespace(prefetch_multiplier=multiplier, concurrency=concurrency)
