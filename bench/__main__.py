@@ -1,12 +1,14 @@
 """The benchmark: `make bench N=250`. It compares the contenders on the stand-in and writes down what they cost.
 
 The contenders take short turns while the others are stopped, so that anything else the machine does affects all of them
-alike. Each contender has its own stand-in and its own processes.
+alike. Their order is shuffled for each round, because it matters who comes after whom. Each contender has its own
+stand-in and its own processes.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from rich.table import Table as RichTable
 
 from bench import figures
 from bench.chart import chart
-from bench.contenders import BY_SQS, CHAIN, CONTENDERS, STOCK, WORKER
+from bench.contenders import BY_SQS, CHAIN, CONTENDERS, STOCK, UNGROUPED, WORKER
 from bench.running import ROOT, Stuck, running
 
 if TYPE_CHECKING:
@@ -29,9 +31,10 @@ SMALL_BYTES, LARGE_BYTES = 2 * 1024, 100 * 1024
 LARGE_SHARE = 5  # a fifth of the emails is enough, since each takes so much longer
 SINGLE_EMAILS = 30
 SETTLE_SECONDS = 20  # longer than any long poll that is in progress
+DRAINS = 10  # long enough to see memory grow
 IDLE_SECONDS = 180  # each queue is polled three times a minute, so one minute would be off by a third
 
-LEAST_WIDTH = 110  # the width of the widest table
+LEAST_WIDTH = 150  # the width of the widest table
 
 console = Console(highlight=False)
 console.width = max(console.width, LEAST_WIDTH)
@@ -41,14 +44,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--emails", type=int, default=250, help="emails a turn (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=9, help="turns of each contender (default: %(default)s)")
-    parser.add_argument("--drain", type=int, default=5000, help="emails to drain, 0 for none (default: %(default)s)")
+    parser.add_argument(
+        "--drain", type=int, default=5000, help=f"emails to drain {DRAINS} times, 0 for none (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--latency",
+        type=float,
+        default=5,
+        help="milliseconds added to DynamoDB's answers when single emails are measured again (default: %(default)s)",
+    )
     options = parser.parse_args()
     start = time.monotonic()
     try:
-        result = _measure(options.emails, options.repeats, options.drain)
+        result = _measure(options.emails, options.repeats, options.drain, options.latency)
     except Stuck as stuck:
         raise SystemExit(str(stuck)) from None
-    targets = list(figures.targets(result["runs"], result["latency"], result["idle"]))
+    targets = list(figures.targets(result))
     for table in figures.tables(result):
         _print(table)
     for target in targets:
@@ -64,21 +75,34 @@ def main() -> None:
     console.print(f"took {(time.monotonic() - start) / 60:.1f} minutes")
 
 
-def _measure(emails: int, repeats: int, drain: int) -> dict[str, Any]:
+def _measure(emails: int, repeats: int, drain: int, latency_ms: float) -> dict[str, Any]:
     result: dict[str, Any] = {"machine": figures.machine(), "versions": figures.versions(), "repeats": repeats}
     console.print(f"{figures.conditions(result)}; {emails} emails a turn")
     runs = _by_turns(SMALL_BYTES, emails, repeats)
     large = _by_turns(LARGE_BYTES, max(1, emails // LARGE_SHARE), repeats)
-    waits, idle = _one_at_a_time(), _idle()
-    drains = _by_turns(SMALL_BYTES, drain, 1, (CHAIN, STOCK)) if drain else {}
     return result | {
         **_summaries(runs),
         "large_rows": _summaries(large),
-        "latency": waits,
-        "idle": idle,
+        "latency": _one_at_a_time(0),
+        "added_latency_ms": latency_ms,
+        "added_latency": _one_at_a_time(latency_ms),
+        "idle": _idle(),
+        **(_drains(drain) if drain else {"drain": {}, "long_drain": []}),
+    }
+
+
+def _drains(emails: int) -> dict[str, Any]:
+    """Drain a full queue: once with stock Celery, and several times with one worker of ours."""
+    drains = _by_turns(SMALL_BYTES, emails, 1, (STOCK,)) | _by_turns(SMALL_BYTES, emails, DRAINS, (CHAIN,))
+    return {
         "drain": {
-            name: {"seconds": round(one.seconds, 1), **figures.summary([one])} for name, (one,) in drains.items()
+            name: {"seconds": round(turns[0].seconds, 1), **figures.summary(turns[:1])}
+            for name, turns in drains.items()
         },
+        "long_drain": [
+            {"emails": number * emails, "rss_mb": round(one.peak_rss_bytes / 2**20, 1)}
+            for number, one in enumerate(drains[CHAIN], 1)
+        ],
     }
 
 
@@ -92,7 +116,7 @@ def _by_turns(
             contenders[name] = stack.enter_context(running(name, row_bytes))
             contenders[name].stand_still()
         for _ in range(repeats):
-            for name, contender in contenders.items():
+            for name, contender in random.sample(list(contenders.items()), len(contenders)):
                 measured[name].append(contender.measure(emails))
                 _say(name, row_bytes, measured[name][-1])
     return measured
@@ -113,10 +137,13 @@ def _summaries(runs: dict[str, list[Measured]]) -> dict[str, Any]:
     }
 
 
-def _one_at_a_time() -> dict[str, Any]:
-    """Measure single emails, which are given to three workers in turn."""
+def _one_at_a_time(latency_ms: float) -> dict[str, Any]:
+    """Measure single emails, which are given to the workers in turn."""
     with ExitStack() as stack:
-        contenders = {name: stack.enter_context(running(name, SMALL_BYTES)) for name in (STOCK, CHAIN, BY_SQS)}
+        contenders = {
+            name: stack.enter_context(running(name, SMALL_BYTES, latency_ms=latency_ms))
+            for name in (STOCK, BY_SQS, UNGROUPED, CHAIN)
+        }
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
         for _ in range(SINGLE_EMAILS):
             for name, contender in contenders.items():

@@ -22,6 +22,7 @@ from bench.contenders import COMMANDS, CONCURRENCY, GROUPED, STAGE
 from bench.sessions import Cost, cost, members
 from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.resources import provision
+from emails.status import EmailStatus
 from emails.store import EmailStore
 from settings import Settings
 from settings.aws import client
@@ -34,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 
 WARM_UP_EMAILS = 100  # enough for every process and thread to create its clients and connections
 BYTES_BESIDE_BODY = 150  # the rest of an item, as DynamoDB counts it
-ROWS_A_REQUEST = 25  # BatchWriteItem's limit
+ROWS_A_REQUEST, KEYS_A_REQUEST = 25, 100  # the limits of BatchWriteItem and BatchGetItem
 START_SECONDS, SLOWEST_EMAILS_A_SECOND = 60, 5
 LOOK_EVERY_SECONDS = 0.02
 LATENCY_STEP_SECONDS = 0.002
@@ -126,9 +127,8 @@ class Contender:
         self.wait_drained(emails)
         seconds, after, counts = time.monotonic() - start, self._cost(), self.standin.look("/counts")
         self.stand_still()
-        unsent = [email_id for email_id in ids if (self._store.get(email_id) or {}).get("EmailStatus") != "Sent"]
-        if unsent:
-            raise self._stuck(f"{len(unsent)} of {emails} emails are not Sent")
+        if unsent := emails - self._count_sent(ids):
+            raise self._stuck(f"{unsent} of {emails} emails are not Sent")
         return Measured(
             emails,
             seconds,
@@ -167,6 +167,10 @@ class Contender:
             START_SECONDS + emails / SLOWEST_EMAILS_A_SECOND,
             f"{emails} emails are sent and deleted",
         )
+
+    def _count_sent(self, ids: list[str]) -> int:
+        parts = [ids[first : first + KEYS_A_REQUEST] for first in range(0, len(ids), KEYS_A_REQUEST)]
+        return sum(list(self._store.statuses(part).values()).count(EmailStatus.SENT) for part in parts)
 
     def _write_rows(self, count: int) -> list[str]:
         ids = [f"email-{number}" for number in range(self._written, self._written + count)]
@@ -211,8 +215,11 @@ class Contender:
 
 
 @contextmanager
-def running(name: str, row_bytes: int) -> Iterator[Contender]:
-    """Start a stand-in and the contender, and let it warm up. Both are ended, whatever happens."""
+def running(name: str, row_bytes: int, *, latency_ms: float = 0) -> Iterator[Contender]:
+    """Start a stand-in and the contender, and let it warm up. Both are ended, whatever happens.
+
+    `latency_ms` is added to each answer of DynamoDB.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OTHER_PLACES)}
     environment["PYTHONPATH"] = str(ROOT)
     environment["EMAIL_STUB_OUTBOX"] = "none"  # the disk is not what is measured
@@ -236,7 +243,7 @@ def running(name: str, row_bytes: int) -> Iterator[Contender]:
                 )
             )
 
-        ready = start("bench.standin", subprocess.PIPE).stdout
+        ready = start(f"bench.standin --latency {latency_ms}", subprocess.PIPE).stdout
         url = ready.readline().decode().removeprefix("ready on ").strip() if ready else ""
         if not url:
             raise Stuck(name, "its stand-in did not start", log)

@@ -1,5 +1,7 @@
 """A fast in-memory stand-in for SQS and DynamoDB that counts requests: `python -m bench.standin --port 4570`.
 
+With `--latency 5`, each answer of DynamoDB comes 5 ms later.
+
 It is not an emulator. It supports only what the bench needs and refuses everything else. It exists because a bench on
 an emulator would measure the emulator. It ignores signatures, accounts and regions, and keeps nothing when it stops. It
 speaks AWS JSON, except on three paths:
@@ -77,8 +79,10 @@ class Server:
 class Connection(asyncio.Protocol):
     """A connection by HTTP/1.1 with keep-alive. Clients send a request only after the answer to the one before."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, dynamodb_seconds: float) -> None:
         self._server = server
+        self._dynamodb_seconds = dynamodb_seconds
+        self._delay = 0.0  # of the next answer
         self._received = b""
         self._needed = 0  # bytes of the whole request, once its headers are here
         self._waiting: Waiting | None = None
@@ -106,8 +110,10 @@ class Connection(asyncio.Protocol):
             self._handle(head, body)
 
     def _handle(self, head: bytes, body: bytes) -> None:
+        target = TARGET.search(head)
+        self._delay = self._dynamodb_seconds if target and target[1].startswith(b"DynamoDB") else 0
         try:
-            if target := TARGET.search(head):
+            if target:
                 result = self._server.call(target[1], target[2].decode(), body)
             else:
                 result = self._server.control(head.split(b" ", 2)[1].decode())
@@ -135,20 +141,26 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, status: bytes, result: dict[str, Any], header: bytes = b"") -> None:
         body = _encode(result).encode()
-        self._transport.write(
-            b"HTTP/1.1 %b\r\nContent-Type: application/x-amz-json-1.0\r\n%bContent-Length: %d\r\n\r\n%b"
-            % (status, header, len(body), body)
+        answer = b"HTTP/1.1 %b\r\nContent-Type: application/x-amz-json-1.0\r\n%bContent-Length: %d\r\n\r\n%b" % (
+            status,
+            header,
+            len(body),
+            body,
         )
+        if self._delay:
+            asyncio.get_running_loop().call_later(self._delay, self._transport.write, answer)
+        else:
+            self._transport.write(answer)
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, dynamodb_seconds: float) -> None:
     """Serve until SIGINT or SIGTERM. Port 0 takes any free port."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     server: Server
-    listener = await loop.create_server(lambda: Connection(server), HOST, port)
+    listener = await loop.create_server(lambda: Connection(server, dynamodb_seconds), HOST, port)
     url = f"http://{HOST}:{listener.sockets[0].getsockname()[1]}"
     server = Server(url)
     print(f"ready on {url}", flush=True)
@@ -158,4 +170,6 @@ async def serve(port: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A stand-in for SQS and DynamoDB that counts requests; bench only.")
     parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; any free port if it is not given")
-    asyncio.run(serve(parser.parse_args().port))
+    parser.add_argument("--latency", type=float, default=0, help="milliseconds that each answer of DynamoDB is late")
+    options = parser.parse_args()
+    asyncio.run(serve(options.port, options.latency / 1000))

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -42,7 +42,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def standin() -> Iterator[str]:
     """Return the URL of a stand-in."""
-    command = [sys.executable, "-m", "bench.standin"]
+    with running_standin() as url:
+        yield url
+
+
+@contextmanager
+def running_standin(*options: str) -> Iterator[str]:
+    command = [sys.executable, "-m", "bench.standin", *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         yield process.stdout.readline().split()[-1]
@@ -391,3 +397,16 @@ def test_each_contender_sends_every_email(
         wait_until(all_sent, seconds=150, what="every email is Sent")
     counts = look(str(settings.endpoint_url), "counts")
     assert counts["updates"][settings.table] == 2 * len(ids), "a claim and a record each"
+
+
+def test_with_a_latency_each_answer_of_dynamodb_is_late_and_none_of_sqs() -> None:
+    with running_standin("--latency", "300") as url:
+        settings = new_stage(url)
+        sqs, dynamodb = client("sqs", settings), client("dynamodb", settings)
+        started = time.monotonic()
+        sqs.list_queues()
+        at_once = time.monotonic()
+        for _ in range(2):
+            dynamodb.describe_table(TableName=settings.table)
+        late = time.monotonic()
+    assert at_once - started < 0.3 <= (late - at_once) / 2
