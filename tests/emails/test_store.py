@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,18 @@ from pydantic import HttpUrl
 
 from emails.claim_tokens import claim_id, new_token
 from emails.providers.contract import Receipt
-from emails.status import ABANDON, ADD_RECEIPT, DISCARD, FAIL, GIVE_BACK, MARK_UNKNOWN, RECORD, EmailStatus, Transition
+from emails.status import (
+    ABANDON,
+    ADD_RECEIPT,
+    DISCARD,
+    FAIL,
+    GIVE_BACK,
+    MARK_UNKNOWN,
+    RECORD,
+    TRACK,
+    EmailStatus,
+    Transition,
+)
 from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreRefused, StoreUnavailable
 from emails.store.items import to_item, to_row
 from emails.store.rows import MAX_REASON
@@ -289,6 +301,31 @@ def test_the_holder_writes_from_where_the_transition_starts_and_from_nowhere_els
             OUTCOMES[outcome](store, claim)
     ends = outcome.target if status in outcome.sources else status
     assert is_now(store, row["EmailId"])["EmailStatus"] == ends
+
+
+@pytest.mark.parametrize(
+    ("kilobytes", "units"), [(2, (2, 3, 3, 3)), (20, (20, 21, 21, 21)), (200, (200, 201, 201, 201))]
+)
+def test_a_row_takes_the_write_units_that_producers_are_told(
+    store: EmailStore, row: dict[str, Any], kilobytes: int, units: tuple[int, ...]
+) -> None:
+    def written() -> int:
+        """Return the units of a write that left the row as it is now (Developer Guide, "item sizes"; strings only)."""
+        now = is_now(store, row["EmailId"])
+        return math.ceil(sum(len(name) + len(str(value).encode()) for name, value in now.items()) / 1024)
+
+    row["BodyHtml"] = ""
+    row["BodyHtml"] = "x" * (kilobytes * 1024 - sum(len(name) + len(str(value)) for name, value in row.items()))
+    found = []
+    store.put(row)
+    found.append(written())
+    claim = store.claim(row["EmailId"], lease=60)
+    found.append(written())
+    store.record(claim, Receipt("ses", "0100018f2b6d7c4a-3c1f5a0e-9a52-4f3b-8a6f-5f2c6f0d3c11-000000"))
+    found.append(written())
+    store.track(row["EmailId"], TRACK[EmailStatus.BOUNCED], "mailbox full")
+    found.append(written())
+    assert tuple(found) == units
 
 
 @each_outcome
