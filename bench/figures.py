@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
-from bench.contenders import BY_SQS, CHAIN, FLOOR, GEVENT, GROUPED_FLOOR, STOCK, WORKER
+from bench.contenders import BY_SQS, CHAIN, FLOOR, GEVENT, GROUPED_FLOOR, STOCK, UNGROUPED, WORKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -161,6 +161,7 @@ def tables(result: dict[str, Any]) -> Iterable[Table]:
         emails = runs[STOCK]["emails"]
         yield _costs(f"An email of {size} ({emails} in each turn)", runs, units)
         yield _ratios(f"Ratios for an email of {size}", runs)
+    yield _shares(result["runs"])
     emails, added = result["latency"][STOCK]["emails"], f"{result['added_latency_ms']:g} ms added"
     pairs = {name: (one, result["added_latency"][name]) for name, one in result["latency"].items()}
     yield Table(
@@ -256,6 +257,19 @@ def _costs(title: str, runs: dict[str, Summary], units: dict[str, Summary]) -> T
         for name, one in runs.items()
     ]
     return Table(title, header, rows)
+
+
+def _shares(runs: dict[str, Summary]) -> Table:
+    """Return what an email's CPU goes into, as differences between contenders that do more and more."""
+    cpu = {name: float(one["cpu_ms"]) for name, one in runs.items()}
+    parts = {
+        f"{GROUPED_FLOOR}: the requests, the decisions and the message": cpu[GROUPED_FLOOR],
+        f"{CHAIN} adds Celery and celery_sqs": cpu[CHAIN] - cpu[GROUPED_FLOOR],
+        f"{UNGROUPED} adds a request for each read and write": cpu[UNGROUPED] - cpu[CHAIN],
+        f"{BY_SQS} adds two messages on SQS": cpu[BY_SQS] - cpu[UNGROUPED],
+    }
+    rows: list[tuple[str, ...]] = [(what, f"{ms:.1f}", f"{ms / cpu[CHAIN]:.2f}") for what, ms in parts.items()]
+    return Table("What an email of 2 KB costs, part by part", ("", "CPU ms", f"÷ {CHAIN}"), rows)
 
 
 def _ratios(title: str, runs: dict[str, Summary]) -> Table:
