@@ -41,6 +41,7 @@ class HeldMessages:
         self._all_released = threading.Condition(self._lock)
         self._releasing = 0  # how many releases are in progress
         self._held: dict[str, HeldMessage] = {}
+        self._handed_off: dict[str, HandedOffMessage] = {}  # those of them that are not on SQS
         self._unfinished = 0
         self.sends = Batcher(
             "sends",
@@ -66,6 +67,8 @@ class HeldMessages:
     def hand_off(self, queue: Queue, parent: HeldMessage, parameters: dict[str, Any], task_id: str) -> HandedOffMessage:
         """Hold a message that the parent's task publishes and that this worker runs without SQS."""
         held = HandedOffMessage(self, queue, parent, parameters, task_id)
+        with self._lock:
+            self._handed_off[held.tag] = held
         self._hold(held)
         return held
 
@@ -83,16 +86,21 @@ class HeldMessages:
 
     def received(self) -> list[HeldMessage]:
         """Return the held messages that are on SQS, which are all but the handed-off ones."""
-        return [message for message in self.held() if not isinstance(message, HandedOffMessage)]
+        with self._lock:
+            return [message for tag, message in self._held.items() if tag not in self._handed_off]
 
-    def handed_off_and_waiting(self) -> int:
-        """Return how many handed-off messages wait to begin."""
-        begun = (State.RUNNING, State.FINISHED)
-        return sum(isinstance(message, HandedOffMessage) and message.state not in begun for message in self.held())
+    def has_room(self, limit: int) -> bool:
+        """Return whether fewer than so many handed-off messages wait to begin."""
+        if len(self._handed_off) < limit:
+            return True  # there is no need to look at each, for every message that a task publishes
+        with self._lock:
+            handed_off = list(self._handed_off.values())
+        return sum(message.state not in (State.RUNNING, State.FINISHED) for message in handed_off) < limit
 
     def remove(self, message: HeldMessage) -> None:
         with self._lock:
             self._held.pop(message.tag, None)
+            self._handed_off.pop(message.tag, None)
 
     def finished(self) -> None:
         """Note that work on a message has ended.
@@ -141,6 +149,7 @@ class HeldMessages:
         left = self.received()
         with self._lock:
             self._held.clear()
+            self._handed_off.clear()
         self._make_visible(left)
 
     def _make_visible(self, messages: list[HeldMessage], after: int = 0) -> None:

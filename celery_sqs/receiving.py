@@ -119,7 +119,7 @@ class Receiver:
             if poller and source.url == url and self._loop.serves_worker and not isinstance(source, ControlQueue):
                 is_raw = name in self._admission.raw_queues
                 has_backoff_policy = "backoff_policy" in self._channel.predefined_queues.get(source.name, {})
-                has_room = held_messages().handed_off_and_waiting() < (self.prefetch.limit or MAX_WAITING)
+                has_room = held_messages().has_room(self.prefetch.limit or MAX_WAITING)
                 return ConsumedQueue(name, source, is_raw, has_backoff_policy, poller.priority, has_room)
         return None
 

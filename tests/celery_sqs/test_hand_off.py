@@ -251,10 +251,11 @@ def test_only_the_root_is_extended_and_given_back_because_a_child_has_no_receipt
 
 def test_only_children_that_have_not_begun_are_counted_as_waiting(messages: HeldMessages, root: HeldMessage) -> None:
     children = [hand_off(messages, root, start=False) for _ in range(3)]
-    assert messages.handed_off_and_waiting() == 3
+    assert [messages.has_room(limit) for limit in (3, 4)] == [False, True]
     children[0].start()
+    assert [messages.has_room(limit) for limit in (2, 3)] == [False, True]
     children[1].ack()
-    assert messages.handed_off_and_waiting() == 1
+    assert [messages.has_room(limit) for limit in (1, 2)] == [False, True]
 
 
 def test_hops_are_counted_from_the_root(messages: HeldMessages, root: HeldMessage) -> None:
