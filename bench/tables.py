@@ -107,7 +107,9 @@ class Tables:
         name = request["TableName"]
         if name in self._tables:
             raise ApiError("ResourceInUseException", f"Table already exists: {name}")
-        self._tables[name] = Table({"TableName": name, "KeySchema": request["KeySchema"], "TableStatus": "ACTIVE"})
+        indexes = [index | {"IndexStatus": "ACTIVE"} for index in request.get("GlobalSecondaryIndexes", [])]
+        description = {"TableName": name, "KeySchema": request["KeySchema"], "TableStatus": "ACTIVE"}
+        self._tables[name] = Table(description | {"GlobalSecondaryIndexes": indexes})
         return {"TableDescription": self._tables[name].description}
 
     def _batch_write_item(self, request: Request) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import (
@@ -18,6 +19,7 @@ from botocore.exceptions import (
 
 from celery_sqs.sqs.queue import Queue, queue_url
 from emails.hints import emulator_hint, hint
+from emails.store import attention
 from settings.aws import client
 from settings.model import dead_letter_queue
 
@@ -25,14 +27,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
     from mypy_boto3_sqs import SQSClient
 
     from settings import Settings
 
 DEAD_LETTER_RETENTION_SECONDS = 14 * 24 * 3600  # the longest that SQS keeps a message
 EXPIRY_ATTRIBUTE = "ExpiresAt"  # an attribute of the history's items
+# While DynamoDB builds an index, `provision` looks this often, and says this often that it still waits, in seconds.
+INDEX_POLL_SECONDS, INDEX_PROGRESS_SECONDS = 5.0, 30.0
 # A safety net against messages that kill workers. Waiting uses up no receives, so normal messages never come close.
 MAX_RECEIVES = 20
+
+ATTENTION_INDEX: dict[str, Any] = {
+    "IndexName": attention.INDEX,
+    "KeySchema": [
+        {"AttributeName": attention.KEY, "KeyType": "HASH"},
+        {"AttributeName": attention.SINCE, "KeyType": "RANGE"},
+    ],
+    "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": list(attention.PROJECTED)},
+}
+ATTENTION_ATTRIBUTES = [
+    {"AttributeName": attention.KEY, "AttributeType": "S"},
+    {"AttributeName": attention.SINCE, "AttributeType": "N"},
+]
 
 # What SQS and DynamoDB answer if the credentials are wrong, expired or not allowed to do this (their "Common errors").
 _DENIED = frozenset(
@@ -89,7 +107,8 @@ def provision(settings: Settings) -> Iterator[str]:
     sqs, dynamodb = client("sqs", settings), client("dynamodb", settings)
     for queue in settings.queues:
         yield from _provision_queue(sqs, settings, queue)
-    yield _provision_table(dynamodb, settings.table, "EmailId")
+    yield _provision_table(dynamodb, settings.table, "EmailId", index=True)
+    yield from _provision_index(dynamodb, settings.table)
     yield _provision_table(dynamodb, settings.events_table, "EmailId", "EventId")
     yield from _provision_expiry(dynamodb, settings.events_table)
 
@@ -135,18 +154,52 @@ def _same(present: str | None, wanted: str) -> bool:
     return {k: str(v) for k, v in json.loads(present).items()} == {k: str(v) for k, v in json.loads(wanted).items()}
 
 
-def _provision_table(dynamodb: DynamoDBClient, table: str, *keys: str) -> str:
+def _provision_table(dynamodb: DynamoDBClient, table: str, *keys: str, index: bool = False) -> str:
     if _table_exists(dynamodb, table):
         return f"found table {table}"
     schema = [{"AttributeName": name, "KeyType": kind} for name, kind in zip(keys, ("HASH", "RANGE"), strict=False)]
+    attributes = [{"AttributeName": name, "AttributeType": "S"} for name in keys]
+    indexes = {"GlobalSecondaryIndexes": [ATTENTION_INDEX]} if index else {}
     dynamodb.create_table(
         TableName=table,
         KeySchema=cast("Any", schema),
-        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in keys],
+        AttributeDefinitions=cast("Any", [*attributes, *(ATTENTION_ATTRIBUTES if index else [])]),
         BillingMode="PAY_PER_REQUEST",
+        **cast("Any", indexes),
     )
     dynamodb.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
     return f"created table {table}"
+
+
+def _provision_index(dynamodb: DynamoDBClient, table: str) -> Iterator[str]:
+    """Add the index of the emails that need a person to the table, unless it has it, and wait until it can be read."""
+    description = dynamodb.describe_table(TableName=table)["Table"]
+    began = said = time.monotonic()
+    if _index_status(description) is None:
+        index = dict(ATTENTION_INDEX)
+        if description.get("BillingModeSummary", {}).get("BillingMode") != "PAY_PER_REQUEST":
+            # An index needs a throughput of its own if its table has one. Failed emails are few, compared to all.
+            throughput = description["ProvisionedThroughput"]
+            index["ProvisionedThroughput"] = {
+                name: throughput[name] for name in ("ReadCapacityUnits", "WriteCapacityUnits")
+            }
+        dynamodb.update_table(
+            TableName=table,
+            AttributeDefinitions=cast("Any", [*description["AttributeDefinitions"], *ATTENTION_ATTRIBUTES]),
+            GlobalSecondaryIndexUpdates=[{"Create": cast("Any", index)}],
+        )
+        yield f"adding index {attention.INDEX} to table {table}, which takes minutes if the table is large"
+    while (status := _index_status(dynamodb.describe_table(TableName=table)["Table"])) != "ACTIVE":
+        if time.monotonic() - said >= INDEX_PROGRESS_SECONDS:
+            said = time.monotonic()
+            yield f"index {attention.INDEX} of table {table} is {status} after {said - began:.0f} s"
+        time.sleep(INDEX_POLL_SECONDS)
+
+
+def _index_status(description: TableDescriptionTypeDef) -> str | None:
+    """Return the status of the table's index of the emails that need a person, or None if there is no such index."""
+    indexes = description.get("GlobalSecondaryIndexes", [])
+    return next((each["IndexStatus"] for each in indexes if each["IndexName"] == attention.INDEX), None)
 
 
 def _provision_expiry(dynamodb: DynamoDBClient, table: str) -> Iterator[str]:

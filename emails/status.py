@@ -25,6 +25,9 @@ class EmailStatus(StrEnum):
     COMPLAINED = "Complained"
 
 
+NEEDS_PERSON = frozenset({EmailStatus.FAILED, EmailStatus.UNKNOWN})
+
+
 @dataclass(frozen=True)
 class Transition:
     """One transition between statuses, which the store makes with one conditional write.

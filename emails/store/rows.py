@@ -25,6 +25,8 @@ from emails.status import (
     Transition,
     status_of,
 )
+from emails.store.attention import ATTRIBUTES as ATTENTION
+from emails.store.attention import marks
 from emails.store.grouped import GroupedRequests, claim_statement, record_statement
 from emails.store.items import ClaimUnanswered, Conflict, StoreUnavailable, errors, serialize, to_item, to_row
 from settings.aws import client
@@ -164,7 +166,9 @@ class EmailStore:
             received["RedirectedTo"] = receipt.redirected_to
         remove: tuple[str, ...] = ("FailureReason", "NextAttemptAt")
         # While a row is Sending, nobody else adds these, so the row that the claim returned shows whether it has them.
-        usual = None if claim.row.keys() & set(remove) else partial(record_statement, claim_id=claim.id)
+        # It has ATTENTION if a worker of an older version has sent a Failed email again.
+        unusual = claim.row.keys() & {*remove, *ATTENTION}
+        usual = None if unusual else partial(record_statement, claim_id=claim.id)
         transition: Transition | None = RECORD
         while transition:
             try:
@@ -296,7 +300,10 @@ class EmailStore:
         usual: Callable[[str, str, Row], Statement] | None = None,
     ) -> Row:
         """Make the transition. `usual` returns a statement that does the same to most rows and nothing to others."""
-        assign = {"EmailStatus": transition.target.value, "UpdatedAt": _iso(time.time()), **assign}
+        attention = marks(transition.target, email_id)
+        if not attention:  # even if it cannot come from Failed or Unknown: see `record`
+            remove = (*remove, *ATTENTION)
+        assign = {"EmailStatus": transition.target.value, "UpdatedAt": _iso(time.time()), **assign, **attention}
         values = {**(values or {}), **{f":new_{name}": value for name, value in assign.items()}}
         changes = [f"{name} = :new_{name}" for name in assign]
         if attempts:

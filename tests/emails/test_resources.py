@@ -14,6 +14,7 @@ from pydantic import HttpUrl
 
 from celery_sqs.sqs.queue import queue_url
 from emails.resources import ResourcesMissing, check_resources, provision, why_unusable
+from emails.store import Attention
 from settings import Settings, aws
 from settings.aws import client
 from settings.model import dead_letter_queue
@@ -64,7 +65,63 @@ def test_provision_makes_every_queue_with_its_dead_letters_and_the_table(bare: S
         assert int(redrive["maxReceiveCount"]) == 20
     table = client("dynamodb", bare).describe_table(TableName=bare.table)["Table"]
     assert table["KeySchema"] == [{"AttributeName": "EmailId", "KeyType": "HASH"}]
-    assert table["AttributeDefinitions"] == [{"AttributeName": "EmailId", "AttributeType": "S"}]
+    assert {each["AttributeName"]: each["AttributeType"] for each in table["AttributeDefinitions"]} == {
+        "EmailId": "S",
+        "AttentionKey": "S",
+        "AttentionSince": "N",
+    }
+    (index,) = table["GlobalSecondaryIndexes"]
+    assert index["Projection"] == {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["EmailStatus", "FailureReason"]}
+
+
+PREDECESSORS_TABLE = {
+    "KeySchema": [{"AttributeName": "EmailId", "KeyType": "HASH"}],
+    "AttributeDefinitions": [{"AttributeName": "EmailId", "AttributeType": "S"}],
+}
+
+
+@pytest.mark.parametrize(
+    "billing",
+    [
+        {"BillingMode": "PAY_PER_REQUEST"},
+        {"ProvisionedThroughput": {"ReadCapacityUnits": 7, "WriteCapacityUnits": 9}},
+    ],
+    ids=["on demand", "provisioned"],
+)
+def test_provision_adds_the_index_to_a_table_of_the_predecessor(bare: Settings, billing: dict[str, Any]) -> None:
+    dynamodb = client("dynamodb", bare)
+    dynamodb.create_table(TableName=bare.table, **PREDECESSORS_TABLE, **billing)  # type: ignore[arg-type]
+    lines = [line for line in provision(bare) if "table emails_" in line]
+    assert lines[0] == f"found table {bare.table}"
+    assert lines[1].startswith(f"adding index Attention to table {bare.table}")
+    assert [line for line in provision(bare) if "index" in line] == []
+    (index,) = dynamodb.describe_table(TableName=bare.table)["Table"]["GlobalSecondaryIndexes"]
+    throughput = billing.get("ProvisionedThroughput", {"ReadCapacityUnits": 0, "WriteCapacityUnits": 0})
+    assert throughput.items() <= index["ProvisionedThroughput"].items()
+    assert list(Attention.from_settings(bare).newest()) == []
+
+
+def test_provision_waits_for_the_index_and_says_so(bare: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The emulator builds an index at once, so DescribeTable's answers are changed here."""
+    list(provision(bare))
+    slept: list[float] = []
+    monkeypatch.setattr("emails.resources.time.sleep", slept.append)
+    monkeypatch.setattr("emails.resources.time.monotonic", lambda: 5.0 * len(slept))
+
+    def building(service: str, settings: Settings) -> Any:
+        made: Any = client(service, settings)  # type: ignore[call-overload]  # it is one of the two services
+        made.meta.events.register("after-call.dynamodb.DescribeTable", delay)
+        return made
+
+    def delay(parsed: dict[str, Any], **_: Any) -> None:
+        for index in parsed["Table"].get("GlobalSecondaryIndexes", []):
+            index["IndexStatus"] = "ACTIVE" if len(slept) >= 15 else "CREATING"
+
+    monkeypatch.setattr("emails.resources.client", building)
+    assert [line for line in provision(bare) if "index" in line] == [
+        f"index Attention of table {bare.table} is CREATING after {seconds} s" for seconds in (30, 60)
+    ]
+    assert slept == [5.0] * 15
 
 
 def test_provision_corrects_what_differs_and_keeps_the_messages(settings: Settings, sqs: SQSClient) -> None:

@@ -391,6 +391,12 @@ class Statuses(RuleBasedStateMachine):
         if self._accepted and not self._resent:
             assert self._stands["EmailStatus"] not in {"Pending", "Failed"}
 
+    @invariant()
+    def it_is_in_the_index_while_it_needs_a_person(self) -> None:
+        status, key = self._stands["EmailStatus"], str(self._stands.get("AttentionKey", ""))
+        assert key.partition("#")[0] == (status if status in {"Failed", "Unknown"} else "")
+        assert ("AttentionSince" in self._stands) == bool(key)
+
     def teardown(self) -> None:
         """Check that the email is not lost: a sweep finds it, or an operator can see its status."""
         try:

@@ -6,6 +6,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from emails.resources import provision
+from emails.store.items import serialize
 from settings import Settings
 from settings.aws import client
 
@@ -43,10 +44,7 @@ def pending_row(email_id: str) -> dict[str, Any]:
 
 def write_rows(settings: Settings, row: dict[str, Any], email_ids: list[str]) -> None:
     """Write the row once for each id, 25 at a time, which is BatchWriteItem's limit."""
-    attributes: dict[str, Any] = {
-        name: {"L": [{"S": each} for each in value]} if isinstance(value, list) else {"S": value}
-        for name, value in row.items()
-    }
+    attributes = {name: serialize(value) for name, value in row.items()}
     dynamodb = client("dynamodb", settings)
     for start in range(0, len(email_ids), 25):
         requests: list[Any] = [
