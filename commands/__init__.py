@@ -109,6 +109,13 @@ def say_message(content: bytes) -> None:
         say(line)
 
 
+read_units_option = click.option(
+    "--read-units",
+    type=click.FloatRange(min=0, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="How many DynamoDB read units a scan of the table may use per second.",
+)
 with_version = click.version_option(package_name="email-service")
 
 

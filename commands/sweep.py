@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from commands import say, say_json
+from commands import read_units_option, say, say_json
 from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.store import EmailStore
 from emails.sweep import Report, Sweep, WrongPosition
@@ -17,13 +17,7 @@ from settings import get_settings
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and write nothing.")
-@click.option(
-    "--read-units",
-    type=click.FloatRange(min=0, min_open=True),
-    default=100.0,
-    show_default=True,
-    help="How many DynamoDB read units to use per second.",
-)
+@read_units_option
 @click.option(
     "--position",
     type=click.Path(dir_okay=False, path_type=Path),

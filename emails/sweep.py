@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
@@ -16,14 +13,13 @@ from pydantic import BaseModel, ValidationError
 
 from emails.message import InvalidMessage, check_email_id
 from emails.status import ABANDON, DISCARD, EmailStatus
-from emails.store import Conflict, StoreRefused
+from emails.store import Conflict, StoreRefused, epoch_seconds, paced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from emails.store import EmailStore, Row
 
-SEGMENTS = 4
 FOUND = "found by sweep long after its claim ended: the provider may have accepted it"
 
 
@@ -79,25 +75,12 @@ class Sweep:
         """
         report = self.report
         keys: dict[str, Row | None] = {} if self._dry_run else self._read(position)
-        open_segments = {segment for segment in range(SEGMENTS) if keys.get(str(segment), {}) is not None}
-        with ThreadPoolExecutor(SEGMENTS) as pool:
-            while open_segments:
-                started = time.monotonic()
-                before = report.read_units
-                segments = sorted(open_segments)
-                pages = pool.map(lambda number: self._store.scan(number, SEGMENTS, keys.get(str(number))), segments)
-                for segment, (rows, key, units) in zip(segments, pages, strict=True):
-                    self._handle(rows, report)
-                    report.read_units += units
-                    keys[str(segment)] = key
-                    if key is None:
-                        open_segments.discard(segment)
-                if not self._dry_run:
-                    _replace(position, json.dumps({"table": self._store.table, "keys": keys}))
-                progress(report)
-                pace = (report.read_units - before) / read_units_per_second
-                if open_segments:
-                    time.sleep(max(0, pace - (time.monotonic() - started)))
+        for rows, units in paced(self._store.scan, read_units_per_second, keys):
+            self._handle(rows, report)
+            report.read_units += units
+            if not self._dry_run:
+                _replace(position, json.dumps({"table": self._store.table, "keys": keys}))
+            progress(report)
         if not self._dry_run:
             position.unlink(missing_ok=True)
         return report
@@ -135,16 +118,19 @@ class Sweep:
         report.abandoned += sum(self._abandon(row, report) for row in claimed)
 
     def _is_due(self, row: Row) -> bool:
-        """Whether the row should have been sent long ago, according to its times."""
+        """Whether the row should have been sent long ago, according to its times.
+
+        A time that is missing or wrong counts as long ago: the row is then enqueued, and a worker judges it.
+        """
         latest = time.time() - self._after
-        times = [_seconds(row.get(name)) for name in ("UpdatedAt", "SendAfter", "NextAttemptAt")]
+        times = [epoch_seconds(row.get(name)) for name in ("UpdatedAt", "SendAfter", "NextAttemptAt")]
         return all(moment <= latest for moment in times)
 
     def _touch(self, row: Row, report: Report) -> bool:
         return self._write(row, report, lambda: self._store.touch(row["EmailId"], row.get("UpdatedAt")))
 
     def _abandon(self, row: Row, report: Report) -> bool:
-        if _seconds(row.get("ClaimExpiresAt")) > time.time() - self._after:
+        if epoch_seconds(row.get("ClaimExpiresAt")) > time.time() - self._after:
             return False
         return self._write(row, report, lambda: self._store.end(row["EmailId"], ABANDON, FOUND))
 
@@ -179,17 +165,3 @@ def _replace(file: Path, text: str) -> None:
     with NamedTemporaryFile("w", dir=file.parent, prefix=file.name, delete=False) as new:
         new.write(text)
     Path(new.name).replace(file)
-
-
-def _seconds(value: object) -> float:
-    """Return the epoch seconds of a number or an ISO 8601 string.
-
-    Anything else counts as 0, which is long ago: the row is then enqueued, and a worker judges it.
-    """
-    if isinstance(value, Decimal):
-        return float(value)
-    try:
-        moment = datetime.fromisoformat(value if isinstance(value, str) else "")
-    except ValueError:
-        return 0
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -13,6 +13,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
 
 from emails.resources import DEAD_LETTER_RETENTION_SECONDS, EXPIRY_ATTRIBUTE, MAX_RECEIVES
+from emails.store import attention
 from settings.model import dead_letter_queue
 
 if TYPE_CHECKING:
@@ -50,6 +51,13 @@ class DataStack(cdk.Stack):
 
         tables_key = self._key("Tables", "dynamodb")
         self.table = self._table("Emails", settings.table, tables_key)
+        self.table.add_global_secondary_index(
+            index_name=attention.INDEX,
+            partition_key=dynamodb.Attribute(name=attention.KEY, type=dynamodb.AttributeType.STRING),
+            sort_key=dynamodb.Attribute(name=attention.SINCE, type=dynamodb.AttributeType.NUMBER),
+            projection_type=dynamodb.ProjectionType.INCLUDE,
+            non_key_attributes=list(attention.PROJECTED),
+        )
         self._table("Events", settings.events_table, tables_key, sort_key="EventId", ttl=EXPIRY_ATTRIBUTE)
 
         # These queues carry only ids. They use SQS's own key, so that producers need no permission for another key.

@@ -3,8 +3,9 @@
 from emails.store.attention import Attention, Entry, IndexMissing
 from emails.store.check import GroupsRefused, check_groups
 from emails.store.events import EventStore
-from emails.store.items import ClaimUnanswered, Conflict, Row, StoreRefused, StoreUnavailable
+from emails.store.items import ClaimUnanswered, Conflict, Row, StoreRefused, StoreUnavailable, epoch_seconds
 from emails.store.rows import Claim, EmailStore
+from emails.store.scans import Wanted, paced
 
 __all__ = [
     "Attention",
@@ -19,5 +20,8 @@ __all__ = [
     "Row",
     "StoreRefused",
     "StoreUnavailable",
+    "Wanted",
     "check_groups",
+    "epoch_seconds",
+    "paced",
 ]

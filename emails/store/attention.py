@@ -3,7 +3,7 @@
 A row is in the index as long as it has both of the attributes KEY and SINCE. The transitions into these statuses set
 them, and all others remove them, so an email that is sent without trouble is never in the index and costs no writes to
 it. Workers of an older version know nothing of the attributes. Therefore readers leave out rows whose status is not the
-one in their KEY, and `backfill` corrects what such workers left.
+one in their KEY, and `email-service provision --backfill` corrects what such workers left.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from emails.status import NEEDS_PERSON, EmailStatus, status_of
-from emails.store.items import StoreRefused, errors, serialize, to_row
+from emails.store.items import StoreRefused, epoch_seconds, errors, serialize, to_row
+from emails.store.scans import Wanted
 from settings.aws import client
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ SHARDS = 16
 PAGE = 250  # entries that are read from a shard at once
 LATEST = 10**11  # epoch seconds; the year 5138
 MOST_REASONS = 1000  # distinct reasons that are counted; some quote an id, and then each is different
+
+FOR_CORRECTION = Wanted(
+    ("EmailId", "EmailStatus", "UpdatedAt", KEY, SINCE),
+    f"EmailStatus IN (:failed, :unknown) OR attribute_exists({KEY}) OR attribute_exists({SINCE})",
+    {":failed": EmailStatus.FAILED.value, ":unknown": EmailStatus.UNKNOWN.value},
+)
 
 Position = dict[str, tuple[int, str]]
 """The SINCE and the EmailId of the last entry that was read from each shard, by the shard's KEY."""
@@ -175,6 +182,36 @@ class Attention:
                     break
                 request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
         return found
+
+    def correct(self, row: Row) -> bool:
+        """Make the two attributes of the row agree with its status. Returns whether that needed a write.
+
+        The row needs no other attributes than those of FOR_CORRECTION.
+
+        Raises:
+            Conflict: the row has changed since it was read.
+        """
+        status = status_of(row)
+        since = epoch_seconds(row.get("UpdatedAt")) or time.time()
+        wanted = marks(status, row["EmailId"], since) if isinstance(status, EmailStatus) else {}
+        if row.get(KEY) == wanted.get(KEY) and (SINCE in row) == bool(wanted):
+            return False
+        sets = ", ".join(f"{name} = :new_{name}" for name in wanted)
+        seen = {name: row[name] for name in ("EmailStatus", KEY) if name in row}
+        conditions = [f"{name} = :{name}" for name in seen]
+        conditions += [f"attribute_not_exists({name})" for name in ("EmailStatus", KEY) if name not in seen]
+        values = {f":new_{name}": value for name, value in wanted.items()}
+        values |= {f":{name}": value for name, value in seen.items()}
+        with errors():
+            self._client.update_item(
+                TableName=self._table,
+                Key={"EmailId": serialize(row["EmailId"])},
+                UpdateExpression=f"SET {sets}" if wanted else f"REMOVE {KEY}, {SINCE}",
+                ConditionExpression=" AND ".join(["attribute_exists(EmailId)", *conditions]),
+                ExpressionAttributeValues={name: serialize(value) for name, value in values.items()},
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        return True
 
     def _shard(self, key: str, since: float, start: tuple[int, str] | None) -> Iterator[Entry]:
         request = self._request(key, since)

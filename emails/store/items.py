@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +123,17 @@ def _is_held(number: float | Decimal) -> bool:
     except (TypeError, ArithmeticError):
         return False
     return held.is_finite() and (not held or MIN_EXPONENT <= held.adjusted() <= MAX_EXPONENT)
+
+
+def epoch_seconds(value: object) -> float:
+    """Return the epoch seconds of an attribute that holds a number or an ISO 8601 string, or 0 for anything else."""
+    if isinstance(value, Decimal):
+        return float(value)
+    try:
+        moment = datetime.fromisoformat(value if isinstance(value, str) else "")
+    except ValueError:
+        return 0
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def to_row(item: Mapping[str, Any] | None) -> Row | None:

@@ -29,6 +29,7 @@ from emails.store.attention import ATTRIBUTES as ATTENTION
 from emails.store.attention import marks
 from emails.store.grouped import GroupedRequests, claim_statement, record_statement
 from emails.store.items import ClaimUnanswered, Conflict, StoreUnavailable, errors, serialize, to_item, to_row
+from emails.store.scans import Wanted
 from settings.aws import client
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
 # A table that is throttled leaves out keys of a batch, and botocore does not ask for them again.
 BATCH_ATTEMPTS = 8
 BATCH_DELAY, BATCH_DELAY_MAX = 0.1, 5
+FOR_SWEEP = Wanted.with_status(
+    {EmailStatus.PENDING, EmailStatus.SENDING},
+    ("EmailId", "EmailStatus", "UpdatedAt", "SendAfter", "NextAttemptAt", "ClaimExpiresAt"),
+)
 MAX_REASON = 1000  # characters of a FailureReason; an item may have 400 KB, but a screen shows less
 
 
@@ -240,21 +245,24 @@ class EmailStore:
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
 
-    def scan(self, segment: int, segments: int, start: Row | None) -> tuple[list[Row], Row | None, float]:
-        """Read one page of a segment's Pending and Sending rows, with only the attributes that a sweep needs.
+    def scan(
+        self, segment: int, segments: int, start: Row | None, wanted: Wanted = FOR_SWEEP
+    ) -> tuple[list[Row], Row | None, float]:
+        """Read one page of a segment.
 
         Returns the rows, the key to continue from (None at the end), and the read units that the page took.
         """
-        values = {":pending": EmailStatus.PENDING.value, ":sending": EmailStatus.SENDING.value}
         request: ScanInputTypeDef = {
             "TableName": self.table,
             "Segment": segment,
             "TotalSegments": segments,
-            "FilterExpression": "EmailStatus IN (:pending, :sending)",
-            "ProjectionExpression": "EmailId, EmailStatus, UpdatedAt, SendAfter, NextAttemptAt, ClaimExpiresAt",
-            "ExpressionAttributeValues": {name: serialize(value) for name, value in values.items()},
+            "ProjectionExpression": ", ".join(wanted.attributes),
             "ReturnConsumedCapacity": "TOTAL",
         }
+        if wanted.condition:
+            request["FilterExpression"] = wanted.condition
+        if wanted.values:
+            request["ExpressionAttributeValues"] = {name: serialize(value) for name, value in wanted.values.items()}
         if start:
             request["ExclusiveStartKey"] = {name: serialize(value) for name, value in start.items()}
         with errors():

@@ -13,7 +13,7 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk import aws_sqs as sqs
 
-from emails.resources import MAX_RECEIVES
+from emails.resources import ATTENTION_ATTRIBUTES, ATTENTION_INDEX, MAX_RECEIVES
 from infrastructure import lambda_stack
 from infrastructure.stage import Stage
 from settings import Settings, SettingsError
@@ -141,6 +141,18 @@ def test_the_tables_can_be_restored_and_forget_old_events(resources: Resources, 
     events = tables[settings.events_table]["Properties"]
     assert events["TimeToLiveSpecification"] == {"AttributeName": "ExpiresAt", "Enabled": True}
     assert [key["AttributeName"] for key in events["KeySchema"]] == ["EmailId", "EventId"]
+
+
+@each_stage
+def test_the_index_is_the_one_that_provision_makes(resources: Resources, stage: str) -> None:
+    emails, events = sorted(
+        (each["Properties"] for each in resources(data(stage), "AWS::DynamoDB::Table")),
+        key=lambda properties: "GlobalSecondaryIndexes" not in properties,
+    )
+    assert emails["TableName"] == Settings(stage=stage).table
+    assert emails["GlobalSecondaryIndexes"] == [ATTENTION_INDEX]
+    assert all(attribute in emails["AttributeDefinitions"] for attribute in ATTENTION_ATTRIBUTES)
+    assert "GlobalSecondaryIndexes" not in events
 
 
 @each_stage

@@ -502,7 +502,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     slept: list[float] = []
     tenths = iter(range(1000))
     clock = SimpleNamespace(monotonic=lambda: next(tenths) / 10, time=time.time, sleep=slept.append)
-    monkeypatch.setattr("emails.sweep.time", clock)
+    monkeypatch.setattr("emails.store.scans.time", clock)
     return slept
 
 

@@ -77,9 +77,10 @@ class Recorder:
             resource = f"arn:aws:sqs:us-east-1:123456789012:{name}" if name else "*"
             self.seen.add((f"sqs:{ACTION.get(action, action)}", resource))
         elif service.startswith("DynamoDB"):
+            index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
             for table in _tables(request):
                 action = ACTION.get(action, action)
-                self.seen.add((f"dynamodb:{action}", f"arn:aws:dynamodb:us-east-1:123456789012:table/{table}"))
+                self.seen.add((f"dynamodb:{action}", f"arn:aws:dynamodb:us-east-1:123456789012:table/{table}{index}"))
         return ""
 
 
