@@ -90,6 +90,11 @@ def say(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), err=err)
 
 
+def say_id(email_id: str) -> None:
+    """Print a valid id for another command exactly as it is, unless a person sees it."""
+    click.echo(printable(email_id) if is_terminal() else email_id)
+
+
 def say_json(value: object) -> None:
     """Print the value as JSON for programs. It is ASCII without control characters, so terminals may show it."""
     click.echo(json.dumps(value).replace("\x7f", "\\u007f"))

@@ -24,7 +24,6 @@ from settings.aws import client
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from decimal import Decimal
 
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import QueryInputTypeDef, QueryOutputTypeDef
@@ -62,10 +61,10 @@ class IndexMissing(StoreRefused):
 
 @dataclass(frozen=True)
 class Entry:
-    """An email that needs a person. `since` is the time of its transition into the status, in epoch seconds."""
+    """An email in a list. `since` is the time of its transition into the status, in epoch seconds."""
 
     email_id: str
-    status: EmailStatus
+    status: EmailStatus | str | None
     since: int
     reason: str
 
@@ -98,8 +97,7 @@ def marks(status: EmailStatus, email_id: str, since: float | None = None) -> Row
     """Return the two attributes of a row that has had this status since then, or {} if it needs nobody."""
     if status not in NEEDS_PERSON:
         return {}
-    shard = zlib.crc32(email_id.encode()) % SHARDS
-    return {KEY: f"{status}#{shard}", SINCE: int(time.time() if since is None else since)}
+    return {KEY: _key(status, email_id), SINCE: int(time.time() if since is None else since)}
 
 
 class Attention:
@@ -152,7 +150,7 @@ class Attention:
         position = _position(after)
         entries = list(islice(self.newest(statuses, since=since, reason=reason, after=position), size + 1))
         for entry in entries[:size]:
-            position[cast("str", marks(entry.status, entry.email_id)[KEY])] = (entry.since, entry.email_id)
+            position[_key(cast("EmailStatus", entry.status), entry.email_id)] = (entry.since, entry.email_id)
         more = len(entries) > size
         return Page(entries[:size], json.dumps(position, separators=(",", ":")) if more else "")
 
@@ -223,7 +221,7 @@ class Attention:
             for item in answer["Items"]:
                 row = to_row(item) or {}
                 if key.startswith(f"{status_of(row)}#"):
-                    yield _entry(row)
+                    yield to_entry(row, row[SINCE])
             if "LastEvaluatedKey" not in answer:
                 return
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
@@ -249,10 +247,13 @@ class Attention:
             raise
 
 
-def _entry(row: Row) -> Entry:
+def to_entry(row: Row, since: float) -> Entry:
     reason = row.get("FailureReason")
-    since = int(cast("Decimal", row[SINCE]))
-    return Entry(row["EmailId"], EmailStatus(row["EmailStatus"]), since, reason if isinstance(reason, str) else "")
+    return Entry(row["EmailId"], status_of(row), int(since), reason if isinstance(reason, str) else "")
+
+
+def _key(status: EmailStatus, email_id: str) -> str:
+    return f"{status}#{zlib.crc32(email_id.encode()) % SHARDS}"
 
 
 def _position(text: str) -> Position:

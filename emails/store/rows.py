@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -17,6 +17,7 @@ from emails.status import (
     FAIL,
     GIVE_BACK,
     MARK_UNKNOWN,
+    NEEDS_PERSON,
     RECORD,
     RESEND,
     RESOLVE_SENT,
@@ -33,7 +34,7 @@ from emails.store.scans import Wanted
 from settings.aws import client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import ScanInputTypeDef, UpdateItemInputTypeDef
@@ -215,14 +216,16 @@ class EmailStore:
         """End the email without a send, by a transition that needs no claim: DISCARD or ABANDON."""
         self._move(email_id, transition, {"FailureReason": reason[:MAX_REASON]})
 
-    def resolve_sent(self, email_id: str) -> None:
-        """Unknown or Failed → Sent, because an operator says so."""
-        self._move(email_id, RESOLVE_SENT, {"FailureReason": "resolved by an operator: it was sent"})
+    def resolve_sent(self, email_id: str, only: Collection[EmailStatus] = NEEDS_PERSON) -> None:
+        """Unknown or Failed, or `only` one of them → Sent, because an operator says so."""
+        transition = replace(RESOLVE_SENT, sources=RESOLVE_SENT.sources.intersection(only))
+        self._move(email_id, transition, {"FailureReason": "resolved by an operator: it was sent"})
 
-    def resend(self, email_id: str) -> None:
-        """Unknown or Failed → Pending. Resets the attempt counter, and ends any claim."""
+    def resend(self, email_id: str, only: Collection[EmailStatus] = NEEDS_PERSON) -> None:
+        """Unknown or Failed, or `only` one of them → Pending. Resets the attempt counter, and ends any claim."""
         forgotten = ("Attempts", "NextAttemptAt", "ClaimedBy", "ClaimExpiresAt", "FailureReason", "RedirectedTo")
-        self._move(email_id, RESEND, {}, remove=forgotten)
+        transition = replace(RESEND, sources=RESEND.sources.intersection(only))
+        self._move(email_id, transition, {}, remove=forgotten)
 
     def touch(self, email_id: str, seen: str | None) -> None:
         """Set a Pending row's UpdatedAt if it is still `seen` (None: missing). Of several callers, only one succeeds.

@@ -33,15 +33,14 @@ def attention(settings: Settings) -> Attention:
     return Attention.from_settings(settings)
 
 
-def fail_later(settings: Settings, monkeypatch: pytest.MonkeyPatch, counts: dict[int, int]) -> None:
+def fail_later(settings: Settings, patch: pytest.MonkeyPatch, counts: dict[int, int]) -> None:
     """Let so many emails fail at each of these times."""
     store = EmailStore.from_settings(settings)
     for moment, count in counts.items():
-        monkeypatch.setattr("emails.store.attention.time.time", lambda moment=moment: moment)
+        patch.setattr("time.time", lambda moment=moment: moment)
         for number in range(count):
             store.put(pending_row(f"at-{moment}-{number}"))
             store.end(f"at-{moment}-{number}", DISCARD, f"reason {number % 3}")
-    monkeypatch.undo()
 
 
 # What brings an email to a status that needs a person, and what takes it out again.
