@@ -18,6 +18,7 @@ from emails.store import Attention
 from settings import Settings, aws
 from settings.aws import client
 from settings.model import dead_letter_queue
+from tests.support.stage import PREDECESSORS_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,23 +75,20 @@ def test_provision_makes_every_queue_with_its_dead_letters_and_the_table(bare: S
     assert index["Projection"] == {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["EmailStatus", "FailureReason"]}
 
 
-PREDECESSORS_TABLE = {
-    "KeySchema": [{"AttributeName": "EmailId", "KeyType": "HASH"}],
-    "AttributeDefinitions": [{"AttributeName": "EmailId", "AttributeType": "S"}],
-}
-
-
 @pytest.mark.parametrize(
     "billing",
     [
-        {"BillingMode": "PAY_PER_REQUEST"},
-        {"ProvisionedThroughput": {"ReadCapacityUnits": 7, "WriteCapacityUnits": 9}},
+        {},
+        {
+            "BillingMode": "PROVISIONED",
+            "ProvisionedThroughput": {"ReadCapacityUnits": 7, "WriteCapacityUnits": 9},
+        },
     ],
     ids=["on demand", "provisioned"],
 )
 def test_provision_adds_the_index_to_a_table_of_the_predecessor(bare: Settings, billing: dict[str, Any]) -> None:
     dynamodb = client("dynamodb", bare)
-    dynamodb.create_table(TableName=bare.table, **PREDECESSORS_TABLE, **billing)  # type: ignore[arg-type]
+    dynamodb.create_table(**PREDECESSORS_TABLE | billing | {"TableName": bare.table})
     lines = [line for line in provision(bare) if "table emails_" in line]
     assert lines[0] == f"found table {bare.table}"
     assert lines[1].startswith(f"adding index Attention to table {bare.table}")

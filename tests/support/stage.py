@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# The emails' table of the predecessor, which has no index.
+PREDECESSORS_TABLE: Any = {
+    "KeySchema": [{"AttributeName": "EmailId", "KeyType": "HASH"}],
+    "AttributeDefinitions": [{"AttributeName": "EmailId", "AttributeType": "S"}],
+    "BillingMode": "PAY_PER_REQUEST",
+}
+
+
 def new_stage(endpoint: str, name: str = "", **values: Any) -> Settings:
     """Create a stage's queues and tables, and return its settings. Its name is unique if none is given."""
     settings = Settings(endpoint_url=endpoint, stage=name or f"t{uuid.uuid4().hex[:10]}", **values)

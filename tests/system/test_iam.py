@@ -28,7 +28,7 @@ from tests.emails.callbacks.notifications import event
 from tests.support.celery_programs import kill, start_celery
 from tests.support.proxy import Proxy, running
 from tests.support.sqs import leave_control_queue, message_counts
-from tests.support.stage import new_stage, pending_row, write_rows
+from tests.support.stage import PREDECESSORS_TABLE, new_stage, pending_row, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -280,13 +280,18 @@ def test_a_producer_and_an_operator(stage: Settings, recorder: Recorder, tmp_pat
     sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=f"{stage.queue}_dlq")["QueueUrl"])
     for table in (stage.table, stage.events_table):
         client("dynamodb", stage).delete_table(TableName=table)
+    client("dynamodb", stage).create_table(TableName=stage.table, **PREDECESSORS_TABLE)
     recorder.seen.clear()
-    run("provision", "--check")
+    run("provision", "--check", "--backfill")
     run("put", input=json.dumps(pending_row("iam-3")))
     run("enqueue", "iam-3")
     run("status", "iam-3")
     run("cancel", "iam-3")
-    run("resolve", "iam-3", "--resend")
+    run("list")
+    run("list", "--recipient", "ada@example.com")
+    run("resolve", "--status", "Failed", "--resend", "--confirm", "1")
+    run("cancel", "iam-3")
+    run("resolve", "-", "--resend", "--confirm", "1", input="iam-3")
     run("sweep", "--position", str(tmp_path / "position"))
     run("reap")
     for number in range(2):
