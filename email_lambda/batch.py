@@ -113,7 +113,7 @@ class Batch:
             outcome = DeadLetter(Reason(name, f"the function raised {name}; its log has the rest"))
         match outcome:
             case Done():
-                logger.info("%s", outcome)
+                logger.log(outcome.level, "%s", outcome)
             case DeadLetter(reason):
                 self._send_dead_letter(record, reason)
                 logger.warning("%s", outcome)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from emails.status import EmailStatus
+
 if TYPE_CHECKING:
     from celery_sqs.sqs.dead_letters import Reason
     from emails.claim_tokens import Tokens
-    from emails.status import EmailStatus
 
 # The longest that SQS can delay a message (SQS Developer Guide, "Delay queues"). A longer wait takes several copies.
 # Each of them reads the row again, because somebody may have changed it.
 LONGEST_DELAY_SECONDS = 900
+
+# The levels at which statuses that need a person are logged, so that an alert by level finds them.
+LEVELS = {EmailStatus.FAILED: logging.WARNING, EmailStatus.UNKNOWN: logging.ERROR}
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,11 @@ class Done:
     status: EmailStatus | None = None  # the status that this step gave the row; None if it gave none
     detail: str = ""
     provider: str = ""  # the provider that was asked to send
+
+    @property
+    def level(self) -> int:
+        """The level of its line in the log."""
+        return LEVELS.get(self.status, logging.INFO) if self.status else logging.INFO
 
     def __str__(self) -> str:
         return ": ".join(filter(None, (self.status, self.detail)))
@@ -38,6 +48,8 @@ class RetryLater:
     affects_all: bool = False  # DynamoDB is unavailable, so other messages would end in the same way now
     missing_since: float | None = None  # when the row was first found to be missing, in epoch seconds
     tokens: Tokens = ()  # of claims that got no answer, which the next try may take over
+
+    level = logging.INFO
 
     @property
     def delay(self) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from celery.exceptions import Reject
 from celery.signals import task_revoked
 from celery.utils.log import get_task_logger
-from structlog.contextvars import bind_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from celery_sqs.per_process import one_per_process
 from emails import claim_tokens, steps
@@ -15,6 +15,7 @@ from emails.decide import EXPIRED, Send
 from emails.message import InvalidMessage, parse_message
 from emails.outcome import DeadLetter, Done, RetryLater
 from emails.sender import Sender
+from emails.status import EmailStatus
 from emails.steps import Carried
 from emails.store import StoreRefused, StoreUnavailable
 from settings import get_settings
@@ -92,6 +93,9 @@ def explain_revoked(sender: Task, request: Any, expired: bool, **_: Any) -> None
     reason = EXPIRED if expired else "cancelled: its task was revoked"
     try:
         email_id = parse_message(request.args[0]) if sender.name == bridge.name else request.args[0]
-        get_sender().cancel(email_id, reason)
+        if get_sender().cancel(email_id, reason):
+            ended = Done(EmailStatus.FAILED, reason)
+            with bound_contextvars(email_id=email_id):
+                logger.log(ended.level, "%s", ended)
     except (IndexError, InvalidMessage, StoreRefused, StoreUnavailable) as error:
         logger.error("the email of the revoked task %s is unchanged; a sweep will find it: %s", request.id, error)

@@ -56,7 +56,7 @@ class Task(CeleryTask):
         """Return the outcome's text, or raise Retry or Reject, as the outcome requires."""
         if isinstance(outcome, DeadLetter):
             raise Reject(outcome.reason)
-        get_task_logger(self.__module__).info("%s", outcome)
+        get_task_logger(self.__module__).log(outcome.level, "%s", outcome)
         if isinstance(outcome, RetryLater):
             if outcome.affects_all:  # so that other messages do not end in the same way
                 pause.begin(PAUSE_SECONDS)

@@ -15,16 +15,16 @@ import pytest
 from commands.list import Since
 from emails.status import DISCARD, EmailStatus
 from emails.store import EmailStore
-from emails.store.attention import INDEX
-from settings import Settings, get_settings
-from settings.aws import client
-from tests.support.stage import environment_of, new_stage, pending_row
+from settings import get_settings
+from tests.support.stage import environment_of, new_stage, pending_row, without_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from click.testing import Result
+
+    from settings import Settings
 
     Run = Callable[..., Result]
 
@@ -58,12 +58,6 @@ order-0  Failed   2026-01-31T12:00:00Z  no such mailbox
       2  over quota
       1  no answer
 """
-
-
-def without_index(settings: Settings) -> None:
-    client("dynamodb", settings).update_table(
-        TableName=settings.table, GlobalSecondaryIndexUpdates=[{"Delete": {"IndexName": INDEX}}]
-    )
 
 
 @pytest.fixture(params=["with the index", "without it"])

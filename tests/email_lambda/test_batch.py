@@ -326,3 +326,15 @@ def test_each_line_says_whose_it_is_and_none_quotes_a_body(
             "attempt": 1,
         }
     ]
+
+
+def test_an_outcome_is_logged_at_its_level(
+    function: Callable[[Step], Batch], mapping: Mapping, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "email_lambda.batch")
+    statuses = {"1": EmailStatus.SENT, "2": EmailStatus.FAILED, "3": EmailStatus.UNKNOWN}
+    for body in statuses:
+        mapping.send(body)
+    mapping.invoke(function(Step(**{body: Done(status) for body, status in statuses.items()})))
+    levels = {(record.levelname, record.getMessage()) for record in caplog.records}
+    assert levels == {("INFO", "Sent"), ("WARNING", "Failed"), ("ERROR", "Unknown")}

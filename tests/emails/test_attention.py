@@ -13,10 +13,10 @@ from emails.claim_tokens import new_token
 from emails.providers.contract import Receipt
 from emails.status import ABANDON, CLAIM, DISCARD, NEEDS_PERSON, TRACK, EmailStatus
 from emails.store import Attention, Claim, EmailStore, Entry, IndexMissing
-from emails.store.attention import INDEX, MOST_REASONS, SHARDS, Tally, marks
+from emails.store.attention import MOST_REASONS, SHARDS, Tally, marks
 from settings.aws import client
 from tests.support.groups import always_grouped
-from tests.support.stage import new_stage, pending_row, write_rows
+from tests.support.stage import new_stage, pending_row, without_index, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -263,8 +263,7 @@ def test_only_so_many_reasons_are_told_apart() -> None:
 
 
 def test_a_table_without_the_index_is_told_from_other_errors(settings: Settings) -> None:
-    dynamodb = client("dynamodb", settings)
-    dynamodb.update_table(TableName=settings.table, GlobalSecondaryIndexUpdates=[{"Delete": {"IndexName": INDEX}}])
+    without_index(settings)
     attention = Attention.from_settings(settings)
     with pytest.raises(IndexMissing):
         list(attention.newest())

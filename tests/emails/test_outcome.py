@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -37,3 +38,19 @@ def test_the_text_of_an_outcome_is_its_line_in_the_log(
 @pytest.mark.parametrize(("seconds", "delay"), [(-1, 0), (0, 0), (7.2, 7.2), (900, 900), (10**6, 900)])
 def test_a_long_wait_takes_several_copies(seconds: float, delay: float) -> None:
     assert RetryLater(seconds, "busy").delay == delay
+
+
+@pytest.mark.parametrize(
+    ("outcome", "level"),
+    [
+        (Done(EmailStatus.SENT), logging.INFO),
+        (Done(EmailStatus.BOUNCED), logging.INFO),
+        (Done(detail="already Failed"), logging.INFO),
+        (Done(EmailStatus.FAILED, "expired"), logging.WARNING),
+        (Done(EmailStatus.UNKNOWN, "the claim expired"), logging.ERROR),
+        (RetryLater(1, "busy"), logging.INFO),
+    ],
+    ids=str,
+)
+def test_an_alert_by_level_finds_what_needs_a_person(outcome: Done | RetryLater, level: int) -> None:
+    assert outcome.level == level

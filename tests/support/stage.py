@@ -6,6 +6,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from emails.resources import provision
+from emails.store.attention import INDEX
 from emails.store.items import serialize
 from settings import Settings
 from settings.aws import client
@@ -27,6 +28,12 @@ def new_stage(endpoint: str, name: str = "", **values: Any) -> Settings:
     settings = Settings(endpoint_url=endpoint, stage=name or f"t{uuid.uuid4().hex[:10]}", **values)
     list(provision(settings))
     return settings
+
+
+def without_index(settings: Settings) -> None:
+    """Delete the index, as if the emails' table were the predecessor's."""
+    updates: Any = [{"Delete": {"IndexName": INDEX}}]
+    client("dynamodb", settings).update_table(TableName=settings.table, GlobalSecondaryIndexUpdates=updates)
 
 
 def environment_of(settings: Settings, **others: str) -> dict[str, str]:

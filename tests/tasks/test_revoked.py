@@ -97,7 +97,7 @@ def test_an_expired_task_of_no_email_stops_nobody(
     ("expired", "reason"), [(True, "expired"), (False, "cancelled: its task was revoked")], ids=["expired", "revoked"]
 )
 def test_the_reason_says_whether_the_task_expired_or_was_revoked(
-    monkeypatch: pytest.MonkeyPatch, expired: bool, reason: str
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, expired: bool, reason: str
 ) -> None:
     reasons: list[str] = []
 
@@ -110,6 +110,7 @@ def test_the_reason_says_whether_the_task_expired_or_was_revoked(
     request = SimpleNamespace(id="task-1", args=["email-1"])
     pipeline_module.explain_revoked(pipeline_module.load_email, request, expired=expired)
     assert reasons == [reason]
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", f"Failed: {reason}")]
 
 
 @pytest.mark.filterwarnings("ignore::celery.exceptions.CPendingDeprecationWarning")

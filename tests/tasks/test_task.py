@@ -83,6 +83,14 @@ def test_a_task_that_is_done_returns_the_outcome_s_line_and_tells_who_listens() 
     assert heard == [done]
 
 
+def test_a_task_logs_its_outcome_at_the_outcome_s_level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for status in (EmailStatus.SENT, EmailStatus.FAILED, EmailStatus.UNKNOWN):
+        Retried().end(Done(status))
+    levels = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert levels == [("INFO", "Sent"), ("WARNING", "Failed"), ("ERROR", "Unknown")]
+
+
 @pytest.mark.parametrize("affects_all", [True, False])
 def test_a_task_that_is_to_come_later_is_retried_and_pauses_the_worker_if_others_would_be_too(
     affects_all: bool, caplog: pytest.LogCaptureFixture
