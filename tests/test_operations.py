@@ -1,20 +1,22 @@
-"""What docs/operations.md says that a command prints is what it prints."""
+"""What docs/operations.md says that a command prints is what it prints, and the commands that it names exist."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from commands import main
 from emails.decide import ABANDONED
 from emails.raw_queue import enqueue_ids
-from emails.status import ABANDON
+from emails.status import ABANDON, DISCARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,6 +81,23 @@ def dead_letters_appear(settings: Settings, put_dead_letter: Callable[..., str])
 
 
 @pytest.fixture
+def what_needs_a_person_and_how_to_find_it(store: EmailStore, row: dict[str, Any]) -> None:
+    refused = "no connection to the SMTP server: ConnectionRefusedError (attempt 8, the last)"
+    reasons = ("BodyText: is missing, as is BodyHtml", refused, refused, ABANDONED)
+    now = time.time()
+    with pytest.MonkeyPatch.context() as patch:
+        for number, reason in enumerate(reasons):
+            patch.setattr("time.time", lambda moment=now - 600 + 60 * number: moment)
+            email_id = f"order-{1041 + number}"
+            store.put({**row, "EmailId": email_id})
+            if reason == ABANDONED:
+                store.claim(email_id, lease=-5)
+                store.end(email_id, ABANDON, reason)
+            else:
+                store.end(email_id, DISCARD, reason)
+
+
+@pytest.fixture
 def a_row_is_unknown(store: EmailStore, row: dict[str, Any]) -> None:
     store.put({**row, "EmailId": "order-1044"})
     store.claim("order-1044", lease=-5)
@@ -107,10 +126,40 @@ def test_the_page_says_what_the_commands_print(
         command = written
         for placeholder in PLACEHOLDER.findall(command):
             command = command.replace(placeholder, known[placeholder])
-        program, *arguments = shlex.split(command)
-        assert program == "email-service"
-        output = CliRunner().invoke(main, arguments).output
+        output = ""
+        for each in command.split(" | "):
+            program, *arguments = shlex.split(each)
+            assert program == "email-service"
+            output = CliRunner().invoke(main, arguments, input=output).output
         match = re.fullmatch(pattern(printed, known), output)
         assert match, f"{command}\nprints\n{output}\nand the page says\n{printed}"
         names = {group(name): name for name in PLACEHOLDER.findall(printed)}
         known |= {names[name]: value for name, value in match.groupdict().items()}
+
+
+NAMED = re.compile(r"`(?:email-service )?([a-z][a-z-]+(?: [^`…]*)?)`")
+
+
+def named_commands() -> list[str]:
+    """The command lines in the page's text, as a person would type them after `email-service`."""
+    text = re.sub(r"^```.*?^```", "", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    known = main.list_commands(click.Context(main))
+    return [line for line in dict.fromkeys(NAMED.findall(text)) if line.split()[0] in known]
+
+
+@pytest.mark.parametrize("line", named_commands())
+def test_a_command_that_the_page_names_exists_with_its_options(line: str) -> None:
+    """Commands that need a worker, an id or a person cannot all be run here, so their help is asked for."""
+    command: click.Command = main
+    for word in shlex.split(line):
+        if word.startswith("--"):
+            assert any(word in parameter.opts for parameter in command.params), word
+        elif isinstance(command, click.Group):
+            found = command.get_command(click.Context(command), word)
+            assert found, f"there is no command {word} in {line}"
+            command = found
+    assert CliRunner().invoke(command, ["--help"]).exit_code == 0
+
+
+def test_the_page_names_the_commands_that_find_and_resolve_emails() -> None:
+    assert {"list --status Pending", "list --recipient ADDRESS", "provision --backfill"} <= {*named_commands()}
