@@ -150,15 +150,12 @@ def named_commands() -> list[str]:
 @pytest.mark.parametrize("line", named_commands())
 def test_a_command_that_the_page_names_exists_with_its_options(line: str) -> None:
     """Commands that need a worker, an id or a person cannot all be run here, so their help is asked for."""
-    command: click.Command = main
-    for word in shlex.split(line):
-        if word.startswith("--"):
-            assert any(word in parameter.opts for parameter in command.params), word
-        elif isinstance(command, click.Group):
-            found = command.get_command(click.Context(command), word)
-            assert found, f"there is no command {word} in {line}"
-            command = found
-    assert CliRunner().invoke(command, ["--help"]).exit_code == 0
+    words = shlex.split(line)
+    names = [word for word in words[:2] if word.islower() and not word.startswith("-")]
+    shown = CliRunner().invoke(main, [*names, "--help"])
+    assert shown.exit_code == 0, shown.output
+    for option in (word for word in words if word.startswith("--")):
+        assert re.search(rf"{option}\b", shown.output), f"{option} in {line}"
 
 
 def test_the_page_names_the_commands_that_find_and_resolve_emails() -> None:
