@@ -42,6 +42,7 @@ def report(chaos: Chaos, verdict: dict[str, list[str]], seed: int, emails: int) 
         ("raw messages sent twice", {"": chaos.duplicates}),
         ("faults of AWS", chaos.faults),
         ("calls of remote control", Counter((chaos.folder / "calls").read_text().split())),
+        ("corrected by the backfill", {"": chaos.backfilled}),
         ("seconds", chaos.seconds),
         ("dead letters", Counter(letter.reason for letter in story.letters)),
     ):

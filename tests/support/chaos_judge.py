@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from emails.dead_letters import MAX_RECEIVES_REASON, ReceivedDeadLetter
 from emails.decide import ABANDONED
-from emails.status import EmailStatus
+from emails.status import NEEDS_PERSON, EmailStatus
 from tests.support.provider_double import ACCEPTED, FAILED, LATE, LOST, REFUSED
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ UNKNOWN_IS_EXPLAINED = "each Unknown may have reached the provider: a crash or a
 NOTHING_LEFT = "no message is left"
 DEAD_LETTER_IS_EXPLAINED = "each dead letter is explained"
 UNUSABLE_IS_DEAD_LETTER = "what nobody can use is a dead letter"
+LISTED = "what is Failed or Unknown is in the index, and nothing else"
 STOPPED = "a worker that is asked to stop ends what it holds, and stops"
 NEVER_STALLED = "no worker stalls because a caller does not wait"
 
@@ -85,6 +86,7 @@ class Story:
     """What happened in a run, as far as the judge needs it."""
 
     rows: dict[str, Row] = field(default_factory=dict)
+    listed: set[str] = field(default_factory=set)  # the emails in the index
     seen: dict[str, Row] = field(default_factory=dict)  # the rows before the operator's last actions
     provider: dict[str, Counter[str]] = field(default_factory=dict)  # what the provider did, by email or by step
     store_faults: Counter[str] = field(default_factory=Counter)  # failed writes, by email
@@ -137,6 +139,10 @@ def judge(story: Story) -> dict[str, list[str]]:
             f"{letter.queue}: {letter.reason}: {letter.detail}" for letter, text in letters if not text
         ],
         UNUSABLE_IS_DEAD_LETTER: [text for text in story.unusable if text not in explained],
+        LISTED: [
+            f"{email_id} is {status.get(email_id)}"
+            for email_id in story.listed ^ {email_id for email_id in status if status[email_id] in NEEDS_PERSON}
+        ],
         STOPPED: [
             f"{pid} ended with {code}"
             for pid, code in story.exit_codes.items()

@@ -18,10 +18,12 @@ from click.testing import CliRunner
 from pydantic import HttpUrl
 
 from commands import main as email_service
+from emails.backfill import backfill
 from emails.dead_letters import dead_letters
 from emails.providers.smtp_settings import SmtpSettings
 from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.status import EmailStatus
+from emails.store import Attention, EmailStore
 from settings import get_settings
 from settings.aws import client
 from tests.support.chaos_judge import CLAIM_LEASE, MAX_ATTEMPTS, Holds, Story
@@ -108,6 +110,7 @@ class Chaos:
         self._dice = random.Random(seed)
         self._duplicates = duplicates
         self._rates = AWS_RATES | rates
+        self.backfilled = 0
         self._late_rows: list[Row] = []
 
     def run(self, emails: int, **environment: str) -> Story:
@@ -257,6 +260,12 @@ class Chaos:
 
     def _read(self) -> None:
         story = self.story
+        attention = Attention.from_settings(self.settings)
+        if self._beside:  # workers of older versions know nothing of the index
+            self.backfilled = backfill(
+                EmailStore.from_settings(self.settings), attention, 1e6, lambda _: None
+            ).corrected
+        story.listed = {entry.email_id for entry in attention.newest()}
         story.rows, story.left = self._rows(), self._left()
         story.letters = list(dead_letters(self._sqs, self.settings))
         for line in (self._folder / "emails").read_text().splitlines():

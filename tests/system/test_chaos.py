@@ -23,6 +23,7 @@ from tests.support.chaos_judge import (
     DEAD_LETTER_IS_EXPLAINED,
     ENDED,
     FAILED_IS_REFUSED,
+    LISTED,
     NEVER_STALLED,
     NOTHING_LEFT,
     ONCE,
@@ -75,6 +76,7 @@ def story(**row: Any) -> Story:
     """Return the story of one email, which was accepted and is Sent unless `row` says otherwise."""
     return Story(
         rows={"e": {"EmailId": "e", "EmailStatus": "Sent"} | row},
+        listed={"e"} if row.get("EmailStatus") in {"Failed", "Unknown"} else set(),
         provider={"e": Counter({ACCEPTED: 1})},
         exit_codes={1: 0, 2: 0},
     )
@@ -170,6 +172,8 @@ def test_the_judge_accepts_what_is_explained(innocent: Story) -> None:
         pytest.param(
             replace(story(), letters=[letter("MaxReceives")]), DEAD_LETTER_IS_EXPLAINED, id="nobody was killed"
         ),
+        pytest.param(replace(UNANSWERED, provider={"e": Counter({LOST: 1})}, listed=set()), LISTED, id="not listed"),
+        pytest.param(replace(story(), listed={"e"}), LISTED, id="listed though it was sent"),
         pytest.param(replace(story(), unusable={"x": "NotJson"}), UNUSABLE_IS_DEAD_LETTER, id="dropped in silence"),
         pytest.param(replace(story(), exit_codes={1: None}), STOPPED, id="does not stop"),
         pytest.param(replace(story(), stalls=["its loop stands still"]), NEVER_STALLED, id="stalled"),
