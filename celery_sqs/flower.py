@@ -13,14 +13,17 @@ from kombu.transport.SQS.exceptions import DoesNotExistQueueException, Undefined
 from tornado import web
 
 from celery_sqs.clients import SHORT_TIMEOUTS
+from celery_sqs.flower_pages import Pages
 from celery_sqs.patches import flower as patches
-from celery_sqs.sqs.oldest_message import ages_of_oldest_messages
+from celery_sqs.sqs.errors import code_of
+from celery_sqs.sqs.oldest_message import read_ages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from celery import Celery
     from flower.views.broker import BrokerView
+    from tornado.routing import URLSpec
 
     from celery_sqs.sqs.queue import Queue
 
@@ -36,6 +39,14 @@ def install() -> None:
     options.address = "127.0.0.1"
     options.enable_events = False  # otherwise Flower asks all workers every 5 s to send events, which they do anyway
     patches.install(broker_of, show_queues)
+
+
+def add_pages(routes: list[URLSpec], tabs: Mapping[str, str]) -> None:
+    """Add pages to every Flower that this process starts, and a tab for each route that `tabs` gives a label.
+
+    A route with the name `dead-letters` is what the Broker tab links to.
+    """
+    patches.added.append(Pages(routes, tabs))
 
 
 @web.authenticated
@@ -70,8 +81,11 @@ class Broker:
         names = list(names)
         loop = asyncio.get_running_loop()
         figures = asyncio.gather(*(loop.run_in_executor(None, self._figures, name) for name in names))
-        ages = await loop.run_in_executor(None, self._ages, names)
-        return [{**queue, "age_of_oldest_message": ages.get(queue["name"])} for queue in await figures]
+        ages, unknown = await loop.run_in_executor(None, self._ages, names)
+        return [
+            {**queue, "age_of_oldest_message": ages.get(queue["name"]), "age_unknown": unknown}
+            for queue in await figures
+        ]
 
     def _figures(self, name: str) -> dict[str, Any]:
         figures: dict[str, Any] = {"name": name}
@@ -91,16 +105,21 @@ class Broker:
             figures["error"] = str(error)
         return figures
 
-    def _ages(self, names: list[str]) -> dict[str, float]:
-        """Return the age of each queue's oldest message in seconds, if CloudWatch has it. SQS itself does not."""
+    def _ages(self, names: list[str]) -> tuple[dict[str, float], str]:
+        """Return the age of each queue's oldest message in seconds, and why those that are left out are unknown.
+
+        SQS itself reports no ages.
+        """
         channel, connection = self._channel, self._channel.conninfo
         queues = {channel.canonical_queue_name(name): name for name in names}
         try:
             cloudwatch = channel._new_boto_client("cloudwatch", channel.region, connection.userid, connection.password)
-        except BotoCoreError:
-            return {}
-        ages = ages_of_oldest_messages(cloudwatch, list(queues))
-        return {queues[queue]: age for queue, age in ages.items()}
+            ages = read_ages(cloudwatch, list(queues))
+        except ClientError as error:
+            return {}, f"CloudWatch answered with {code_of(error)}"
+        except BotoCoreError as error:
+            return {}, f"CloudWatch cannot be asked: {type(error).__name__}"
+        return {queues[queue]: age for queue, age in ages.items()}, "CloudWatch has no figure yet"
 
 
 @cache

@@ -40,12 +40,16 @@ def get_sender() -> Sender:
 
 
 @app.task(name="tasks.bridge")
-def bridge(body: str) -> None:
-    """Take a message of the raw queue. celery_sqs passes its body as this task's argument, whatever the body is."""
+def bridge(body: str) -> str:
+    """Take a message of the raw queue. celery_sqs passes its body as this task's argument, whatever the body is.
+
+    Returns the id of the email, which monitors show instead of the body.
+    """
     email_id = steps.read(body)
     if isinstance(email_id, DeadLetter):
         raise Reject(email_id.reason)
     process_email.run(email_id)
+    return email_id
 
 
 @app.task(name="tasks.process_email")

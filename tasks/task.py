@@ -35,6 +35,8 @@ class Task(CeleryTask):
     Celery writes an exception's text and traceback into logs and events, and they may quote an email.
     """
 
+    Request = "tasks.request:Request"
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return self.run(*args, **kwargs)

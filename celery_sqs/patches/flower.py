@@ -24,6 +24,8 @@ from flower.views.broker import BrokerView
 from tornado import web
 
 from celery_sqs.flower_events import known_event
+from celery_sqs.flower_pages import Loader, Pages
+from celery_sqs.patches.remote_control import CANNOT_RESIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +41,13 @@ HEADERS = {
     "Content-Security-Policy": "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
+
+# The pools that have no `grow`, as `inspect stats` names them.
+OF_FIXED_SIZE = frozenset({"celery.concurrency.solo:TaskPool", "celery.concurrency.thread:TaskPool"})
+ADVICE = "To resize the pool, start Flower with authentication, for example FLOWER_BASIC_AUTH=user:password."
+
+# The pages of every Flower that this process starts.
+added: list[Pages] = []
 
 _kwargs_pairs = flower.utils.search._kwargs_pairs
 _write_error = flower.api.BaseApiHandler.write_error
@@ -56,11 +65,30 @@ def install(broker_of: Callable[[Celery], Any], show_queues: Callable[[BrokerVie
 
 
 class Flower(flower.app.Flower):
-    """A Flower that requires authentication to listen beyond this machine, and adds our headers to every response."""
+    """A Flower that requires authentication to listen beyond this machine, and has our headers and pages."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**kwargs, template_loader=Loader(kwargs["template_path"]))
         self.add_transform(AddHeaders)
+        routes = [route for pages in added for route in pages.routes]
+        if prefix := self.options.url_prefix:
+            routes = [flower.app.rewrite_handler(route, prefix) for route in routes]
+        self.add_handlers(".*", routes)
+        self.tabs = {name: label for pages in added for name, label in pages.tabs.items()}
+
+    @property
+    def asks_for_password(self) -> bool:
+        # If the variable is set but empty, Flower's option is [""].
+        return any(options.basic_auth or ()) or bool(options.auth)
+
+    def why_not_resize(self, worker: dict[str, Any], *, is_open: bool) -> str:
+        """Say why the buttons that resize this worker's pool would fail. Return "" if they would not.
+
+        `is_open` tells whether Flower's API needs no authentication.
+        """
+        if worker["stats"].get("pool", {}).get("implementation") in OF_FIXED_SIZE:
+            return CANNOT_RESIZE[0].upper() + CANNOT_RESIZE[1:] + "."
+        return "" if self.asks_for_password or is_open else ADVICE
 
     def start_http_server(self) -> int | None:
         """Start the server. Flower calls this once all options are known.
@@ -68,9 +96,7 @@ class Flower(flower.app.Flower):
         Raises:
             SystemExit: Flower would listen on other interfaces than loopback without authentication.
         """
-        # If the variable is set but empty, Flower's option is [""].
-        asks = any(options.basic_auth or ()) or options.auth
-        if not (options.unix_socket or asks or is_loopback(options.address)):
+        if not (options.unix_socket or self.asks_for_password or is_loopback(options.address)):
             raise SystemExit(
                 f"Flower would listen on {options.address or 'all interfaces'} and let anybody in: set "
                 "FLOWER_BASIC_AUTH=user:password (or --auth with OAuth2), or --address=127.0.0.1."

@@ -160,12 +160,18 @@ NAMES = (
     Names("kombu.transport.base:Transport", "*register_with_event_loop", "Our threads feed a worker's event loop."),
     # Flower
     Names("flower.api:BaseApiHandler", "*write_error", "Flower's API does not ask a browser for the password."),
-    Names("flower.app:Flower", "*start_http_server", "Flower listens on all interfaces without a password."),
+    Names("flower.app", "rewrite_handler", "Our pages are below Flower's prefix, too."),
+    Names(
+        "flower.app:Flower",
+        "*start_http_server options",
+        "Flower listens on all interfaces without a password.",
+    ),
     Names("flower.command", "*Flower", "`celery flower` starts this class."),
     Names("flower.events", "*EventReceiver", "Flower's events come by this class."),
     Names("flower.utils.search", "*_kwargs_pairs", "Deeply nested arguments break the search for tasks."),
     Names("flower.views", "*hmac", "A password that is not in ASCII leads to an error 500."),
     Names("flower.views:BaseHandler", "*get_broker capp get_active_queue_names", "Flower has no broker for SQS."),
     Names("flower.views.broker:BrokerView", "*get", "The Broker tab shows SQS's figures."),
+    Names("tornado.template:Loader", "*_create_template root", "Flower's own pages get our tabs and hints."),
     Names("tornado.web:OutputTransform", "*transform_first_chunk", "Every answer gets our headers."),
 )

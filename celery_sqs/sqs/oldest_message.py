@@ -20,10 +20,17 @@ MAX_QUEUES = 500  # the most queries in one GetMetricData request
 
 
 def ages_of_oldest_messages(cloudwatch: CloudWatchClient, queues: Sequence[str]) -> dict[str, float]:
+    """Return what `read_ages` does, or {} if CloudWatch cannot be asked. A missing figure shows that well enough."""
+    try:
+        return read_ages(cloudwatch, queues)
+    except (BotoCoreError, ClientError):
+        return {}  # access is denied, or the endpoint has only SQS
+
+
+def read_ages(cloudwatch: CloudWatchClient, queues: Sequence[str]) -> dict[str, float]:
     """Return the age of the oldest message in seconds, by queue.
 
-    Queues are left out if CloudWatch has no figure for them. The result is empty if CloudWatch cannot be asked, and it
-    contains no queues beyond the first 500.
+    Queues are left out if CloudWatch has no figure for them, and beyond the first 500. Raises botocore's errors.
     """
     now = datetime.now(UTC)
     queries: list[MetricDataQueryTypeDef] = [
@@ -41,10 +48,7 @@ def ages_of_oldest_messages(cloudwatch: CloudWatchClient, queues: Sequence[str])
         }
         for index, name in enumerate(queues[:MAX_QUEUES])
     ]
-    try:
-        answer = cloudwatch.get_metric_data(MetricDataQueries=queries, StartTime=now - WINDOW, EndTime=now)
-    except (BotoCoreError, ClientError):
-        return {}  # access is denied, or the endpoint has only SQS; a missing figure shows that well enough
+    answer = cloudwatch.get_metric_data(MetricDataQueries=queries, StartTime=now - WINDOW, EndTime=now)
     newest = {
         result["Id"]: max(zip(result["Timestamps"], result["Values"], strict=True))[1]
         for result in answer["MetricDataResults"]

@@ -52,6 +52,7 @@ def test_a_queue_shows_what_is_ready_in_flight_delayed_and_dead(queues: Queues) 
         "messages_delayed": 2,
         "dead_letters": 1,
         "age_of_oldest_message": None,
+        "age_unknown": "CloudWatch has no figure yet",
     }
 
 

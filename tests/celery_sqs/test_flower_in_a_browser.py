@@ -292,7 +292,8 @@ def send_emails(service: Service) -> dict[str, str]:
         ended[f"tasks.bridge {task_id}"] = "SUCCESS"
         ended[f"tasks.load_email {email_id}"] = "SUCCESS"
         ended[f"tasks.send_email {email_id}"] = "SUCCESS"
-    ended["tasks.send_email too-large-1"] = "FAILURE"
+    for failed in ("send_email refused-1", "send_email too-large-1", "load_email invalid-1"):
+        ended[f"tasks.{failed}"] = "FAILURE"
     ended["tasks.load_email scheduled-1"] = "RETRY"
     del ended["tasks.send_email scheduled-1"], ended["tasks.send_email invalid-1"]
     for body in (f"{MARK} is no JSON", json.dumps({"email_id": {MARK: MARK}})):

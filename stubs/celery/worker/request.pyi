@@ -3,6 +3,7 @@ from typing import Any
 class Request:
     id: str
     name: str
+    args: Any
     kwargs: Any
     time_limits: Any
     message: Any
@@ -16,6 +17,7 @@ class Request:
     def cancel(self, pool: Any, *args: Any, **kwargs: Any) -> None: ...
     def revoked(self) -> bool: ...
     def on_failure(self, exc_info: Any, send_failed_event: bool = ..., return_ok: bool = ...) -> Any: ...
+    def send_event(self, type: str, **fields: Any) -> None: ...  # noqa: A002 (Celery's name)
     def reject(self, requeue: bool = ...) -> None: ...
 
 def create_request_cls(

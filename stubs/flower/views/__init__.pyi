@@ -12,3 +12,4 @@ class BaseHandler(web.RequestHandler):
     capp: Celery
     get_broker: ClassVar[Callable[..., Any]]
     def get_active_queue_names(self) -> list[str]: ...
+    def get_argument(self, name: str, default: str = ..., strip: bool = ..., *, escape: bool = ...) -> str: ...  # type: ignore[override]  # Flower's has other parameters than Tornado's
