@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 
 from commands import say
-from commands.resolve import refused
-from emails.status import DISCARD
-from emails.store import Conflict, EmailStore
+from emails import operate
+from emails.store import EmailStore
 from settings import get_settings
 
 
@@ -19,7 +18,6 @@ def cancel(email_id: str) -> None:
     Its message may stay on the queue. A worker that receives it does nothing. `resolve --resend` undoes a cancellation.
     """
     try:
-        EmailStore.from_settings(get_settings()).end(email_id, DISCARD, "cancelled")
-    except Conflict as conflict:
-        raise click.ClickException(refused(email_id, conflict, "Pending")) from None
-    say(f"{email_id} is Failed: cancelled.")
+        say(operate.cancel(EmailStore.from_settings(get_settings()), email_id))
+    except operate.Refused as refused:
+        raise click.ClickException(str(refused)) from None

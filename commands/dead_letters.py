@@ -14,21 +14,15 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from commands import say, say_json
 from emails.dead_letters import dead_letter_queues
 from emails.hints import hint
-from emails.message import InvalidMessage, parse_message
-from emails.status import EmailStatus, status_of
 from emails.store import EmailStore
 from settings import get_settings
 from settings.aws import client
-from settings.model import dead_letter_queue
-from tasks import protocol
+from tasks.dead_letters import summary, why_useless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from emails.dead_letters import DeadLetterQueue, ReceivedDeadLetter
-
-# If the row has any other status, a worker does nothing for the message but log "already <status>".
-TO_BE_SENT = frozenset({EmailStatus.PENDING, EmailStatus.SENDING, None})
+    from emails.dead_letters import DeadLetterQueue
 
 
 @click.group()
@@ -51,7 +45,7 @@ def list_(as_json: bool) -> None:
             about = queue.count()
             letters = []
             for read in queue.read():
-                letters += [_summary(letter) for letter in read]  # without the bodies, since there may be many
+                letters += [summary(letter) for letter in read]  # without the bodies, since there may be many
                 advance(len(read))
         letters.sort(key=lambda letter: letter["Reason"])
         reasons = Counter(letter["Reason"] for letter in letters)
@@ -75,7 +69,7 @@ def show(message_id: str, body: bool) -> None:
     for queue in _queues():
         with queue:
             for letter in (letter for read in queue.read(message_id) for letter in read):
-                story: dict[str, object] = {"MessageId": letter.message_id, "Queue": letter.queue, **_summary(letter)}
+                story: dict[str, object] = {"MessageId": letter.message_id, "Queue": letter.queue, **summary(letter)}
                 story["TaskId"] = letter.task_id
                 story["Body"] = letter.body if body else f"{len(letter.body.encode())} bytes (--body shows it)"
                 for name, attribute in letter.attributes.items() if body else ():
@@ -113,7 +107,7 @@ def redrive(message_id: str, reason: str) -> None:
         redriven = 0
         try:
             with queue, _progress(queue, "redriving") as advance:
-                for letter, why in queue.redrive(partial(_why_useless, store), message_id, reason):
+                for letter, why in queue.redrive(partial(why_useless, store), message_id, reason):
                     found += 1
                     stay += bool(why)
                     redriven += not why
@@ -176,40 +170,6 @@ def _queues() -> Iterator[DeadLetterQueue]:
 def _one_choice(message_id: str, reason: str) -> None:
     if message_id and reason:
         raise click.UsageError("Give MESSAGE_ID or --reason, not both.")
-
-
-def _summary(letter: ReceivedDeadLetter) -> dict[str, str]:
-    return {
-        "MessageId": letter.message_id,
-        "Reason": letter.reason,
-        "Detail": letter.detail,
-        "EmailId": _email_id(letter),
-    }
-
-
-def _email_id(letter: ReceivedDeadLetter) -> str:
-    """Return the id of the email that the message was to send, or "" if the body does not name one."""
-    holds_task = letter.queue == dead_letter_queue(get_settings().tasks_queue)  # written by Celery, not by a producer
-    try:
-        return (protocol.email_id_of if holds_task else parse_message)(letter.body)
-    except InvalidMessage:
-        return ""
-
-
-def _why_useless(store: EmailStore, letter: ReceivedDeadLetter) -> str:
-    """Say why a worker would do nothing for this message and what helps. Return "" if a worker would process it."""
-    email_id = _email_id(letter)
-    row = store.get(email_id) if email_id else None
-    if row is None or (status := status_of(row)) in TO_BE_SENT:
-        return ""
-    discard = f"`{hint('dead-letters discard', letter.message_id)}`"
-    if status in (EmailStatus.FAILED, EmailStatus.UNKNOWN):
-        why = row.get("FailureReason") or "no reason is recorded"
-        resend = f"`{hint('resolve', email_id, '--resend')}`"
-        return (
-            f"{email_id} is {status} ({why}), so it would not be sent; to send it again, run {resend}, then {discard}"
-        )
-    return f"{email_id} is {status}, so it would not be sent; to delete this dead letter, run {discard}"
 
 
 def _counted(reasons: Iterable[str]) -> str:

@@ -11,11 +11,11 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from commands import say
-from commands.status import ATTRIBUTES
 from emails.decide import End, decide_by_content
 from emails.email import Attachment, Email
 from emails.hints import hint
 from emails.message import InvalidMessage, check_email_id
+from emails.report import ATTRIBUTES
 from emails.status import EmailStatus, status_of
 from emails.store import Conflict, EmailStore, StoreRefused
 from settings import get_settings

@@ -17,13 +17,14 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 
 from commands import read_units_option, say
 from commands.list import found, reason_option, since_option, summary
+from emails import operate
 from emails.bulk import resolve_all
 from emails.hints import hint
 from emails.message import InvalidMessage, check_email_id
-from emails.raw_queue import enqueue_ids, find_raw_queue
+from emails.raw_queue import find_raw_queue
 from emails.search import Search
-from emails.status import NEEDS_PERSON, EmailStatus, status_of
-from emails.store import Conflict, EmailStore
+from emails.status import NEEDS_PERSON, EmailStatus
+from emails.store import EmailStore
 from emails.store.attention import Tally
 from settings import get_settings
 
@@ -110,20 +111,14 @@ def resolve(  # noqa: PLR0913 (its options)
 def _resolve_one(email_id: str, *, sent: bool) -> None:
     settings = get_settings()
     store = EmailStore.from_settings(settings)
-    queue = find_raw_queue(settings)
     try:
         if sent:
-            store.resolve_sent(email_id)
-            say(f"{email_id} is Sent.")
+            say(operate.mark_sent(store, email_id))
             return
-        store.resend(email_id)
-    except Conflict as conflict:
-        raise click.ClickException(refused(email_id, conflict, "Unknown or Failed")) from None
-    if enqueue_ids(queue, [email_id]):
-        raise click.ClickException(
-            f"{email_id} is Pending, but SQS did not accept its message: {hint('enqueue', email_id)}"
-        )
-    say(f"{email_id} is Pending and enqueued. Follow it: {hint('status', email_id)}")
+        done = operate.resend(store, find_raw_queue(settings), email_id)
+    except operate.Refused as refused:
+        raise click.ClickException(str(refused)) from None
+    say(f"{done} Follow it: {hint('status', email_id)}")
 
 
 @dataclass
@@ -235,10 +230,3 @@ def _interruptible() -> Iterator[Event]:
         yield interrupted
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def refused(email_id: str, conflict: Conflict, wanted: str) -> str:
-    """Explain to a person why a row's status could not be changed."""
-    if conflict.row is None:
-        return f"{email_id} has no row."
-    return f"{email_id} is {status_of(conflict.row) or 'without a status'}, not {wanted}."

@@ -112,6 +112,10 @@ class Settings(EnvironmentSettings):
         description="after how many seconds SQS gives a killed worker's messages to another",
     )
 
+    flower_actions: bool = Field(
+        default=False,
+        description="on or off: whether Flower's pages have buttons that cancel, resolve and redrive emails",
+    )
     log_format: Literal["console", "json"] = Field(
         default="console", description="the format of a worker's log: console for people, json for machines"
     )

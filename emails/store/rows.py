@@ -52,6 +52,7 @@ FOR_SWEEP = Wanted.with_status(
     {EmailStatus.PENDING, EmailStatus.SENDING},
     ("EmailId", "EmailStatus", "UpdatedAt", "SendAfter", "NextAttemptAt", "ClaimExpiresAt"),
 )
+SUMMARY = ("EmailStatus", "FailureReason", "Attempts", "UpdatedAt")
 MAX_REASON = 1000  # characters of a FailureReason; an item may have 400 KB, but a screen shows less
 
 
@@ -98,16 +99,22 @@ class EmailStore:
 
         There can be at most 100 ids (API reference, "BatchGetItem").
         """
+        rows = self.summaries(email_ids, ("EmailStatus",))
+        return {email_id: status_of(row) for email_id, row in rows.items()}
+
+    def summaries(self, email_ids: Sequence[str], attributes: Sequence[str] = SUMMARY) -> dict[str, Row]:
+        """Return some attributes of each row, like `statuses`."""
         keys = [{"EmailId": serialize(email_id)} for email_id in dict.fromkeys(email_ids)]
-        found: dict[str, EmailStatus | str | None] = {}
+        projection = ", ".join(("EmailId", *attributes))
+        found: dict[str, Row] = {}
         for attempt in range(BATCH_ATTEMPTS):
             if attempt:
                 time.sleep(full_jitter(attempt, BATCH_DELAY, BATCH_DELAY_MAX))
-            request = {"Keys": keys, "ProjectionExpression": "EmailId, EmailStatus", "ConsistentRead": True}
+            request = {"Keys": keys, "ProjectionExpression": projection, "ConsistentRead": True}
             with errors():
                 answer = self._client.batch_get_item(RequestItems=cast("Any", {self.table: request}))
             rows = [to_row(item) or {} for item in answer["Responses"].get(self.table, [])]
-            found |= {row["EmailId"]: status_of(row) for row in rows}
+            found |= {row["EmailId"]: row for row in rows}
             keys = cast("Any", answer.get("UnprocessedKeys", {})).get(self.table, {}).get("Keys", [])
             if not keys:
                 return found

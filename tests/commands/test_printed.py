@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands import broker, say_json
-from commands.status import ATTRIBUTES, EVENT
 from emails.email import InvalidRow
+from emails.report import ATTRIBUTES, EVENT
 from emails.resources import ResourcesMissing
 from emails.store import StoreRefused
 from settings import get_settings

@@ -109,7 +109,7 @@ def test_without_one_verdict_nothing_is_resolved(
 def test_a_resent_email_that_sqs_does_not_take_is_named_with_the_command_that_helps(
     run: Run, put: Put, store: EmailStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("commands.resolve.enqueue_ids", lambda _, ids: dict.fromkeys(ids, "InternalError"))
+    monkeypatch.setattr("emails.operate.enqueue_ids", lambda _, ids: dict.fromkeys(ids, "InternalError"))
     email_id = put("Failed")
     result = run("resolve", "--resend", email_id)
     assert result.exit_code == 1
