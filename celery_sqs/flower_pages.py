@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from flower.options import options
 from tornado.template import Loader as FileLoader
 from tornado.template import Template
 
@@ -42,6 +43,11 @@ class Pages(NamedTuple):
 
     routes: list[URLSpec]
     tabs: Mapping[str, str]
+
+
+def asks_for_password() -> bool:
+    """Whether Flower has authentication."""
+    return any(options.basic_auth or ()) or bool(options.auth)  # basic_auth is [""] if its variable is set but empty
 
 
 class Loader(FileLoader):

@@ -10,6 +10,6 @@ app.config_from_object("celeryconfig")
 
 # Celery's command line loads Flower's command before this module. Other programs save a second of imports.
 if "flower.command" in sys.modules:
-    import celery_sqs.flower
+    from tasks import flower
 
-    celery_sqs.flower.install()
+    flower.install()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import time
 import uuid
+from contextlib import ExitStack
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -24,10 +26,13 @@ from tests.support.stage import new_stage, pending_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from mypy_boto3_sqs import SQSClient
+    from playwright.sync_api import Browser, Page
 
     from celery_sqs.sqs.queue import Queue
+    from tests.support.flower import Scheme, Service
 
 logging.getLogger("botocore").setLevel(logging.INFO)
 
@@ -171,3 +176,58 @@ def wait_until() -> Callable[..., None]:
 def row() -> dict[str, object]:
     """A row that can be sent."""
     return pending_row(f"email-{uuid.uuid4().hex[:8]}")
+
+
+# Flower in a browser
+
+
+@pytest.fixture
+def start_service(emulator: str, tmp_path: Path, wait_until: Callable[..., None]) -> Iterator[Callable[..., Service]]:
+    """Return a function that creates a stage on which programs can be started. The screenshots show its name."""
+    from tests.support.flower import Service  # noqa: PLC0415 (it imports playwright, which not every machine has)
+
+    with ExitStack() as started:
+
+        def start(stage: str, **environment: str) -> Service:
+            service = Service(emulator, stage, tmp_path, wait_until, **environment)
+            started.callback(service.stop)
+            return service
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start Debian's Chromium. Playwright's own would be downloaded from a server other than PyPI."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 (not every machine has it)
+
+    program = shutil.which("chromium")
+    assert program, "there is no chromium here: apt-get install chromium"
+    with sync_playwright() as playwright:
+        # Chromium's sandbox does not work for root, and the pages are our own.
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=program, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Return a function that opens a URL as somebody who knows the password."""
+    from tests.support.flower import PASSWORD, USER  # noqa: PLC0415 (as above)
+
+    with ExitStack() as opened:
+
+        def open_url(url: str, scheme: Scheme = "light", height: int = 320, width: int = 1200) -> Page:
+            context = browser.new_context(
+                color_scheme=scheme,
+                http_credentials={"username": USER, "password": PASSWORD},
+                viewport={"width": width, "height": height},
+            )
+            context.set_default_timeout(60_000)
+            opened.callback(context.close)
+            page = context.new_page()
+            page.goto(url)
+            return page
+
+        yield open_url

@@ -24,7 +24,7 @@ from flower.views.broker import BrokerView
 from tornado import web
 
 from celery_sqs.flower_events import known_event
-from celery_sqs.flower_pages import Loader, Pages
+from celery_sqs.flower_pages import Loader, Pages, asks_for_password
 from celery_sqs.patches.remote_control import CANNOT_RESIZE
 
 if TYPE_CHECKING:
@@ -76,11 +76,6 @@ class Flower(flower.app.Flower):
         self.add_handlers(".*", routes)
         self.tabs = {name: label for pages in added for name, label in pages.tabs.items()}
 
-    @property
-    def asks_for_password(self) -> bool:
-        # If the variable is set but empty, Flower's option is [""].
-        return any(options.basic_auth or ()) or bool(options.auth)
-
     def why_not_resize(self, worker: dict[str, Any], *, is_open: bool) -> str:
         """Say why the buttons that resize this worker's pool would fail. Return "" if they would not.
 
@@ -88,7 +83,7 @@ class Flower(flower.app.Flower):
         """
         if worker["stats"].get("pool", {}).get("implementation") in OF_FIXED_SIZE:
             return CANNOT_RESIZE[0].upper() + CANNOT_RESIZE[1:] + "."
-        return "" if self.asks_for_password or is_open else ADVICE
+        return "" if asks_for_password() or is_open else ADVICE
 
     def start_http_server(self) -> int | None:
         """Start the server. Flower calls this once all options are known.
@@ -96,7 +91,7 @@ class Flower(flower.app.Flower):
         Raises:
             SystemExit: Flower would listen on other interfaces than loopback without authentication.
         """
-        if not (options.unix_socket or self.asks_for_password or is_loopback(options.address)):
+        if not (options.unix_socket or asks_for_password() or is_loopback(options.address)):
             raise SystemExit(
                 f"Flower would listen on {options.address or 'all interfaces'} and let anybody in: set "
                 "FLOWER_BASIC_AUTH=user:password (or --auth with OAuth2), or --address=127.0.0.1."

@@ -5,210 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import shutil
-import signal
 import urllib.request
 from base64 import b64encode
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.error import URLError
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from celery_sqs.patches.remote_control import CANNOT_RESIZE
-from emails.store import EmailStore
-from settings.aws import client
+from emails.events import DeliveryEvent, EventType
+from emails.store import EventStore
 from settings.model import dead_letter_queue
-from tests.conftest import free_port
-from tests.support.celery_programs import kill, start_celery
+from tests.support.flower import BOTH, Service, answers, cells, details, fetch, online, shoot, states, suffix
 from tests.support.sqs import report_age
-from tests.support.stage import environment_of, new_stage
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from mypy_boto3_sqs import SQSClient
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
-    Scheme = Literal["light", "dark"]
-    StartService = Callable[..., "Service"]
+    StartService = Callable[..., Service]
     WaitUntil = Callable[..., None]
     OpenPage = Callable[..., Page]
 
 pytestmark = pytest.mark.slow
-
-FOLDER = "SCREENSHOTS"  # the variable that names the folder for screenshots, such as docs/images
-
-COLUMNS = "name,args,state,uuid,runtime,worker"
-
-expect.set_options(timeout=60_000)
-
-# Without a password, Flower refuses the requests that its pages' buttons make.
-USER, PASSWORD = "ada", "secret"
-
-
-class Service:
-    """One stage, with the workers and Flowers that a test starts. They end with it."""
-
-    def __init__(self, emulator: str, stage: str, folder: Path, wait_until: WaitUntil, **environment: str) -> None:
-        self.settings = new_stage(emulator, stage)
-        self.sqs: SQSClient = client("sqs", self.settings)
-        self.store = EmailStore.from_settings(self.settings)
-        self._environment = environment_of(self.settings, **environment)
-        self._folder = folder
-        self.wait_until = wait_until
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._signs: dict[str, Callable[[], bool]] = {}
-
-    def start_worker(self, name: str, *arguments: str) -> str:
-        """Start a worker, and return its hostname."""
-        hostname = f"{name}@localhost"
-        self._start(name, "worker", "--loglevel", "INFO", "--hostname", hostname, *arguments)
-        self._signs[name] = lambda: "ready." in self.log(name)
-        return hostname
-
-    def start_flower(self, name: str) -> str:
-        """Start a Flower, and return its URL."""
-        port = free_port()
-        self._start(name, "flower", f"--port={port}", f"--basic-auth={USER}:{PASSWORD}", f"--tasks-columns={COLUMNS}")
-        url = f"http://127.0.0.1:{port}"
-        self._signs[name] = lambda: answers(f"{url}/healthcheck")
-        return url
-
-    def wait_until_ready(self) -> None:
-        for name, process in self.processes.items():
-            self.wait_until(lambda n=name, p=process: self._signs[n]() or p.poll() is not None, what=f"{name} is ready")
-            assert process.poll() is None, self.log(name)
-
-    def send(self, queue: str, body: str, delay: int = 0) -> str:
-        url = self.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-        return self.sqs.send_message(QueueUrl=url, MessageBody=body, DelaySeconds=delay)["MessageId"]
-
-    def send_email(self, row: dict[str, Any], **notes: str) -> str:
-        """Put the row and enqueue its id. Return the id of its bridge task."""
-        self.store.put(row)
-        return self.send(self.settings.queue, json.dumps({"email_id": row["EmailId"], **notes}))
-
-    def status(self, email_id: str) -> tuple[str, str]:
-        row = self.store.get(email_id) or {}
-        return row["EmailStatus"], row.get("FailureReason", "")
-
-    def control_queues(self) -> list[str]:
-        return self.sqs.list_queues(QueueNamePrefix=self.settings.control_queue_prefix).get("QueueUrls", [])
-
-    def log(self, name: str) -> str:
-        return (self._folder / f"{name}.log").read_text()
-
-    def stop(self, *names: str) -> None:
-        """Stop a program as an operator would."""
-        stopping = [self.processes.pop(name) for name in names or tuple(self.processes)]
-        for process in stopping:
-            process.send_signal(signal.SIGTERM)
-        for process in stopping:
-            try:
-                assert process.wait(60) == 0
-            finally:
-                kill(process)
-
-    def _start(self, name: str, *arguments: str) -> None:
-        log_file = self._folder / f"{name}.log"
-        self.processes[name] = start_celery(*arguments, log_file=log_file, environment=self._environment)
-
-
-def answers(url: str) -> bool:
-    try:
-        fetch(url)
-    except URLError:
-        return False
-    return True
-
-
-def fetch(url: str) -> str:
-    """Return a page or a response of the API to somebody who knows the password."""
-    credentials = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-    request = urllib.request.Request(url, headers={"Authorization": f"Basic {credentials}"})
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return str(response.read().decode())
-
-
-def states(url: str) -> dict[str, str]:
-    """Return the tasks that a Flower knows: `<task> <email id, or the bridge's own id>` and its state."""
-    found = {}
-    for task_id, task in json.loads(fetch(f"{url}/api/tasks")).items():
-        email_id = re.match(r"\('([^']+)'", task["args"] or "")
-        found[f"{task['name']} {email_id[1] if email_id else task_id}"] = task["state"]
-    return found
-
-
-def online(url: str) -> set[str]:
-    """Return the workers that a Flower shows as online."""
-    return {worker["hostname"] for worker in json.loads(fetch(f"{url}/workers?json=1"))["data"] if worker["status"]}
-
-
-@pytest.fixture
-def start_service(emulator: str, tmp_path: Path, wait_until: WaitUntil) -> Iterator[StartService]:
-    """Start a stage. The screenshots show its name."""
-    with ExitStack() as started:
-
-        def start(stage: str, **environment: str) -> Service:
-            service = Service(emulator, stage, tmp_path, wait_until, **environment)
-            started.callback(service.stop)
-            return service
-
-        yield start
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Start Debian's Chromium. Playwright's own would be downloaded from a server other than PyPI."""
-    program = shutil.which("chromium")
-    assert program, "there is no chromium here: apt-get install chromium"
-    with sync_playwright() as playwright:
-        # Chromium's sandbox does not work for root, and the pages are our own.
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=program, args=arguments)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[OpenPage]:
-    """Open a URL as somebody who knows the password and prefers a light or a dark colour scheme."""
-    with ExitStack() as opened:
-
-        def open_url(url: str, scheme: Scheme = "light", height: int = 320) -> Page:
-            context = browser.new_context(
-                color_scheme=scheme,
-                http_credentials={"username": USER, "password": PASSWORD},
-                viewport={"width": 1200, "height": height},
-            )
-            context.set_default_timeout(60_000)
-            opened.callback(context.close)
-            page = context.new_page()
-            page.goto(url)
-            return page
-
-        yield open_url
-
-
-def cells(page: Page, table: str) -> list[list[str]]:
-    """Return the text of the cells in each row of the table."""
-    rows = page.locator(f"{table} tbody tr").all()
-    return [[text.strip() for text in row.locator("td").all_inner_texts()] for row in rows]
-
-
-def shoot(page: Page, name: str) -> None:
-    """Take a screenshot for the docs, if somebody asked for new ones."""
-    if FOLDER in os.environ:
-        path = Path(os.environ[FOLDER]) / f"{name}.png"
-        page.screenshot(path=path, style=".broker-url { display: none }", animations="disabled")
-
 
 # This mark is in everything that is private.
 MARK = "xyzzy"
@@ -272,22 +96,24 @@ def live(emulator: str, tmp_path_factory: pytest.TempPathFactory, wait_until: Wa
         yield Live(service, threads, processes, flowers, ended)
 
 
+# DynamoDB refuses to add a claim, because the row would be too large.
+TOO_LARGE = MARK.ljust(400 * 1024 - len(json.dumps(MARKED)) - 50, ".")
+TOMORROW = datetime.now(UTC) + timedelta(days=1)
+ROWS: dict[str, dict[str, Any]] = {
+    "order-1": {},
+    "order-2": {},
+    "throttled-1": {"RecipientsTo": [TEMPORARY]},
+    "refused-1": {"RecipientsTo": [PERMANENT]},
+    "too-large-1": {"BodyText": TOO_LARGE},
+    "scheduled-1": {"SendAfter": TOMORROW.isoformat()},
+    "invalid-1": {"RecipientsTo": [f"{MARK} is no address"]},
+}
+
+
 def send_emails(service: Service) -> dict[str, str]:
     """Send emails of several kinds. Return how their tasks end."""
-    tomorrow = datetime.now(UTC) + timedelta(days=1)
-    # DynamoDB refuses to add a claim, because the row would be too large
-    too_large = 400 * 1024 - len(json.dumps(MARKED)) - 50
-    rows = {
-        "order-1": {},
-        "order-2": {},
-        "throttled-1": {"RecipientsTo": [TEMPORARY]},
-        "refused-1": {"RecipientsTo": [PERMANENT]},
-        "too-large-1": {"BodyText": MARK.ljust(too_large, ".")},
-        "scheduled-1": {"SendAfter": tomorrow.isoformat()},
-        "invalid-1": {"RecipientsTo": [f"{MARK} is no address"]},
-    }
     ended = {}
-    for email_id, attributes in rows.items():
+    for email_id, attributes in ROWS.items():
         task_id = service.send_email(marked(email_id, **attributes), note=MARK)
         ended[f"tasks.bridge {task_id}"] = "SUCCESS"
         ended[f"tasks.load_email {email_id}"] = "SUCCESS"
@@ -301,16 +127,9 @@ def send_emails(service: Service) -> dict[str, str]:
     return ended
 
 
-BOTH: tuple[Scheme, Scheme] = ("light", "dark")
-
-
 def statuses(page: Page) -> list[list[str]]:
     """Return whether each worker is online, by name, from the Workers page, which breaks long names."""
     return sorted([name.replace("\n", ""), status] for name, status, *_ in cells(page, "#workers-table"))
-
-
-def suffix(scheme: Scheme) -> str:
-    return "-dark" if scheme == "dark" else ""
 
 
 def open_worker(live: Live, open_page: OpenPage, hostname: str, height: int = 492) -> Page:
@@ -338,7 +157,7 @@ def test_the_tasks_page_of_each_flower_shows_how_each_task_ended(live: Live, ope
         page = open_page(f"{flower}/tasks", height=640)
         page.select_option("#tasks-table_length select", "50")
         expect(page.locator("#tasks-table tbody tr")).to_have_count(len(live.ended))
-        shown = {uuid: (name, state) for name, _, state, uuid, *_ in cells(page, "#tasks-table")}
+        shown = {uuid: (name, state) for name, _, _, state, _, _, _, uuid in cells(page, "#tasks-table")}
         assert shown == {task_id: (task["name"], task["state"]) for task_id, task in tasks.items()}
         assert sorted(state for _, state in shown.values()) == sorted(live.ended.values())
     for scheme in BOTH:
@@ -352,11 +171,6 @@ def find_task(live: Live, name: str, args: str) -> tuple[str, dict[str, Any]]:
     tasks = json.loads(fetch(f"{live.flowers[0]}/api/tasks"))
     (found,) = ((i, task) for i, task in tasks.items() if task["name"] == name and args in task["args"])
     return found
-
-
-def details(page: Page) -> dict[str, str]:
-    names, values = page.locator(".detail-list dt").all_inner_texts(), page.locator(".detail-list dd").all_inner_texts()
-    return {name: value.strip() for name, value in zip(names, values, strict=True)}
 
 
 def test_a_tasks_page_tells_of_its_retry_and_its_result(live: Live, open_page: OpenPage) -> None:
@@ -419,25 +233,33 @@ def test_a_pool_of_processes_grows_from_its_page(live: Live, open_page: OpenPage
 
 def test_a_pool_of_threads_says_that_it_cannot_grow(live: Live, open_page: OpenPage) -> None:
     page = open_worker(live, open_page, live.threads)
-    sentence = page.locator(".toast-body", has_text=CANNOT_RESIZE)
+    assert page.locator("#why-not-resize").inner_text().casefold() == f"{CANNOT_RESIZE}.".casefold()
+    for button in ("#worker-pool-grow", "#worker-pool-shrink", "#worker-pool-autoscale"):
+        expect(page.locator(button)).to_be_disabled()
 
-    def says_so() -> bool:
-        page.click("#worker-pool-grow")
-        page.locator(".toast-body").last.wait_for()  # it is "Unknown reason" if the worker takes longer than a second
-        return sentence.count() > 0
 
-    live.service.wait_until(says_so)
-    assert sentence.first.inner_text() == f"Failed to grow '{live.threads}' worker's pool: {CANNOT_RESIZE}"
+def test_a_flower_without_a_password_says_what_the_buttons_need(live: Live, open_page: OpenPage) -> None:
+    url = live.service.start_flower("flower-3", password=False)
+    live.service.wait_until_ready()
+    live.service.wait_until(lambda: answers(f"{url}/worker/{live.processes}"), what="the worker answers Flower")
+    page = open_page(f"{url}/worker/{live.processes}")
+    expect(page.locator("#why-not-resize")).to_contain_text("start Flower with authentication")
+    expect(page.locator("#worker-pool-grow")).to_be_disabled()
+    live.service.stop("flower-3")
 
 
 def test_nothing_but_ids_is_on_any_page(live: Live, open_page: OpenPage) -> None:
-    """The mark is in every row and body that the workers saw."""
+    """The mark is in every row and body that the workers saw, and in what a provider reported."""
     flower = live.flowers[0]
+    diagnostic = f"smtp; 550 <{MARK}-to@example.com>"
+    now = datetime.now(UTC)
+    bounced = DeliveryEvent("order-1", EventType.BOUNCED, f"{MARK}-to@example.com", now, "ses", diagnostic=diagnostic)
+    EventStore.from_settings(live.service.settings).add([bounced])
     tasks = json.loads(fetch(f"{flower}/api/tasks"))
     assert len(tasks) == len(live.ended)
     texts = {f"log of {name}": live.service.log(name) for name in live.service.processes}
     paths = ["workers", "workers?json=1", "tasks", "broker", "metrics", "api/tasks", "api/workers?refresh=1"]
-    paths += ["api/queues/length"]
+    paths += ["api/queues/length", "emails", "dead-letters", *(f"email?id={email_id}" for email_id in ROWS)]
     paths += [f"{page}/{task_id}" for page in ("task", "api/task/info") for task_id in tasks]
     for hostname in (live.threads, live.processes):
         texts[hostname] = open_worker(live, open_page, hostname).content()
@@ -447,6 +269,9 @@ def test_nothing_but_ids_is_on_any_page(live: Live, open_page: OpenPage) -> None
     page.locator("#tasks-table tbody td").first.wait_for()
     texts["tasks, as a browser shows them"] = page.content()
     assert "order-1" in texts["api/tasks"]
+    assert "order-1" in texts["emails"]
+    assert "…@example.com" in texts["email?id=order-1"]
+    assert "NotJson" in texts["dead-letters"]
     private = [MARK, b64encode(MARK.encode()).decode()[:6].casefold(), "test:test"]
     assert [name for name, text in texts.items() if any(part in text.casefold() for part in private)] == []
 
@@ -479,6 +304,9 @@ def test_a_task_that_waits_for_a_thread_is_revoked_from_its_page(
     service.wait_until(lambda: service.status("order-2") == ("Failed", "cancelled: its task was revoked"))
 
 
+UNKNOWN_AGE = "unknown: CloudWatch has no figure yet"
+
+
 def test_the_broker_tab_shows_each_queue(start_service: StartService, open_page: OpenPage) -> None:
     service = start_service("production")
     settings = service.settings
@@ -498,10 +326,10 @@ def test_the_broker_tab_shows_each_queue(start_service: StartService, open_page:
     for scheme in BOTH:
         page = open_page(f"{url}/broker", scheme, height=400)
         assert cells(page, "#queue-table") == [
-            ["emails_production", "8", "4", "3", "2", "3m 10s"],
-            ["emails_production_bulk", "0", "0", "0", "0", "—"],
-            ["emails_production_callbacks", "0", "0", "0", "0", "—"],
-            ["emails_production_tasks", "0", "0", "0", "0", "—"],
+            ["emails_production", "8", "4", "3", "2 Show", "3m 10s"],
+            ["emails_production_bulk", "0", "0", "0", "0", UNKNOWN_AGE],
+            ["emails_production_callbacks", "0", "0", "0", "0", UNKNOWN_AGE],
+            ["emails_production_tasks", "0", "0", "0", "0", UNKNOWN_AGE],
         ]
         assert page.locator(".broker-url").inner_text() == f"{settings.endpoint} us-east-1"
         assert page.evaluate("document.documentElement.dataset.bsTheme") == scheme
@@ -520,8 +348,15 @@ def test_the_broker_tab_says_which_queue_is_not_there(start_service: StartServic
     service.sqs.delete_queue(QueueUrl=queue)
     page = open_page(f"{url}/broker")
     lost, _, _, tasks = cells(page, "#queue-table")
-    assert lost == ["emails_lost\n\nQueue with name 'emails_lost' doesn't exist in SQS", "—", "—", "—", "—", "—"]
-    assert tasks == ["emails_lost_tasks", "0", "0", "0", "0", "—"]
+    assert lost == [
+        "emails_lost\n\nQueue with name 'emails_lost' doesn't exist in SQS",
+        "—",
+        "—",
+        "—",
+        "—",
+        UNKNOWN_AGE,
+    ]
+    assert tasks == ["emails_lost_tasks", "0", "0", "0", "0", UNKNOWN_AGE]
 
 
 def test_who_is_stopped_is_shown_offline_and_leaves_no_queue(live: Live, open_page: OpenPage) -> None:

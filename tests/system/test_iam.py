@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import pytest
 from click.testing import CliRunner
@@ -21,6 +22,7 @@ from click.testing import CliRunner
 from commands import main
 from commands.broker import main as email_broker
 from emails.raw_queue import enqueue_ids, find_raw_queue
+from emails.store import EmailStore
 from settings import Settings, get_settings
 from settings.aws import client
 from tests.conftest import free_port
@@ -63,25 +65,39 @@ Request = tuple[str, str]
 
 
 class Recorder:
-    """Records the requests that go through a proxy, as IAM's actions on resources."""
+    """Records the requests that go through a proxy, as IAM's actions on resources.
+
+    If `only` has statements of policies, all other requests are denied.
+    """
 
     def __init__(self) -> None:
         self.seen: set[Request] = set()
+        self.only: list[dict[str, Any]] = []
 
     def __call__(self, service: str, action: str, body: bytes) -> str:
         request = json.loads(body) if body and service else {}
+        wanted: set[Request] = set()
         if service == "S3":
-            self.seen.add(("s3:GetObject", f"arn:aws:s3:::{action.removeprefix('/')}"))
+            wanted.add(("s3:GetObject", f"arn:aws:s3:::{action.removeprefix('/')}"))
         elif service == "AmazonSQS":
             name = request.get("QueueName") or request.get("QueueUrl", "").rpartition("/")[2]
             resource = f"arn:aws:sqs:us-east-1:123456789012:{name}" if name else "*"
-            self.seen.add((f"sqs:{ACTION.get(action, action)}", resource))
+            wanted.add((f"sqs:{ACTION.get(action, action)}", resource))
         elif service.startswith("DynamoDB"):
             index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
             for table in _tables(request):
                 action = ACTION.get(action, action)
-                self.seen.add((f"dynamodb:{action}", f"arn:aws:dynamodb:us-east-1:123456789012:table/{table}{index}"))
-        return ""
+                wanted.add((f"dynamodb:{action}", f"arn:aws:dynamodb:us-east-1:123456789012:table/{table}{index}"))
+        self.seen |= wanted
+        return "AccessDeniedException" if self.only and not all(is_allowed(each, self.only) for each in wanted) else ""
+
+
+def is_allowed(request: Request, statements: list[dict[str, Any]]) -> bool:
+    action, resource = request
+    return any(
+        action in each["Action"] and any(fnmatchcase(resource, pattern) for pattern in each["Resource"])
+        for each in statements
+    )
 
 
 def _tables(request: dict[str, Any]) -> Iterable[str]:
@@ -127,17 +143,9 @@ def held_against(policy: str, seen: set[Request]) -> dict[str, set[Any]]:
 
 def compare(allowed: list[dict[str, Any]], seen: set[Request], unseen: set[str]) -> dict[str, set[Any]]:
     """Return what the statements lack, and what they have in excess. `unseen` actions are not in excess."""
-
-    def is_allowed(request: Request) -> bool:
-        action, resource = request
-        return any(
-            action in each["Action"] and any(fnmatchcase(resource, pattern) for pattern in each["Resource"])
-            for each in allowed
-        )
-
     named = {action for each in allowed for action in each["Action"]}
     return {
-        "missing": {request for request in seen if not is_allowed(request)},
+        "missing": {request for request in seen if not is_allowed(request, allowed)},
         "unseen": named - {action for action, _ in seen} - unseen,
     }
 
@@ -243,30 +251,75 @@ def test_flower(
     recorder: Recorder,
     wait_until: Callable[..., None],
 ) -> None:
+    """It is a process that can do only what its policy allows, as on the laptop of somebody who watches production."""
+    recorder.only = statements("flower")
     port = free_port()
-    flower = celery("flower", f"--port={port}", "--basic-auth=ada:secret")
+    site = f"http://127.0.0.1:{port}"
+    flower = celery("flower", f"--port={port}", "--basic-auth=ada:secret", EMAIL_FLOWER_ACTIONS="on")
     worker = celery("worker", "--loglevel", "WARNING", EMAIL_ENDPOINT_URL=emulator)
-    sqs = client("sqs", Settings(endpoint_url=emulator, stage=STAGE))
+    direct = Settings(endpoint_url=emulator, stage=STAGE)
+    sqs = client("sqs", direct)
     prefix = f"{stage.control_queue_prefix}celery"
     wait_until(lambda: len(sqs.list_queues(QueueNamePrefix=prefix).get("QueueUrls", [])) >= 2, what="both are there")
+    cookies = urllib.request.HTTPCookieProcessor()
+    opener = urllib.request.build_opener(cookies)
 
-    def open_page(page: str) -> None:
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/{page}")
+    def open_page(page: str, **form: str) -> str:
+        """Open a page, or submit a form to it."""
+        if form:
+            (token,) = (cookie.value or "" for cookie in cookies.cookiejar if cookie.name == "_xsrf")
+            form["_xsrf"] = token.strip('"')
+        request = urllib.request.Request(f"{site}/{page}", urlencode(form).encode() if form else None)
         request.add_header("Authorization", f"Basic {b64encode(b'ada:secret').decode()}")
-        urllib.request.urlopen(request, timeout=60).close()
+        request.add_header("Origin", site)
+        with opener.open(request, timeout=60) as answer:
+            return str(answer.read().decode())
 
     def has_asked_the_worker() -> bool:
         open_page("api/workers?refresh=1")
         return "sqs:SendMessage" in {action for action, _ in recorder.seen}
 
-    open_page("broker")
+    wait_until(lambda: is_open(f"{site}/healthcheck"), what="Flower answers")
     open_page("workers")
     wait_until(has_asked_the_worker)
+    write_rows(direct, pending_row(""), ["seen-0"])
+    enqueue_ids(find_raw_queue(direct), ["seen-0"])
+    wait_until(lambda: "seen-0" in open_page("emails"), what="Flower shows the email")
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
+
+    store = EmailStore.from_settings(direct)
+    for email_id, status in (("seen-1", "Pending"), ("seen-2", "Failed"), ("seen-3", "Unknown")):
+        store.put(pending_row(email_id) | {"EmailStatus": status})
+    letters = sqs.get_queue_url(QueueName=f"{direct.queue}_dlq")["QueueUrl"]
+    sqs.send_message(QueueUrl=letters, MessageBody='{"email_id": "seen-1"}')
+    for page in ("broker", "emails", "email?id=seen-1", "dead-letters"):
+        assert "AccessDenied" not in open_page(page).replace("CloudWatch answered with AccessDenied", "")
+    assert "seen-1" in open_page("dead-letters")
+    watching = set(recorder.seen)
+
+    for email_id, action in (("seen-1", "cancel"), ("seen-2", "sent"), ("seen-3", "resend")):
+        assert "AccessDeniedException" in open_page(f"email?id={email_id}", action=action)
+    redrive = {"queue": f"{direct.queue}_dlq", "all": "yes"}
+    recorder.only = statements("flower") + statements("flower-operator")
+    recorder.seen.clear()
+    assert f"1 moved back to {direct.queue}" in open_page("dead-letters", **redrive)
+    for email_id, action in (("seen-1", "cancel"), ("seen-2", "sent"), ("seen-3", "resend")):
+        assert 'id="done"' in open_page(f"email?id={email_id}", action=action)
     flower.send_signal(signal.SIGTERM)
     flower.wait(60)
-    assert held_against("flower", recorder.seen) == NOTHING
+    assert compare(recorder.only, recorder.seen, set())["missing"] == set()
+    at_exit = {request for request in recorder.seen if request[0] == "sqs:DeleteQueue"}
+    assert held_against("flower", watching | at_exit) == NOTHING
+    assert compare(statements("flower-operator"), recorder.seen, set())["unseen"] == set()
+
+
+def is_open(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_a_producer_and_an_operator(stage: Settings, recorder: Recorder, tmp_path: Path) -> None:
