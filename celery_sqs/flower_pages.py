@@ -21,7 +21,7 @@ TABS = """{% for tab, label in handler.application.tabs.items() %}
         </li>
         {% end %}"""
 OBSTACLE = """{% set obstacle = handler.application.why_not_resize(worker, is_open=handler.unauthenticated_api) %}
-          {% if obstacle %}<p class="small text-body-secondary" id="why-not-resize">{{ obstacle }}</p>{% end %}"""
+          {% if obstacle %}<p class="small text-body-secondary mb-0" id="why-not-resize">{{ obstacle }}</p>{% end %}"""
 LAST_CONTROL = """type="button">Apply</button>
                       </div>
                     </div>
@@ -31,7 +31,7 @@ CHANGES: dict[str, dict[str, str]] = {
     "navbar.html": {">Broker</a>\n        </li>": f">Broker</a>\n        </li>\n        {TABS}"},
     "worker.html": {
         '<form class="worker-controls-form">': (
-            f'{OBSTACLE}<form class="worker-controls-form"><fieldset {{% if obstacle %}}disabled{{% end %}}>'
+            f'<form class="worker-controls-form">{OBSTACLE}<fieldset {{% if obstacle %}}disabled{{% end %}}>'
         ),
         LAST_CONTROL: f"{LAST_CONTROL}</fieldset>",
     },

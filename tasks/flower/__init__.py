@@ -10,7 +10,7 @@ from tasks.flower.dead_letters import DeadLettersPage
 from tasks.flower.emails import EmailPage, EmailsPage
 
 # The result says how the email's step ended, and `args` has the email's id.
-COLUMNS = "name,args,result,state,received,runtime,worker,uuid"
+COLUMNS = "name,args,result,state,uuid,received,runtime,worker"
 
 
 def install() -> None:

@@ -85,7 +85,6 @@ class EmailsPage(Page):
             size=ON_A_PAGE,
             badge=badge,
             moment=moment,
-            one_line=one_line,
         )
 
     async def _attention(self, reason: str, page: int) -> tuple[Attention | None, str]:
@@ -150,7 +149,6 @@ class EmailPage(Page):
             refused=refused,
             badge=badge,
             moment=moment,
-            one_line=one_line,
         )
 
 
@@ -211,8 +209,3 @@ def moment(seconds: float) -> str:
         return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}" if seconds else ""
     except (ValueError, OverflowError, OSError):
         return ""
-
-
-def one_line(value: object) -> object:
-    """Return what a table shows of an attribute, with addresses masked."""
-    return masked({"": value})[""] if isinstance(value, str) else value

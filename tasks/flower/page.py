@@ -15,6 +15,7 @@ from flower.views import BaseHandler
 from tornado import web
 
 from celery_sqs.flower_pages import asks_for_password
+from emails.report import masked
 from emails.resources import ResourcesMissing
 from emails.store import Attention, EmailStore, EventStore, StoreRefused, StoreUnavailable
 from settings import get_settings
@@ -86,7 +87,8 @@ class Page(BaseHandler):
     def show(self, template: str, **values: Any) -> None:
         """Render one of our templates."""
         confirm = str(TEMPLATES / "confirm.html")
-        self.render(str(TEMPLATES / template), may_act=self.may_act, link=link, confirm=confirm, **values)
+        shared = {"may_act": self.may_act, "link": link, "one_line": one_line, "confirm": confirm}
+        self.render(str(TEMPLATES / template), **shared, **values)
 
     def text(self, name: str) -> str:
         """Return an argument of the request, or "". It is not escaped, because templates do that."""
@@ -115,6 +117,11 @@ class Page(BaseHandler):
         if site != "same-origin" or not origin.netloc or origin.netloc != self.request.host:
             raise web.HTTPError(HTTPStatus.FORBIDDEN, "The request comes from another site")
         web.RequestHandler.check_xsrf_cookie(self)
+
+
+def one_line(value: object) -> object:
+    """Return what a table shows of an attribute, with addresses masked."""
+    return masked({"": value})[""] if isinstance(value, str) else value
 
 
 def link(path: str, **arguments: object) -> str:

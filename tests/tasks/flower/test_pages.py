@@ -22,7 +22,7 @@ from settings import get_settings
 from settings.aws import client
 from tasks import flower as ours
 from tasks.flower import dead_letters, emails, page
-from tests.celery_sqs.test_flower_pages import heartbeat, received, running
+from tests.celery_sqs.test_flower_pages import FORGED, heartbeat, received, running
 from tests.support.stage import PREDECESSORS_TABLE, pending_row
 
 if TYPE_CHECKING:
@@ -135,7 +135,9 @@ def test_the_tab_shows_one_row_for_each_email_that_flower_has_seen(flower: Runni
     flower.feed([loaded, bridged, bridged | {"type": "task-succeeded", "result": "'order-1'"}])
     flower.feed(ended("order-2", "Failed: refused", "task-failed"))
     flower.feed(ended("deleted", "Sent"))
-    table = read(flower, "/emails").split("seen-table")[1]
+    page_text = read(flower, "/emails")
+    assert "eve.adams" not in page_text
+    table = page_text.split("seen-table")[1]
     rows = [re.sub(r"<[^>]*>|\s+", " ", row).split() for row in table.split("<tr>")[2:]]
     assert [row[0] for row in rows] == ["deleted", "order-2", "order-1"]
     assert rows[0][1:3] == ["no", "row"]
@@ -404,6 +406,24 @@ def test_a_redrive_that_takes_too_long_stops_and_says_so(
 
 
 # Many emails
+
+
+def test_no_event_that_is_forged_breaks_the_tab(flower: Running) -> None:
+    for event in FORGED:
+        flower.feed([event, heartbeat(), received(args="('order-1',)")])
+    assert ">order-1</a>" in read(flower, "/emails")
+    for args in (
+        "('",
+        "('\\",
+        "(" * 9000,
+        "('a\\', 'b',)",
+        "('" + "\\'" * 9000,
+        "('\x00',)",
+        "('" + "x" * 5000 + "',)",
+    ):
+        flower.feed(received(uuid=args[:900] + "1", args=args))
+    for path in ("/emails", email("order-1")):
+        assert "order-1" in flower.get(path, AUTHORIZATION)[1].decode()
 
 
 @pytest.mark.slow
