@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow peer-suites bench chaos chaos-mixed check actionlint format emulator provision worker flower enqueue put send status cdk deploy-local test-infrastructure email_lambda.zip invoke lock clean FORCE
+.PHONY: help dev demo test test-slow peer-suites bench chaos chaos-mixed check actionlint format emulator provision worker flower enqueue put send status cdk deploy-local test-infrastructure email_lambda.zip invoke lock clean FORCE
 
 PYTHON ?= python3
 PORT ?= 4566
@@ -35,6 +35,13 @@ needs = $(if $($(1)),,$(error $(1) is missing. For example: make $@ $(1)=$(2)))
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z_.-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+dev: .venv/installed infrastructure/.venv/installed ## Prepare everything for changing the code, and say what it did
+	@$(RUN) pre-commit install >/dev/null
+	@echo "Installed the environment of the service and its tests:  .venv"
+	@echo "Installed that of the CDK app, with the CDK CLI:          infrastructure/.venv, infrastructure/node_modules"
+	@echo "Installed the hook that runs make check at each commit:  $$(git rev-parse --git-path hooks/pre-commit)"
+	@echo "Next: make test. CONTRIBUTING.md shows how to run one test. To remove all of this: make clean"
 
 demo: .venv/installed ## Send a few emails through the whole pipeline, on its own emulator; to an inbox: make demo SMTP=localhost:1025
 	@$(RUN) email-service demo $(if $(SMTP),--smtp $(SMTP))
@@ -130,6 +137,7 @@ lock: $(UV) ## Resolve the dependencies again
 	@$(UV) lock --directory infrastructure
 
 clean: ## Remove everything that make installed and the tools cached
+	@[ ! -x .venv/bin/pre-commit ] || .venv/bin/pre-commit uninstall >/dev/null
 	@rm -rf .tools .venv infrastructure/.venv infrastructure/cdk.out infrastructure/node_modules .hypothesis .import_linter_cache .mypy_cache .peer-suites .pytest_cache .ruff_cache
 
 # This file changes only if PYTHON names another interpreter than the last time, and then both environments are rebuilt.
