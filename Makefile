@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help dev demo test test-slow peer-suites bench chaos chaos-mixed check actionlint format emulator provision worker flower enqueue put send status cdk deploy-local test-infrastructure email_lambda.zip invoke lock clean FORCE
+.PHONY: help dev demo test test-slow mutants peer-suites bench chaos chaos-mixed check actionlint format emulator provision worker flower enqueue put send status cdk deploy-local test-infrastructure email_lambda.zip invoke lock clean FORCE
 
 PYTHON ?= python3
 PORT ?= 4566
@@ -51,6 +51,10 @@ test: .venv/installed ## Run the fast tests
 
 test-slow: .venv/installed ## Run the tests that take minutes
 	@$(RUN) pytest -m slow
+
+mutants: .venv/installed ## Change the modules that decide, and list the changes that no test notices (about 10 minutes)
+	@$(UV) sync --locked --quiet --group mutants
+	@nice $(RUN) python -m tests.support.mutants
 
 peer-suites: .venv/installed ## Run kombu's and Celery's own tests on celery_sqs: make peer-suites SUITES=kombu-unit BROKER=redis
 	@$(UV) run --locked --quiet --group peer-suites python -m tests.peer_suites $(if $(BROKER),--broker $(BROKER)) $(SUITES)
@@ -138,7 +142,7 @@ lock: $(UV) ## Resolve the dependencies again
 
 clean: ## Remove everything that make installed and the tools cached
 	@[ ! -x .venv/bin/pre-commit ] || .venv/bin/pre-commit uninstall >/dev/null
-	@rm -rf .tools .venv infrastructure/.venv infrastructure/cdk.out infrastructure/node_modules .hypothesis .import_linter_cache .mypy_cache .peer-suites .pytest_cache .ruff_cache
+	@rm -rf .tools .venv infrastructure/.venv infrastructure/cdk.out infrastructure/node_modules .hypothesis .import_linter_cache .mypy_cache mutants .peer-suites .pytest_cache .ruff_cache
 
 # This file changes only if PYTHON names another interpreter than the last time, and then both environments are rebuilt.
 .tools/python: FORCE
