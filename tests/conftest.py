@@ -78,6 +78,16 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: object)
     get_settings.cache_clear()
 
 
+@pytest.fixture
+def _far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be in India, because machines that run tests are often in UTC, where code that takes local time seems to work."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Kolkata")
+        time.tzset()
+        yield
+    time.tzset()
+
+
 @pytest.fixture(autouse=True)
 def _no_outbox_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests from writing emails to `outbox` in the folder in which they run."""

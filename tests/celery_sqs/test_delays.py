@@ -39,6 +39,12 @@ def test_a_delay_is_rounded_up_so_that_no_copy_comes_early() -> None:
     assert delay_seconds(eta(59.5)) == 60
 
 
+@pytest.mark.usefixtures("_far_from_utc")
+def test_an_eta_is_in_utc_and_says_so_wherever_the_worker_is() -> None:
+    assert eta_in(60).endswith("+00:00")
+    assert 59 <= delay_seconds({"eta": eta_in(60)}) <= 60
+
+
 def test_on_a_fifo_queue_a_message_is_invisible_until_its_eta_or_for_as_long_as_sqs_allows() -> None:
     assert invisible_seconds({"eta": eta_in(2000)}) == 2000
     assert invisible_seconds({"eta": eta_in(90_000)}) == MAX_INVISIBLE_SECONDS

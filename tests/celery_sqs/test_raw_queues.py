@@ -23,6 +23,40 @@ def test_any_body_is_the_tasks_one_argument(body: str) -> None:
     assert message["headers"]["task"] == "app.bridge"
 
 
+def test_the_message_is_exactly_what_celery_s_protocol_2_has() -> None:
+    """Workers of other versions of Celery read it too, so no field may change its name or its value."""
+    message = to_task_message({"Body": "é", "MessageId": "m1"}, "app.bridge")
+    _args, _kwargs, embed = json.loads(message.pop("body"))
+    assert embed == {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    assert message == {
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {
+            "lang": "py",
+            "task": "app.bridge",
+            "id": "m1",
+            "root_id": "m1",
+            "parent_id": None,
+            "group": None,
+            "argsrepr": "(<body of 2 bytes>,)",
+            "kwargsrepr": "{}",
+            "retries": 0,
+            "eta": None,
+            "expires": None,
+            "timelimit": [None, None],
+            "origin": "sqs",
+            "sqs_attributes": {},
+        },
+        "properties": {
+            "body_encoding": None,
+            "correlation_id": "m1",
+            "delivery_info": {},
+            "delivery_mode": 2,
+            "priority": 0,
+        },
+    }
+
+
 def test_the_task_id_is_the_message_id_so_that_redelivery_keeps_it() -> None:
     headers = to_task_message({"Body": "x", "MessageId": "m1"}, "app.bridge")["headers"]
     assert headers["id"] == headers["root_id"] == "m1"
@@ -60,6 +94,13 @@ def headers_of(attributes: dict[str, dict[str, str]]) -> dict[str, object]:
 def test_the_producers_trace_context_is_in_the_headers() -> None:
     headers = headers_of({"traceparent": string("00-ab-cd-01"), "tracestate": string("vendor=1")})
     assert (headers["traceparent"], headers["tracestate"]) == ("00-ab-cd-01", "vendor=1")
+
+
+@pytest.mark.parametrize("length", [0, 1, 512, 513])
+def test_a_trace_context_that_is_empty_or_too_long_is_left_out(length: int) -> None:
+    headers = headers_of({"traceparent": string("0" * length), "tracestate": {"DataType": "String"}})
+    assert ("traceparent" in headers) == (1 <= length <= 512)
+    assert "tracestate" not in headers
 
 
 def test_nothing_else_that_a_producer_sends_is_in_the_headers() -> None:

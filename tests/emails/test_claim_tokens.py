@@ -18,6 +18,10 @@ def test_a_message_carries_the_newest_tokens(carried: tuple[str, ...]) -> None:
     assert from_text(to_text(carried)) == carried[-MOST_TOKENS:]
 
 
+def test_a_claim_s_id_has_the_form_that_workers_of_other_versions_write() -> None:
+    assert claim_id("0123456789abcdef0123456789abcdef") == "3eb1bd439947eb762998e566ccc2e099"
+
+
 @given(carried=anything)
 def test_whatever_else_a_message_carries_is_no_token(carried: object) -> None:
     found = from_text(carried)

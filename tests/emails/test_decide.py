@@ -90,9 +90,10 @@ def test_an_email_that_must_never_be_sent_fails_with_the_reason(
     [
         ({"NextAttemptAt": Decimal(int(NOW) + 300)}, 300),
         ({"SendAfter": iso(300)}, 300),
+        ({"SendAfter": iso(0.5)}, 0.5),
         ({"SendAfter": iso(300), "NextAttemptAt": Decimal(int(NOW) + 4000)}, 4000),
     ],
-    ids=["NextAttemptAt", "SendAfter", "both"],
+    ids=["NextAttemptAt", "SendAfter", "half a second", "both"],
 )
 def test_an_email_before_its_time_waits_for_it(settings: Settings, row: Row, changes: Row, seconds: float) -> None:
     assert decide(row | changes, NOW, settings) == RetryLater(seconds, "it is not due yet")

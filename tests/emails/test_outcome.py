@@ -11,6 +11,7 @@ from emails.outcome import DeadLetter, Done, Outcome, RetryLater
 from emails.status import EmailStatus
 
 
+@pytest.mark.usefixtures("_far_from_utc")
 @pytest.mark.parametrize(
     ("outcome", "line"),
     [

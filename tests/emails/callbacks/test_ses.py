@@ -197,6 +197,60 @@ def test_a_complaint_is_one_only_where_somebody_complains_of_this_email(
     assert (complaint.type, complaint.reject_reason) == (kind, reason)
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes", "reason", "description", "diagnostic"),
+    [
+        (
+            "Bounce",
+            {},
+            RejectReason.BOUNCED,
+            "Permanent General 5.1.1",
+            "smtp; 550 5.1.1 <ada@example.com>... User unknown",
+        ),
+        ("Complaint", {}, RejectReason.SPAM, "Complaint abuse", ""),
+        (
+            "Complaint",
+            {"complaintSubType": "OnAccountSuppressionList"},
+            RejectReason.SPAM,
+            "Complaint OnAccountSuppressionList abuse",
+            "",
+        ),
+        ("Delivery", {}, None, "", "250 ok:  Message 64111812 accepted"),
+        ("DeliveryDelay", {}, None, "MailboxFull 4.2.2", "smtp; 452 4.2.2 mailbox full"),
+        ("Send", {}, None, "", ""),
+        ("Reject", {}, RejectReason.BLOCKED, "Reject Bad content", ""),
+        ("Rendering Failure", {}, RejectReason.OTHER, "Rendering Failure", "Attribute 'name' is not present"),
+        ("Subscription", {}, None, "Subscription", ""),
+    ],
+)
+def test_an_event_says_why_in_ses_s_words(
+    kind: str, changes: Json, reason: RejectReason | None, description: str, diagnostic: str
+) -> None:
+    found = parsed(event(kind, ID, **changes))
+    assert (found.reject_reason, found.description, found.diagnostic) == (reason, description, diagnostic)
+
+
+@pytest.mark.usefixtures("_far_from_utc")
+@pytest.mark.parametrize("moment", ["2026-01-31T12:00:05", "2026-01-31T12:00:05Z", "2026-01-31T13:00:05+01:00"])
+def test_a_time_without_an_offset_is_in_utc_wherever_the_worker_is(moment: str) -> None:
+    assert parsed(event("Bounce", ID, timestamp=moment)).occurred_at == datetime(2026, 1, 31, 12, 0, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("kind", ["Complaint", "DeliveryDelay"])
+def test_an_event_is_about_those_whom_it_names_and_not_about_all_recipients(kind: str) -> None:
+    named = [{"emailAddress": f"{name}@example.com"} for name in ("bob", "eve")]
+    notification = event(kind, ID, RECIPIENT, **{NAMES_ITS_RECIPIENTS[kind]: named})
+    events = parse_callback(json.dumps(notification))
+    assert [found.recipient for found in events] == ["bob@example.com", "eve@example.com"]
+
+
+@pytest.mark.parametrize("kind", ["Send", "Reject", "Rendering Failure"])
+def test_an_event_of_an_email_without_recipients_names_nobody(kind: str) -> None:
+    notification = event(kind, ID)
+    notification["mail"]["destination"] = []
+    assert parsed(notification).recipient == ""
+
+
 def test_each_recipient_has_an_event_of_its_own() -> None:
     recipients = [{"emailAddress": f"{name}@example.com", "status": "5.1.1"} for name in ("ada", "bob")]
     events = parse_callback(json.dumps(event("Bounce", ID, bouncedRecipients=recipients)))
