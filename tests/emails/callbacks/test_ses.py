@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emails.callbacks import parse_callback
+from emails.callbacks.ses import MAX_RECIPIENTS
 from emails.events import DeliveryEvent, EventType, RejectReason
 from emails.message import InvalidMessage
 from emails.status import EmailStatus
@@ -233,7 +234,22 @@ def test_an_event_says_why_in_ses_s_words(
 @pytest.mark.usefixtures("_far_from_utc")
 @pytest.mark.parametrize("moment", ["2026-01-31T12:00:05", "2026-01-31T12:00:05Z", "2026-01-31T13:00:05+01:00"])
 def test_a_time_without_an_offset_is_in_utc_wherever_the_worker_is(moment: str) -> None:
-    assert parsed(event("Bounce", ID, timestamp=moment)).occurred_at == datetime(2026, 1, 31, 12, 0, 5, tzinfo=UTC)
+    occurred_at = parsed(event("Bounce", ID, timestamp=moment)).occurred_at
+    assert occurred_at.isoformat() == "2026-01-31T12:00:05+00:00"
+
+
+def test_as_many_recipients_as_are_allowed_have_an_event_each() -> None:
+    notification = event("Send", ID, *(f"{number}@example.com" for number in range(MAX_RECIPIENTS)))
+    assert len(parse_callback(json.dumps(notification))) == MAX_RECIPIENTS
+
+
+def test_a_kind_that_is_new_to_us_is_quoted_only_in_part() -> None:
+    assert parsed(event("Send", ID) | {"eventType": "X<" * 50}).description == "X" * 20
+
+
+@pytest.mark.parametrize("added", [{"TopicArn": "arn", "Message": "{}"}, {"detail-type": "Email", "detail": {}}])
+def test_a_notification_that_has_the_keys_of_an_envelope_too_is_still_a_notification(added: Json) -> None:
+    assert parsed(event("Bounce", ID) | added) == parsed(event("Bounce", ID))
 
 
 @pytest.mark.parametrize("kind", ["Complaint", "DeliveryDelay"])
