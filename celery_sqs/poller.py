@@ -13,7 +13,7 @@ from celery_sqs.log import OnceAMinute
 from celery_sqs.per_process import at_exit, one_per_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from celery_sqs.prefetch import Prefetch
 
@@ -47,6 +47,23 @@ def stop_receiving_for(seconds: float, queue: str, code: str) -> None:
     complain("SQS denies access to our own queue %s (%s): nothing is received until access is allowed", queue, code)
     pause.begin(seconds)
 
+
+class PausedQueues:
+    """The queues from which no poller of the process receives for now, because a person paused them."""
+
+    def __init__(self) -> None:
+        self._names: frozenset[str] = frozenset()
+
+    def set(self, names: Iterable[str]) -> None:
+        """Pause these queues, and no others."""
+        self._names = frozenset(names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+
+paused_queues = PausedQueues()
+PAUSED_TICK_SECONDS = 1.0  # how often a paused poller looks whether it may go on
 
 # Half a second is enough: a long poll that receives a message returns at once, and an idle one has nothing to give
 # back.
@@ -84,7 +101,8 @@ def pollers_of_process() -> Pollers:
 class Poller:
     """Calls `receive(count, wait)` while `prefetch` allows it, and passes the messages to `accept`.
 
-    Messages that are received after `stop` go to `give_back`. They may be ones that this process has just released.
+    Messages that are received after `stop` go to `give_back`. They may be ones that this process has just released. The
+    same happens to messages from a long poll that was open when the queue was paused (`paused_queues`).
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 (these arguments are all that it knows of a channel)
@@ -144,8 +162,10 @@ class Poller:
             if is_first:
                 self.parked = True
             self._stopped.wait(pause.left())
+            while self.name in paused_queues and not self._stopped.is_set():
+                self._stopped.wait(PAUSED_TICK_SECONDS)
             wanted = self._prefetch.take(self._stopped, self.priority)
-            if pause.left():  # the pause began while this thread waited
+            if pause.left() or self.name in paused_queues:  # the pause began while this thread waited
                 self._prefetch.received(wanted, 0)
                 continue
             if is_first:
@@ -163,7 +183,7 @@ class Poller:
             failures = 0
             self.last_receive_at = time.time()
             self._prefetch.received(wanted, len(messages))
-            if self._stopped.is_set():
+            if self._stopped.is_set() or self.name in paused_queues:
                 self._prefetch.free(len(messages))
                 self._give_back(messages)
             else:

@@ -14,12 +14,14 @@ from celery_sqs.control_queues import ControlQueue
 from celery_sqs.hand_off import ConsumedQueue
 from celery_sqs.held_message import State
 from celery_sqs.held_messages import held_messages
-from celery_sqs.poller import Poller
+from celery_sqs.poller import Poller, paused_queues
 from celery_sqs.signals import uninterrupted
 from celery_sqs.sqs.dead_letters import Reason
 from celery_sqs.visibility import make_visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kombu.transport import SQS
 
     from celery_sqs.admission import Admission
@@ -112,6 +114,18 @@ class Receiver:
         """
         return sum(len(self.release(source)) for source in self.sources)
 
+    def release_paused(self) -> int:
+        """Give back the messages of paused queues on which no work has begun. Return how many there were.
+
+        Messages that running tasks have handed off stay, so that what has begun is finished.
+        """
+        held = held_messages()
+        sources = [source for name, source in list(self._sources.items()) if name in paused_queues]
+        released = held.release([m for m in held.received() if m.queue in sources])
+        for message in released:
+            self._channel.qos.ack(message.tag)
+        return len(released)
+
     def consumed(self, url: str) -> ConsumedQueue | None:
         """Return the queue with this URL if Celery's worker consumes it through this channel."""
         for name, source in list(self._sources.items()):
@@ -184,6 +198,16 @@ _consumers: dict[str, Receiver] = {}  # by the URL of a queue
 def consumer_of(url: str) -> Receiver | None:
     """Return the receiver of this process that consumes the queue with this URL."""
     return _consumers.get(url)
+
+
+def pause_queues(names: Iterable[str]) -> int:
+    """Receive from these queues no more, and from all others again. Return how many messages were given back.
+
+    Messages on which no work has begun are given back. Call this again while the pause lasts: a receive that ended just
+    before the pause may have brought messages since.
+    """
+    paused_queues.set(names)
+    return sum(receiver.release_paused() for receiver in list(_receivers))
 
 
 @worker_shutting_down.connect

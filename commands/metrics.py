@@ -13,6 +13,7 @@ import click
 from celery_sqs.sqs.oldest_message import ages_of_oldest_messages
 from commands import say
 from emails.hints import hint
+from emails.pause import StagePause
 from emails.resources import check_resources, find_queue
 from emails.status import NEEDS_PERSON
 from emails.store import Attention, IndexMissing
@@ -37,7 +38,7 @@ def metrics() -> None:
     There is also the age of the oldest message of each queue. The emails are the Failed and the Unknown ones, counted
     up to 1,000 each. Run one process per stage. It runs until it is stopped. OTEL_EXPORTER_OTLP_ENDPOINT names the
     collector. An export is made every minute, or every OTEL_METRIC_EXPORT_INTERVAL milliseconds. It takes one request
-    to SQS for each queue, one to CloudWatch, which alone knows the ages, and 32 small ones to DynamoDB.
+    to SQS for each queue, one to CloudWatch, which alone knows the ages, and 33 small ones to DynamoDB.
     """
     observation = _observation()
     settings = get_settings()
@@ -45,6 +46,7 @@ def metrics() -> None:
     sqs, cloudwatch = client("sqs", settings), client("cloudwatch", settings)
     names = [name for queue in settings.queues for name in (queue, dead_letter_queue(queue))]
     queues = [find_queue(sqs, name) for name in names]
+    stage = StagePause.from_settings(settings)
 
     def observe(_options: object) -> Iterator[Observation]:
         for queue in queues:
@@ -55,6 +57,9 @@ def metrics() -> None:
     def observe_ages(_options: object) -> Iterator[Observation]:
         for name, seconds in ages_of_oldest_messages(cloudwatch, names).items():
             yield observation(seconds, {"email.queue": name})
+
+    def observe_pause(_options: object) -> Iterator[Observation]:
+        yield observation(int(stage.read() is not None), {"email.stage": settings.stage})
 
     attention = Attention.from_settings(settings)
 
@@ -86,6 +91,9 @@ def metrics() -> None:
         "email.attention",
         [observe_emails],
         description=f"The number of emails that need a person, up to {MOST_COUNTED} of each status",
+    )
+    meter.create_observable_gauge(
+        "email.stage.paused", [observe_pause], description="1 if the stage is paused, and 0 if not"
     )
     say(f"exporting the metrics of {', '.join(names)}")
     signal.sigwait(stop)

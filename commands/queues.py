@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from commands import say, say_json
+from emails.pause import StagePause
 from emails.resources import check_resources, find_queue
 from settings import get_settings
 from settings.aws import client
@@ -21,6 +22,8 @@ def queues(as_json: bool) -> None:
     settings = get_settings()
     check_resources(settings)
     sqs = client("sqs", settings)
+    if pause := StagePause.from_settings(settings).read():
+        say(f"The stage {settings.stage} is {pause}", err=as_json)
     counts = {}
     for name in settings.queues:
         ready, in_flight, delayed = find_queue(sqs, name).depths()

@@ -8,6 +8,7 @@ import click
 
 from commands import say, say_json
 from emails.hints import hint
+from emails.pause import StagePause
 from emails.report import event_report, report
 from emails.store import EmailStore, EventStore
 from settings import get_settings
@@ -17,14 +18,19 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("email_id", metavar="ID")
+@click.argument("email_id", metavar="[ID]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
-def status(email_id: str, as_json: bool) -> None:
+def status(email_id: str | None, as_json: bool) -> None:
     """Show what became of the email ID, and what providers reported about its recipients.
+
+    Without an ID, show whether the stage is paused.
 
     The email's content is not shown.
     """
     settings = get_settings()
+    if email_id is None:
+        _say_pause(settings, as_json=as_json)
+        return
     row = EmailStore.from_settings(settings).get(email_id)
     if row is None:
         raise click.ClickException(no_row(email_id, settings))
@@ -38,6 +44,15 @@ def status(email_id: str, as_json: bool) -> None:
         say(f"{name:<{width}}  {value}")
     for event in events:
         say(_sentence(event))
+
+
+def _say_pause(settings: Settings, *, as_json: bool) -> None:
+    pause = StagePause.from_settings(settings).read()
+    if as_json:
+        names = {"Since": pause.since, "By": pause.by, "Reason": pause.reason} if pause else {}
+        say_json({"Paused": pause is not None} | names)
+    else:
+        say(f"The stage {settings.stage} is {pause or 'not paused'}")
 
 
 def no_row(email_id: str, settings: Settings) -> str:

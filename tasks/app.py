@@ -4,7 +4,7 @@ import sys
 
 from celery import Celery
 
-INCLUDE = ("tasks.callbacks", "tasks.logs", "tasks.pipeline", "tasks.reap", "tasks.start")
+INCLUDE = ("tasks.callbacks", "tasks.logs", "tasks.pause", "tasks.pipeline", "tasks.reap", "tasks.start")
 app = Celery("tasks", task_cls="tasks.task:Task", include=INCLUDE)
 app.config_from_object("celeryconfig")
 

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from celery_sqs import poller as poller_module
-from celery_sqs.poller import Pause, Poller
+from celery_sqs.poller import Pause, PausedQueues, Poller
 from celery_sqs.prefetch import Prefetch
 
 if TYPE_CHECKING:
@@ -255,3 +255,40 @@ def test_room_goes_to_the_highest_priority_first_and_within_one_to_who_waited_lo
     for waiter in waiters:
         waiter.join(60)
     assert served == ["first", "second", "raw", "bulk"]
+
+
+def test_a_paused_queue_is_not_received_from_while_others_are(
+    prefetch: Prefetch, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(poller_module, "PAUSED_TICK_SECONDS", 0.01)
+    paused = PausedQueues()
+    monkeypatch.setattr(poller_module, "paused_queues", paused)
+    paused.set(["raw"])
+    raw, callbacks = Queue(messages=10), Queue(messages=10)
+    pollers = [
+        Poller(name, prefetch, queue.receive, queue.delivered.extend, queue.released.extend)
+        for name, queue in (("raw", raw), ("callbacks", callbacks))
+    ]
+    for poller in pollers:
+        poller.start()
+    wait_until(lambda: len(callbacks.delivered) == 10)
+    assert (raw.asked, pollers[0].parked) == ([], True)
+    paused.set([])
+    wait_until(lambda: len(raw.delivered) == 10)
+    for poller in pollers:
+        poller.stop()
+
+
+def test_what_a_long_poll_brings_after_the_pause_began_is_given_back(
+    start: Start, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    paused = PausedQueues()
+    monkeypatch.setattr(poller_module, "paused_queues", paused)
+    queue = Queue(messages=10)
+    queue.gate.clear()
+    start(queue)
+    wait_until(lambda: queue.asked)
+    paused.set(["q"])
+    queue.gate.set()
+    wait_until(lambda: len(queue.released) == 10)
+    assert queue.delivered == []
