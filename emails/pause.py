@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from emails.store.items import errors, to_row
+from emails.store.items import errors, to_item, to_row
 from settings.aws import client
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mypy_boto3_dynamodb import DynamoDBClient
 
     from settings import Settings
@@ -23,11 +25,15 @@ ROW = "pause\nof all workers"  # a row of the emails' table; no email's id has a
 
 @dataclass(frozen=True)
 class Pause:
-    """Who paused the stage, when (ISO 8601) and why."""
+    """Who paused the stage, when (ISO 8601) and why.
+
+    `mappings` has the UUIDs of the event source mappings that the pause disabled.
+    """
 
     since: str
     by: str
     reason: str
+    mappings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"paused since {self.since} by {self.by}: {self.reason}"
@@ -51,14 +57,16 @@ class StagePause:
         row = to_row(answer.get("Item"))
         if row is None:
             return None
-        return Pause(*(str(row.get(name, "unknown")) for name in ("PausedSince", "PausedBy", "PauseReason")))
+        since, by, reason = (str(row.get(name, "unknown")) for name in ("PausedSince", "PausedBy", "PauseReason"))
+        return Pause(since, by, reason, tuple(map(str, row.get("Mappings", ()))))
 
-    def begin(self, by: str, reason: str) -> Pause:
+    def begin(self, by: str, reason: str, mappings: Sequence[str] = ()) -> Pause:
         """Pause the stage. If it is paused already, this pause replaces the other one."""
-        pause = Pause(datetime.fromtimestamp(int(time.time()), UTC).isoformat(), by, reason)
-        item = {"EmailId": ROW, "PausedSince": pause.since, "PausedBy": by, "PauseReason": reason}
+        pause = Pause(datetime.fromtimestamp(int(time.time()), UTC).isoformat(), by, reason, tuple(mappings))
+        row = {"EmailId": ROW, "PausedSince": pause.since, "PausedBy": by, "PauseReason": reason}
+        item = to_item(row | {"Mappings": list(pause.mappings)})
         with errors():
-            self._dynamodb.put_item(TableName=self._table, Item={name: {"S": value} for name, value in item.items()})
+            self._dynamodb.put_item(TableName=self._table, Item=item)
         return pause
 
     def end(self) -> None:
