@@ -199,7 +199,8 @@ def _provision_index(dynamodb: DynamoDBClient, table: str) -> Iterator[str]:
 def _index_status(description: TableDescriptionTypeDef) -> str | None:
     """Return the status of the table's index of the emails that need a person, or None if there is no such index."""
     indexes = description.get("GlobalSecondaryIndexes", [])
-    return next((each["IndexStatus"] for each in indexes if each["IndexName"] == attention.INDEX), None)
+    # The emulator gives no status to an index that CloudFormation has made.
+    return next((each.get("IndexStatus", "ACTIVE") for each in indexes if each["IndexName"] == attention.INDEX), None)
 
 
 def _provision_expiry(dynamodb: DynamoDBClient, table: str) -> Iterator[str]:

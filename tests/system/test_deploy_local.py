@@ -23,7 +23,8 @@ from emails.providers.stub import StubProvider
 from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.resources import provision
 from emails.sender import Sender
-from emails.store import EmailStore
+from emails.status import DISCARD
+from emails.store import Attention, EmailStore
 from emails.tracking import Tracking
 from settings import Settings
 from settings.aws import client
@@ -115,6 +116,14 @@ def test_a_callback_by_the_topic_moves_the_row(
 def test_provision_finds_what_is_deployed_and_corrects_nothing(settings: Settings) -> None:
     did = {line.partition(" ")[0] for line in provision(settings) if "ExpiresAt" not in line}
     assert did == {"found"}, "the emulator ignores a template's TTL, and nothing else"
+
+
+def test_an_email_that_needs_a_person_is_in_the_deployed_index(
+    settings: Settings, store: EmailStore, row: dict[str, Any]
+) -> None:
+    store.put(row)
+    store.end(row["EmailId"], DISCARD, "no")
+    assert row["EmailId"] in {entry.email_id for entry in Attention.from_settings(settings).newest()}
 
 
 def test_the_outputs_lead_to_the_function_its_queue_and_its_table(settings: Settings) -> None:
