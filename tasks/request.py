@@ -20,7 +20,7 @@ class Request(BaseRequest):
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 (Celery passes it by this name)
         result = fields.get("result")
         # load_email returns the id of an email that may be sent, and an id can be any text.
-        if type == "task-succeeded" and result != saferepr(next(iter(self.args), None)) and ended_badly(result):
+        if type == "task-succeeded" and ended_badly(result) and result != saferepr(next(iter(self.args), None)):
             super().send_event("task-failed", exception=result, **fields)
         else:
             super().send_event(type, **fields)

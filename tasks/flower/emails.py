@@ -85,6 +85,7 @@ class EmailsPage(Page):
             size=ON_A_PAGE,
             badge=badge,
             moment=moment,
+            outcome_of=seen.outcome_of,
         )
 
     async def _attention(self, reason: str, page: int) -> tuple[Attention | None, str]:
@@ -149,6 +150,7 @@ class EmailPage(Page):
             refused=refused,
             badge=badge,
             moment=moment,
+            outcome_of=seen.outcome_of,
         )
 
 

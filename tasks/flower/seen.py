@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 _TEXT = r"'((?:\\'|[^'])*)'"
 _FIRST_ARGUMENT = re.compile(rf"[(\[]{_TEXT}")
 _RESULT = re.compile(_TEXT)
+# The repr of Reject, by which a task makes its message a dead letter.
+_REJECTED = re.compile(r"reject requeue=False: Reason\(code='(\w+)', detail=['\"](.*)['\"]\)", re.DOTALL)
 BY_ID = frozenset({"tasks.process_email", "tasks.load_email", "tasks.send_email"})
 BRIDGE = "tasks.bridge"  # its argument is a body, and its result is the id
 
@@ -33,6 +35,14 @@ def email_id_of(task: Any) -> str:
     else:
         return ""
     return found[1].replace("\\'", "'") if found else ""
+
+
+def outcome_of(task: Any) -> str:
+    """Return how the task ended, or "" if it did not. The exception of a retry says nothing to a person."""
+    if task.result or task.state != "FAILURE":
+        return task.result or ""
+    rejected = _REJECTED.fullmatch(task.exception or "")
+    return "dead letter: {}: {}".format(*rejected.groups()) if rejected else task.exception or ""
 
 
 def newest(tasks: Iterable[Any]) -> list[Seen]:

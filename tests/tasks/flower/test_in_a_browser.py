@@ -75,8 +75,10 @@ def send_emails(service: Service) -> dict[str, str]:
             ended[f"tasks.send_email {row['EmailId']}"] = "SUCCESS" if kind == "order" else "FAILURE"
     service.send_email(pending_row("later-1041") | {"SendAfter": (datetime.now(UTC) + timedelta(days=1)).isoformat()})
     ended["tasks.load_email later-1041"] = "RETRY"
-    for body in ("no JSON", '{"email_id": "missing-1041"}', '{"email_id": "missing-1042"}'):
-        service.send(service.settings.queue, body)
+    service.send(service.settings.queue, "no JSON")
+    for email_id in ("missing-1041", "missing-1042"):
+        service.send(service.settings.queue, json.dumps({"email_id": email_id}))
+        ended[f"tasks.load_email {email_id}"] = "FAILURE"
     now = datetime(2026, 1, 31, 12, tzinfo=UTC)
     bounce = DeliveryEvent(
         *("order-1041", EventType.BOUNCED, "ada.lovelace@example.com", now, "ses"),
@@ -188,6 +190,7 @@ def test_a_failed_email_is_not_green_and_flowers_pill_finds_it(live: Live, open_
     expect(failed.filter(has_text="unknown-1041")).to_contain_text("'Unknown: ")
     expect(failed.filter(has_text="refused-1041")).to_contain_text("'Failed: ")
     expect(failed.filter(has_text="order-1041")).to_have_count(0)
+    expect(page.locator("#tasks-table thead")).to_contain_text("Result")
     assert dead_letters(live) == {live.service.settings.queue: 1, live.service.settings.tasks_queue: 2}, "not of these"
 
 

@@ -243,6 +243,18 @@ def test_a_table_without_the_index_says_how_to_add_it(flower: Running, settings:
     assert "email-service provision --backfill" in read(flower, "/emails")
 
 
+def test_the_pages_are_below_flowers_prefix(flower: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options.mockable(), "url_prefix", "watch")
+    flower.feed([heartbeat(), *ended("order-1", "Sent")])
+    with running() as below:
+        below.app.events.state.tasks.update(flower.app.events.state.tasks.data)
+        text = read(below, "/watch/emails")
+        links = set(re.findall(r'href="(/[^"]*(?:email|dead)[^"]*)"', text))
+        assert links == {"/watch/emails", "/watch/dead-letters", "/watch/email?id=order-1"}
+        assert 'action="/watch/email"' in text
+        assert below.get("/emails", AUTHORIZATION)[0] == 404
+
+
 # What the buttons do
 
 
