@@ -13,6 +13,7 @@ import json
 import time
 import zlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -38,6 +39,7 @@ PROJECTED = ("EmailStatus", "FailureReason")
 # One partition key takes 1,000 writes a second (Developer Guide, "Designing partition keys"). If an index cannot keep
 # up, DynamoDB throttles the writes to its table. An outage can make more emails fail than that.
 SHARDS = 16
+AT_ONCE = 16  # shards that are read at the same time
 PAGE = 250  # entries that are read from a shard at once
 LATEST = 10**11  # epoch seconds; the year 5138
 MOST_REASONS = 1000  # distinct reasons that are counted; some quote an id, and then each is different
@@ -127,7 +129,11 @@ class Attention:
         Leaves out those from before `since`, and those whose reason does not contain `reason` in any case of letters.
         """
         keys = [f"{status}#{shard}" for status in sorted(statuses) for shard in range(SHARDS)]
-        shards = [self._shard(key, since, (after or {}).get(key)) for key in keys]
+        requests = [self._request(key, since, (after or {}).get(key)) for key in keys]
+        # Somebody is waiting for the first entry, which needs a page of every shard, and each page is a round trip.
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            pages = list(threads.map(self._query, requests))
+        shards = [self._shard(*each) for each in zip(keys, requests, pages, strict=True)]
         wanted = reason.casefold()
         for entry in heapq.merge(*shards, key=lambda entry: -entry.since):
             if wanted in entry.reason.casefold():
@@ -211,13 +217,9 @@ class Attention:
             )
         return True
 
-    def _shard(self, key: str, since: float, start: tuple[int, str] | None) -> Iterator[Entry]:
-        request = self._request(key, since)
-        if start:
-            last = {"EmailId": start[1], KEY: key, SINCE: start[0]}
-            request["ExclusiveStartKey"] = {name: serialize(value) for name, value in last.items()}
+    def _shard(self, key: str, request: QueryInputTypeDef, answer: QueryOutputTypeDef) -> Iterator[Entry]:
+        """Yield the entries of a shard. `answer` is its first page."""
         while True:
-            answer = self._query(request)
             for item in answer["Items"]:
                 row = to_row(item) or {}
                 if key.startswith(f"{status_of(row)}#"):
@@ -225,9 +227,10 @@ class Attention:
             if "LastEvaluatedKey" not in answer:
                 return
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+            answer = self._query(request)
 
-    def _request(self, key: str, since: float) -> QueryInputTypeDef:
-        return {
+    def _request(self, key: str, since: float, start: tuple[int, str] | None = None) -> QueryInputTypeDef:
+        request: QueryInputTypeDef = {
             "TableName": self._table,
             "IndexName": INDEX,
             "KeyConditionExpression": f"{KEY} = :key AND {SINCE} >= :since",
@@ -235,6 +238,10 @@ class Attention:
             "ScanIndexForward": False,
             "Limit": PAGE,
         }
+        if start:
+            last = {"EmailId": start[1], KEY: key, SINCE: start[0]}
+            request["ExclusiveStartKey"] = {name: serialize(value) for name, value in last.items()}
+        return request
 
     def _query(self, request: QueryInputTypeDef) -> QueryOutputTypeDef:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from emails.claim_tokens import new_token
 from emails.providers.contract import Receipt
 from emails.status import ABANDON, CLAIM, DISCARD, NEEDS_PERSON, TRACK, EmailStatus
 from emails.store import Attention, Claim, EmailStore, Entry, IndexMissing
-from emails.store.attention import MOST_REASONS, SHARDS, Tally, marks
+from emails.store.attention import AT_ONCE, MOST_REASONS, SHARDS, Tally, marks
 from settings.aws import client
 from tests.support.groups import always_grouped
 from tests.support.stage import new_stage, pending_row, without_index, write_rows
@@ -288,3 +289,16 @@ def test_many_thousands_are_read_with_few_in_memory(settings: Settings) -> None:
     next(entries)
     assert asked == [250] * SHARDS
     assert 1 + sum(1 for _ in entries) == 3000
+
+
+def test_the_shards_are_read_at_the_same_time(settings: Settings) -> None:
+    """Otherwise, the first entry would take 32 round trips."""
+    together = threading.Barrier(AT_ONCE)
+    attention = Attention.from_settings(settings)
+    dynamodb: Any = attention._client
+
+    def wait(**_: object) -> None:
+        together.wait(30)
+
+    dynamodb.meta.events.register("before-send.dynamodb.Query", wait)
+    assert list(attention.newest({FAILED})) == []
