@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from emails.events import RejectReason
 
@@ -65,6 +65,23 @@ class PermanentError(SendError):
 
 class UnknownResultError(SendError):
     """The request was sent, but no answer says whether the email was accepted."""
+
+
+class Answer(NamedTuple):
+    """What an error that a provider's API documents means.
+
+    `says` describes it. If it is permanent, `reject_reason` is set. If not, the next attempt waits at least
+    `retry_after` seconds.
+    """
+
+    says: str
+    reject_reason: RejectReason | None = None
+    retry_after: float = 0
+
+    def error(self, code: str) -> SendError:
+        if self.reject_reason:
+            return PermanentError(f"{self.says} ({code})", self.reject_reason)
+        return TemporaryError(f"{self.says} ({code})", self.retry_after)
 
 
 class Provider(Protocol):

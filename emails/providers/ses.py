@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 from botocore.exceptions import (
     ClientError,
@@ -21,6 +21,7 @@ from emails.encoded_id import ID_TAG, encoded_id
 from emails.events import RejectReason
 from emails.mime import to_mime
 from emails.providers.contract import (
+    Answer,
     PermanentError,
     Receipt,
     RefusedRecipient,
@@ -51,18 +52,6 @@ SERVER_ERROR = 500
 
 # Errors that happen before the first byte of a request is sent.
 _NOT_SENT = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError, SSLError)
-
-
-class Answer(NamedTuple):
-    """What an error of SES means.
-
-    `says` describes it. If it is permanent, `reject_reason` is set. If not, the next attempt waits at least
-    `retry_after` seconds.
-    """
-
-    says: str
-    reject_reason: RejectReason | None = None
-    retry_after: float = 0
 
 
 # The errors of SendEmail, from its API reference and botocore's model. If AWS's text says more than its error code, the
@@ -211,6 +200,4 @@ def _to_error(error: ClientError) -> SendError:
     answer = next((ANSWERS[part] for part in ANSWERS if part == code or (" " in part and part in text)), None)
     if answer is None:  # credentials, permissions or an unknown error: not accepted, but not the email's fault
         return TemporaryError(f"SES answered with {code}", QUARTER_HOUR)
-    if answer.reject_reason:
-        return PermanentError(f"{answer.says} ({code})", answer.reject_reason)
-    return TemporaryError(f"{answer.says} ({code})", answer.retry_after)
+    return answer.error(code)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import ssl
 import time
 from typing import TYPE_CHECKING, Self
 
 from emails.events import RejectReason
 from emails.mime import message_id, to_mime
+from emails.providers.connection import loss
 from emails.providers.contract import (
     PermanentError,
     Receipt,
@@ -74,7 +74,7 @@ class SmtpProvider:
             with self._sessions.one(deadline) as session:
                 return self._transact(session, email, message)
         except OSError as error:  # all errors of smtplib and ssl are OSErrors
-            raise TemporaryError(f"no connection to the SMTP server: {_loss(error, deadline)}") from None
+            raise TemporaryError(f"no connection to the SMTP server: {loss(error, deadline)}") from None
 
     def _transact(self, session: Session, email: Email, message: bytes) -> Receipt:
         parameters = _parameters(session, email, len(message))
@@ -90,7 +90,7 @@ class SmtpProvider:
         try:
             reply = session.hear()
         except OSError as error:
-            raise UnknownResultError(f"no answer to the final dot: {_loss(error, session.deadline)}") from None
+            raise UnknownResultError(f"no answer to the final dot: {loss(error, session.deadline)}") from None
         if reply.accepted:
             return Receipt(self.name, message_id(email), reply.receipt, refused)
         if reply.code < 400:  # noqa: PLR2004 (RFC 5321, section 4.2.1)
@@ -147,12 +147,3 @@ def _parameters(session: Session, email: Email, size: int) -> list[str]:
             raise PermanentError("an address needs SMTPUTF8 (RFC 6531), which the SMTP server does not offer")
         parameters += ["BODY=8BITMIME", "SMTPUTF8"]
     return parameters
-
-
-def _loss(error: OSError, deadline: float) -> str:
-    """Return how the connection was lost, for a person to read."""
-    if time.monotonic() >= deadline:
-        return "no answer in time"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not valid: {error.verify_message}"
-    return error.strerror or str(error) or type(error).__name__

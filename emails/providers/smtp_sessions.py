@@ -6,18 +6,19 @@ import io
 import logging
 import os
 import smtplib
-import socket
-import ssl
 import threading
 import time
 from base64 import b64encode
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from emails.providers.connection import connect, time_left, tls_context
 from emails.providers.contract import SendError, TemporaryError
 from emails.providers.smtp_replies import CLOSING, Reply
 
 if TYPE_CHECKING:
+    import socket
+    import ssl
     from collections.abc import Iterator
 
     from emails.providers.smtp_settings import SmtpSettings
@@ -43,28 +44,12 @@ class Session(smtplib.SMTP):
         self.idle_since = 0.0
 
     def open(self, host: str, port: int) -> None:
-        """Connect to the first of the host's addresses that answers. Each address gets its share of the time."""
-        # The resolver has its own time-outs (resolv.conf). If it takes too long, none of the addresses is tried.
-        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        for number, (family, kind, protocol, _, address) in enumerate(addresses):
-            connection = socket.socket(family, kind, protocol)
-            try:
-                connection.settimeout(self._left() / (len(addresses) - number))
-                connection.connect(address)
-            except OSError:
-                connection.close()
-                if number == len(addresses) - 1:
-                    raise
-            else:
-                # Otherwise the last dot waits 40 ms for the acknowledgement of the content (Nagle, delayed ACK).
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.sock = connection
-                return
+        self.sock = connect(host, port, self.deadline)
 
     def secure(self, context: ssl.SSLContext, host: str) -> None:
         """Switch to TLS, and forget what the server (or a third party in its place) has said before (RFC 3207)."""
         assert self.sock  # noqa: S101 (for the type checker)
-        self.sock.settimeout(self._left())
+        self.sock.settimeout(time_left(self.deadline))
         self.sock = context.wrap_socket(self.sock, server_hostname=host)
         self.file = None
 
@@ -109,14 +94,8 @@ class Session(smtplib.SMTP):
     def _timed(self) -> socket.socket:
         if not self.sock:
             raise ConnectionError("the connection is closed")
-        self.sock.settimeout(self._left())
+        self.sock.settimeout(time_left(self.deadline))
         return self.sock
-
-    def _left(self) -> float:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
 
 
 class _Incoming(io.RawIOBase):
@@ -137,7 +116,7 @@ class Sessions:
 
     def __init__(self, settings: SmtpSettings) -> None:
         self._settings = settings
-        self._context = _context() if settings.smtp_security != "none" else None
+        self._context = tls_context() if settings.smtp_security != "none" else None
         self._ehlo_name = settings.smtp_ehlo_name or _own_name()
         self._lock = threading.Lock()
         self._idle: list[Session] = []
@@ -239,13 +218,6 @@ def _own_name() -> str:
             "the worker greets the SMTP server as %s, which some servers refuse: set EMAIL_SMTP_EHLO_NAME", name
         )
     return name
-
-
-def _context() -> ssl.SSLContext:
-    """Return a TLS context that trusts the system's certificate authorities, or those in SSL_CERT_FILE."""
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
 
 
 def _decoded(answer: tuple[int, bytes]) -> tuple[int, str]:
