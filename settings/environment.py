@@ -72,6 +72,8 @@ class EnvironmentSettings(BaseSettings):
             if found in (field, *names):
                 break
         name = " or ".join(names)  # pydantic does not say which of the names was used
+        if problem["type"] == "missing":
+            return f"{name}: is missing; should be {info.description}"
         value = ""
         if info.repr:  # the values of other fields may be private
             name += f"[{']['.join(path)}]" if path else ""

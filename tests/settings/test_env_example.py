@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from emails.providers.anymail_services import SERVICES
 from settings import EnvironmentSettings, Settings
 from settings.environment import variable
 from tests.conftest import SETTINGS_MODELS
+from tests.emails.providers.backends import REQUIRED
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
@@ -24,6 +26,13 @@ VARIABLES = {variable(field) for model in SETTINGS_MODELS for field in model.mod
 OTHERS = {"EMAIL_ID", "EMAIL_SENDMAIL_PROGRAM"}
 
 
+# The values of the settings that have no default.
+NEEDED: dict[type[EnvironmentSettings], dict[str, str]] = {
+    service.settings: {f"{name}_{option}": value for option, value in REQUIRED[name].items()}
+    for name, service in SERVICES.items()
+}
+
+
 @pytest.fixture
 def uncommented(tmp_path: Path) -> Path:
     """Return the path of the file with every setting uncommented."""
@@ -33,7 +42,12 @@ def uncommented(tmp_path: Path) -> Path:
 
 
 def test_every_provider_of_ours_has_settings_of_its_own() -> None:
-    assert {model.__name__ for model in SETTINGS_MODELS} == {"Settings", "SesSettings", "SmtpSettings", "StubSettings"}
+    services = {service.settings.__name__ for service in SERVICES.values()}
+    assert len(services) == len(SERVICES)
+    assert {model.__name__ for model in SETTINGS_MODELS} == {
+        *("Settings", "SesSettings", "SmtpSettings", "StubSettings"),
+        *services,
+    }
 
 
 def test_every_setting_is_in_it_once_commented_out() -> None:
@@ -52,13 +66,16 @@ def test_every_setting_has_a_comment_right_above_it() -> None:
 def test_each_value_in_it_is_the_default(
     uncommented: Path, monkeypatch: pytest.MonkeyPatch, model: type[EnvironmentSettings]
 ) -> None:
-    defaults = model()
+    needed = NEEDED.get(model, {})
+    defaults = model(**needed)
     monkeypatch.setitem(model.model_config, "env_file", uncommented)
-    assert model() == defaults
+    assert model(**needed) == defaults
     values = dict(line.split("=", 1) for line in uncommented.read_text().splitlines() if line.startswith("EMAIL_"))
     for field, default in defaults:
         value = values[variable(field)]
-        assert value or default in (None, "", ()), f"{field}: an empty value sets nothing, and hides a default"
+        assert value or field in needed or default in (None, "", ()), (
+            f"{field}: an empty value sets nothing, and hides a default"
+        )
 
 
 def test_it_sets_nothing_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,13 +91,15 @@ def test_a_value_that_is_changed_there_is_loaded(
 ) -> None:
     changed = {"EMAIL_STAGE": "prod", "EMAIL_SES_CONFIGURATION_SET": "s", "EMAIL_SMTP_PORT": "25"}
     changed["EMAIL_STUB_OUTBOX"] = "out"
+    changed |= {variable(f"{name}_api_url"): "https://api.example.com/v1" for name in SERVICES}
     text = uncommented.read_text()
     for name, value in changed.items():
         text = re.sub(f"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
     uncommented.write_text(text)
     monkeypatch.setitem(model.model_config, "env_file", uncommented)
     (field,) = {name.removeprefix("EMAIL_").lower() for name in changed} & model.model_fields.keys()
-    assert str(getattr(model(), field)) == changed[variable(field)]
+    needed = {name: value for name, value in NEEDED.get(model, {}).items() if name != field}
+    assert str(getattr(model(**needed), field)) == changed[variable(field)]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -6,22 +6,29 @@ To add one, write a class like Smtp, and add a line to SERVERS.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from pydantic import HttpUrl
 
+from emails.providers.anymail import AnymailProvider
+from emails.providers.anymail_services import SERVICES
 from emails.providers.ses import SesProvider
 from emails.providers.smtp import SmtpProvider
 from emails.providers.smtp_settings import SmtpSettings
 from emails.providers.stub import StubProvider
 from settings import Settings
+from tests.support.anymail_server import AnymailServer, Reply, message, recipients
+from tests.support.anymail_server import running as running_anymail
 from tests.support.ses_server import SesServer
 from tests.support.ses_server import running as running_ses
 from tests.support.smtp_server import SmtpServer, drop, hang, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from emails.providers.contract import Provider
@@ -192,6 +199,117 @@ class Ses:
         self._patch.setattr("emails.providers.ses.MAX_MESSAGE_BYTES", size)
 
 
+# How each service that is tested in full fails temporarily and permanently, as it documents.
+FAILURES = {
+    "brevo": (
+        Reply(429, {"code": "too_many_requests", "message": RECIPIENT}, (("Retry-After", "7"),)),
+        Reply(400, {"code": "invalid_parameter", "message": f"{RECIPIENT} is not valid in to"}),
+    ),
+    "mailgun": (
+        Reply(429, {"message": f"too many for {RECIPIENT}"}, (("Retry-After", "7"),)),
+        Reply(400, {"message": f"'to' parameter is not a valid address: {RECIPIENT}"}),
+    ),
+    "postmark": (
+        Reply(429, {"ErrorCode": 429, "Message": f"too many for {RECIPIENT}"}, (("Retry-After", "7"),)),
+        Reply(422, {"ErrorCode": 300, "Message": f"Invalid 'To' address: '{RECIPIENT}'."}),
+    ),
+    "resend": (
+        Reply(429, {"name": "rate_limit_exceeded", "message": RECIPIENT}, (("Retry-After", "7"),)),
+        Reply(422, {"name": "invalid_parameter", "message": f"{RECIPIENT} is not valid"}),
+    ),
+    "sendgrid": (
+        Reply(429, {"errors": [{"message": RECIPIENT, "field": None}]}, (("Retry-After", "7"),)),
+        Reply(400, {"errors": [{"message": f"{RECIPIENT} is not valid", "field": "personalizations.0.to"}]}),
+    ),
+}
+
+# What each service needs, without which it is not chosen.
+REQUIRED = {
+    "brevo": {"api_key": "xkeysib-1"},
+    "mailersend": {"api_token": "mlsn.1"},
+    "mailgun": {"api_key": "key-1", "sender_domain": "mg.example.com"},
+    "mailjet": {"api_key": "a1", "secret_key": "b1"},
+    "mailtrap": {"api_token": "c1"},
+    "mandrill": {"api_key": "md-1"},
+    "postal": {"api_key": "d1", "api_url": "https://postal.example.com"},
+    "postmark": {"server_token": "e1"},
+    "resend": {"api_key": "re_1"},
+    "scaleway": {"secret_key": "f1", "project_id": "11111111-2222-3333-4444-555555555555"},
+    "sendgrid": {"api_key": "SG.1"},
+    "sparkpost": {"api_key": "g1"},
+    "unisender_go": {"api_key": "h1", "api_url": "https://go1.unisender.ru/en/transactional/api/v1"},
+}
+
+
+def environment(name: str, **given: str) -> dict[str, str]:
+    """Return the variables that a service needs."""
+    return {f"EMAIL_{name}_{option}".upper(): value for option, value in (REQUIRED[name] | given).items()}
+
+
+def anymail_provider(name: str, url: str, **given: Any) -> AnymailProvider:
+    """Return a provider whose service is at this URL."""
+    service = SERVICES[name]
+    options = {f"{name}_{option}": value for option, value in (REQUIRED[name] | {"api_url": f"{url}/{name}"}).items()}
+    return AnymailProvider(service, Settings(provider_timeout=TIMEOUT, **given), service.settings(**options))
+
+
+class Anymail:
+    """A service behind django-anymail."""
+
+    def __init__(self, name: str, server: AnymailServer, patch: pytest.MonkeyPatch) -> None:
+        self._name = name
+        self._server = server
+        self._patch = patch
+        self._providers: list[AnymailProvider] = []
+
+    def provider(self, url: str = "") -> Provider:
+        self._providers.append(anymail_provider(self._name, url or self._server.url))
+        return self._providers[-1]
+
+    def fail_temporarily(self) -> float:
+        self._server.reply = FAILURES[self._name][0]
+        return 7
+
+    def fail_permanently(self) -> None:
+        self._server.reply = FAILURES[self._name][1]
+
+    def lose_the_answer(self) -> None:
+        self._server.fate = "reset"
+
+    def received(self) -> Sequence[bytes]:
+        return [message(self._name, call) for call in self._server.calls]
+
+    def asked_for(self) -> Sequence[str]:
+        return [recipient for call in self._server.calls for recipient in recipients(self._name, call)]
+
+    def requests(self) -> int:
+        return len(self._server.calls)
+
+    def unreachable(self) -> Provider:
+        return self.provider("http://127.0.0.1:9")
+
+    def hang(self) -> None:
+        self._server.fate = "hang"
+        for provider in self._providers:
+            provider.longest_send = 0.3  # less than the settings allow, to save time
+
+    def take_at_most(self, size: int) -> None:
+        limited = replace(SERVICES[self._name], max_message_bytes=size)
+        self._patch.setitem(SERVICES, self._name, limited)
+
+    def close(self) -> None:
+        for provider in self._providers:
+            provider.close()
+
+
+@contextmanager
+def _anymail(name: str, tmp_path: Path) -> Iterator[Server]:
+    with pytest.MonkeyPatch.context() as patch, running_anymail(AnymailServer()) as server:
+        backend = Anymail(name, server, patch)
+        yield backend
+        backend.close()
+
+
 @contextmanager
 def stub(tmp_path: Path) -> Iterator[Backend]:
     yield Stub(tmp_path / "outbox")
@@ -211,5 +329,9 @@ def ses(tmp_path: Path) -> Iterator[Server]:
         yield Ses(server, patch)
 
 
-SERVERS = {"ses": ses, "smtp": smtp}
-BACKENDS = {"stub": stub, **SERVERS}
+SERVERS: dict[str, Callable[[Path], AbstractContextManager[Server]]] = {
+    "ses": ses,
+    "smtp": smtp,
+    **{name: partial(_anymail, name) for name in FAILURES},
+}
+BACKENDS: dict[str, Callable[[Path], AbstractContextManager[Backend]]] = {"stub": stub, **SERVERS}

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from email import message_from_bytes
 from email.policy import default
 from importlib.metadata import entry_points
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,9 +19,10 @@ from emails.email import Email
 from emails.encoded_id import encoded_id
 from emails.events import RejectReason
 from emails.providers import GROUP, load_providers
+from emails.providers.anymail_services import SERVICES
 from emails.providers.contract import PermanentError, TemporaryError, UnknownResultError
 from settings import Settings
-from tests.emails.providers.backends import BACKENDS, RECIPIENT, SERVERS
+from tests.emails.providers.backends import BACKENDS, RECIPIENT, SERVERS, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,12 +72,14 @@ def new_email(row: dict[str, Any]) -> Callable[..., Email]:
 
 def test_every_provider_of_ours_is_held_to_it() -> None:
     ours = {point.name for point in entry_points(group=GROUP) if point.dist and point.dist.name == "email-service"}
-    assert ours == set(BACKENDS)
+    assert ours == set(BACKENDS) | set(SERVICES), "tests/emails/providers/test_anymail.py tests the other services"
 
 
 def test_every_provider_says_its_name_and_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMAIL_SMTP_HOST", "mx.example.com")
-    settings = Settings(send_via=tuple(BACKENDS))
+    variables = [environment(name).items() for name in SERVICES]
+    for name, value in chain([("EMAIL_SMTP_HOST", "mx.example.com")], *variables):
+        monkeypatch.setenv(name, value)
+    settings = Settings(send_via=(*BACKENDS, *SERVICES))
     for name, provider in load_providers(settings).items():
         assert (provider.name, provider.longest_send > 0) == (name, True)
         assert provider.max_message_bytes is None or provider.max_message_bytes > 0
