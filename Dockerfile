@@ -28,11 +28,11 @@ RUN uv sync --locked --only-group emulator
 
 
 FROM uv AS build
-RUN uv sync --locked --no-dev --no-install-project
+RUN uv sync --locked --no-dev --extra anymail --no-install-project
 # .dockerignore decides what is copied. The project is installed in editable mode, as on a developer's machine, because
 # celeryconfig.py is a single module, and uv_build puts only packages into a wheel.
 COPY . .
-RUN uv sync --locked --no-dev
+RUN uv sync --locked --no-dev --extra anymail
 
 
 FROM python AS runtime

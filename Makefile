@@ -130,8 +130,8 @@ deploy-local: email_lambda.zip infrastructure/.venv/installed ## Deploy a stage 
 test-infrastructure: infrastructure/.venv/installed ## Test and lint the templates of the CDK app
 	@cd infrastructure && ../$(RUN) pytest
 
-email_lambda.zip: .venv/installed ## Build the zip of the Lambda functions for this Python: make email_lambda.zip ARCH=arm64
-	@$(RUN) python -m infrastructure.email_lambda_zip --arch $(ARCH)
+email_lambda.zip: .venv/installed ## Build the zip of the Lambda functions for this Python: make email_lambda.zip ARCH=arm64 EXTRA=anymail
+	@$(RUN) python -m infrastructure.email_lambda_zip --arch $(ARCH) $(if $(EXTRA),--extra $(EXTRA))
 
 invoke: .venv/installed ## Call a function in the zip by Lambda's own client: echo '{"Records": []}' | make invoke
 	@$(RUN) python -m infrastructure.lambda_runtime $(HANDLER)

@@ -24,14 +24,19 @@ INSTALLERS = ("INSTALLER", "RECORD", "REQUESTED", "WHEEL", "direct_url.json", "u
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip can hold
 
 
-def build(target: Path, arch: str) -> None:
-    """Write the zip for this Python's minor version. Raises CalledProcessError if uv fails."""
+def build(target: Path, arch: str, *extras: str) -> None:
+    """Write the zip for this Python's minor version, with these extras of the project.
+
+    Raises:
+        CalledProcessError: uv failed.
+    """
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         requirements = folder / "requirements.txt"
         pruned = [option for package in NOT_NEEDED for option in ("--prune", package)]
-        uv("export", "--frozen", "--no-dev", "--no-emit-project", "--extra", "lambda", *pruned, "-o", requirements)
+        wanted = [option for extra in ("lambda", *extras) for option in ("--extra", extra)]
+        uv("export", "--frozen", "--no-dev", "--no-emit-project", *wanted, *pruned, "-o", requirements)
         uv(
             *("pip", "install", "--target", folder / "site", "--no-deps", "--require-hashes"),
             *("--only-binary", ":all:", "--python-platform", PLATFORMS[arch], "--python-version", version),
@@ -70,9 +75,10 @@ def _is_needed(path: Path) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build email_lambda.zip.")
     parser.add_argument("--arch", choices=PLATFORMS, default="x86_64")
-    arch = parser.parse_args().arch
-    target = ROOT / "email_lambda.zip"
-    build(target, arch)
+    parser.add_argument("--extra", choices=["anymail"], action="append", default=[])
+    options = parser.parse_args()
+    arch, target = options.arch, ROOT / "email_lambda.zip"
+    build(target, arch, *options.extra)
     print(f"{target.name} for {arch}: {target.stat().st_size / 1e6:.2f} MB")
     if PLATFORMS[arch].startswith(platform.machine()) and sys.platform == "linux":
         with unpacked(target) as runtime:

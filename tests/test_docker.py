@@ -191,7 +191,10 @@ def test_each_image_installs_from_the_lock_what_it_needs() -> None:
     def installs(stage: str) -> list[str]:
         return [command for command in arguments_of(stage, "RUN") if command.startswith("uv sync")]
 
-    assert installs("build") == ["uv sync --locked --no-dev --no-install-project", "uv sync --locked --no-dev"]
+    assert installs("build") == [
+        "uv sync --locked --no-dev --extra anymail --no-install-project",
+        "uv sync --locked --no-dev --extra anymail",
+    ]
     assert installs("build-emulator") == ["uv sync --locked --only-group emulator"]
     assert arguments_of("production", "COPY")[0] == "--from=build /app/.venv /app/.venv"
     assert arguments_of("emulator", "COPY") == ["--from=build-emulator /app/.venv /app/.venv"]

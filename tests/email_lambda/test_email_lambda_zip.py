@@ -65,10 +65,19 @@ def test_it_is_small_and_of_its_architecture(arch: str, machine: str, tmp_path: 
 def test_it_has_what_a_function_needs_and_nothing_that_it_does_not(zip_file: Path) -> None:
     names = zipfile.ZipFile(zip_file).namelist()
     assert {"emails", "email_lambda", "settings"} <= {name.partition("/")[0] for name in names}
-    assert not {"boto3", "celery", "commands", "flower", "kombu", "tasks", "tests"} & {
+    assert not {"anymail", "boto3", "celery", "commands", "django", "flower", "kombu", "tasks", "tests"} & {
         name.partition("/")[0] for name in names
     }
     assert [name for name in names if name.endswith((".pyc", "/RECORD", "/direct_url.json"))] == []
+
+
+def test_with_the_extra_anymail_a_function_can_send_by_its_services(tmp_path: Path) -> None:
+    path = tmp_path / "email_lambda.zip"
+    email_lambda_zip.build(path, "x86_64", "anymail")
+    code = "from emails.providers import load_providers; from settings import Settings; load_providers(Settings())"
+    variables = {"EMAIL_PROVIDER": "postmark", "EMAIL_POSTMARK_SERVER_TOKEN": "1"}
+    with unpacked(path) as runtime:
+        subprocess.run(runtime.python(code), env=variables, check=True)
 
 
 def test_it_needs_nothing_but_what_lambda_brings(runtime: Runtime) -> None:
