@@ -17,7 +17,7 @@ from importlib import import_module
 from mimetypes import guess_type
 from typing import TYPE_CHECKING, Any
 
-from anymail.exceptions import AnymailInvalidAddress, AnymailUnsupportedFeature, AnymailWarning
+from anymail.exceptions import AnymailError, AnymailInvalidAddress, AnymailUnsupportedFeature, AnymailWarning
 from django.core.mail import EmailMultiAlternatives
 from pydantic import SecretStr
 from requests import Request
@@ -123,6 +123,8 @@ class AnymailProvider:
             raise PermanentError(f"{attribute}: {title} {lack}") from None
         except AnymailInvalidAddress:
             raise PermanentError(f"an address is not one that {title} takes", RejectReason.INVALID) from None
+        except AnymailError:  # its text may quote the email
+            raise PermanentError(f"anymail cannot write the email for {title}") from None
         except (UnicodeError, LookupError):
             raise PermanentError("Attachments: a text is not in its charset, or not in UTF-8 if it has none") from None
         size = len(body(request))

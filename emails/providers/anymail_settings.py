@@ -22,9 +22,11 @@ def _is_a_token(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _has_no_user_info(url: HttpUrl) -> HttpUrl:
+def _is_safe(url: HttpUrl) -> HttpUrl:
     if url.username is not None or url.password is not None:
         raise ValueError("should have no user name or password")
+    if url.scheme != "https" and url.host not in ("localhost", "127.0.0.1", "[::1]"):
+        raise ValueError("should begin with https, because the key would be sent in clear text")
     return url
 
 
@@ -35,7 +37,7 @@ def secret(description: str) -> SecretStr:
 
 
 Secret = Annotated[SecretStr, AfterValidator(_is_a_token)]
-ApiUrl = Annotated[HttpUrl, AfterValidator(_has_no_user_info)]
+ApiUrl = Annotated[HttpUrl, AfterValidator(_is_safe)]
 API_URL = Field(default=None, description="the address of the API, if it is not the usual one")
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 import struct
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from email import message_from_bytes
-from email.policy import HTTP
+from email.utils import getaddresses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl
@@ -49,19 +49,18 @@ class Call:
         return json.loads(self.body)
 
     def form(self) -> list[tuple[str, str]]:
-        """Return the fields of a form. A file's value is its content in base64, after its name and type."""
+        """Return the fields of a form. A file's value is its content in base64, after its headers."""
         if not self.headers["Content-Type"].startswith("multipart/"):
             return parse_qsl(self.body.decode(), keep_blank_values=True)
-        head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
+        boundary = self.headers["Content-Type"].partition("boundary=")[2]
         fields = []
-        for part in message_from_bytes(head + self.body, policy=HTTP).iter_parts():
-            name = str(part.get_param("name", header="Content-Disposition"))
-            content = part.get_payload(decode=True)
-            assert isinstance(content, bytes)
-            if filename := part.get_filename():
-                fields.append((name, f"{filename} {part['Content-Type']} {base64.b64encode(content).decode()}"))
+        for part in self.body.split(f"--{boundary}".encode())[1:-1]:
+            head, _, content = part.removeprefix(b"\r\n").removesuffix(b"\r\n").partition(b"\r\n\r\n")
+            names = dict(re.findall(r'(\w+)="([^"]*)"', head.decode()))
+            if "filename" in names:
+                fields.append((names["name"], f"{head.decode()} {base64.b64encode(content).decode()}"))
             else:
-                fields.append((name, content.decode()))
+                fields.append((names["name"], content.decode()))
         return fields
 
 
@@ -248,12 +247,8 @@ def message(service: str, call: Call) -> bytes:
     return f"{head}\r\n{json.dumps(rest)}".encode()
 
 
-def _listed(addresses: str) -> list[str]:
-    return [address for address in addresses.split(", ") if address]
-
-
-def _address(mailbox: str) -> str:
-    return mailbox.rpartition("<")[2].rstrip(">")
+def _addresses(*mailboxes: str) -> list[str]:
+    return [address for _, address in getaddresses(mailboxes)]
 
 
 def _objects(call: Call) -> list[str]:
@@ -261,7 +256,7 @@ def _objects(call: Call) -> list[str]:
 
 
 def _mailboxes(call: Call) -> list[str]:
-    return [_address(each) for kind in ("to", "cc", "bcc") for each in call.json.get(kind, [])]
+    return _addresses(*(each for kind in ("to", "cc", "bcc") for each in call.json.get(kind, [])))
 
 
 def _of_mailjet(call: Call) -> list[str]:
@@ -278,14 +273,12 @@ def _of_sendgrid(call: Call) -> list[str]:
 RECIPIENTS: dict[str, Callable[[Call], list[str]]] = {
     "brevo": _objects,
     "mailersend": _objects,
-    "mailgun": lambda call: [_address(value) for name, value in call.form() if name in ("to", "cc", "bcc")],
+    "mailgun": lambda call: _addresses(*(value for name, value in call.form() if name in ("to", "cc", "bcc"))),
     "mailjet": _of_mailjet,
     "mailtrap": _objects,
     "mandrill": lambda call: [each["email"] for each in call.json["message"]["to"]],
     "postal": _mailboxes,
-    "postmark": lambda call: [
-        _address(each) for kind in ("To", "Cc", "Bcc") for each in _listed(call.json.get(kind, ""))
-    ],
+    "postmark": lambda call: _addresses(*(call.json[kind] for kind in ("To", "Cc", "Bcc") if kind in call.json)),
     "resend": _mailboxes,
     "scaleway": _objects,
     "sendgrid": _of_sendgrid,
