@@ -113,7 +113,7 @@ def test_a_request_that_cannot_leave_in_time_is_temporary(new_email: Callable[..
 
 def test_a_name_that_does_not_exist_is_temporary(new_email: Callable[..., Email]) -> None:
     with pytest.raises(TemporaryError, match=r"^no connection to Resend: "):
-        anymail_provider("resend", "http://nowhere.invalid").send(new_email())
+        anymail_provider("resend", "https://nowhere.invalid").send(new_email())
 
 
 def test_a_connection_is_kept_until_the_server_or_time_ends_it(
