@@ -33,7 +33,6 @@ from emails.providers.contract import (
     PermanentError,
     Receipt,
     RefusedRecipient,
-    TemporaryError,
     UnknownResultError,
 )
 
@@ -125,8 +124,6 @@ class AnymailProvider:
             raise PermanentError(f"an address is not one that {title} takes", RejectReason.INVALID) from None
         except AnymailError:  # its text may quote the email
             raise PermanentError(f"anymail cannot write the email for {title}") from None
-        except (UnicodeError, LookupError):
-            raise PermanentError("Attachments: a text is not in its charset, or not in UTF-8 if it has none") from None
         size = len(body(request))
         if payload.files:  # they are not in base64 yet, unlike in JSON
             size += sum(len(attachment.body or b"") for attachment in email.attachments) // 3
@@ -151,11 +148,11 @@ class AnymailProvider:
             answer = Answer("did not accept the request", None, QUARTER_HOUR)
         if answer is None:
             return UnknownResultError(f"{service.title} answered {said}")
-        says = f"{service.title} {answer.says}"
-        if answer.reject_reason is None:
-            return TemporaryError(f"{says} ({said})", max(answer.retry_after, _retry_after(response)))
-        refused = RefusedRecipient("", answer.reject_reason, response.text[:MAX_QUOTED])
-        return PermanentError(f"{says} ({said})", answer.reject_reason, (refused,))
+        longest = max(answer.retry_after, _retry_after(response))
+        error = answer._replace(says=f"{service.title} {answer.says}", retry_after=longest).error(said)
+        if isinstance(error, PermanentError):
+            error.refused = (RefusedRecipient("", error.reject_reason, response.text[:MAX_QUOTED]),)
+        return error
 
     def _statuses(self, payload: Any, response: Response) -> dict[str, Any]:
         """Return anymail's status of each recipient, or of none if the answer is not what the service documents."""
@@ -222,6 +219,8 @@ def _dropped(service: Service, email: Email) -> Iterator[tuple[str, str]]:
         # What the name says is not known on every machine. The service may know more.
         if service.guesses_types and guess_type(attachment.name)[0] not in (None, kind.strip().lower()):
             yield f"Attachments[{number}]", "takes the type from the file's name, which has another one"
+        if kind.lower().startswith("text/") and not _is_in_its_charset(attachment):
+            yield f"Attachments[{number}]", "takes a text only in its charset, which is UTF-8 by default"
         if (service.guesses_types or service.drops_parameters) and names - {"", "charset", "name"}:
             yield f"Attachments[{number}]", "takes no parameters of a content_type"
 
@@ -274,6 +273,14 @@ class _File(MIMEPart):
 
     def get_content_disposition(self) -> str:
         return self._disposition
+
+
+def _is_in_its_charset(attachment: Attachment) -> bool:
+    try:
+        (attachment.body or b"").decode(_File(attachment, inline=False).get_content_charset("utf-8"))
+    except (UnicodeError, LookupError):  # LookupError: an unknown charset
+        return False
+    return True
 
 
 def _destination(email: Email) -> tuple[list[Address], list[Address], list[Address]]:
