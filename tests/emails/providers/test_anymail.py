@@ -26,6 +26,7 @@ from emails.providers.anymail import AnymailProvider
 from emails.providers.anymail_services import INSTALL, SERVICES
 from emails.providers.api_client import body
 from emails.providers.contract import PermanentError, SendError, TemporaryError, UnknownResultError
+from emails.sender import Sender
 from settings import Settings, SettingsError
 from tests.emails.providers.backends import REQUIRED, anymail_provider, environment
 from tests.support.anymail_server import AnymailServer, Call, Reply, headers, recipients, running
@@ -33,7 +34,10 @@ from tests.support.anymail_server import AnymailServer, Call, Reply, headers, re
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from emails.store import EmailStore, EventStore
+
 QUARTER_HOUR, HOUR = 900, 3600
+VIA_RESEND = {"provider": "resend"}
 MARK = "pr1vate"
 TO, CC, BCC = (f"{MARK}-{kind}@example.com" for kind in ("to", "cc", "bcc"))
 
@@ -544,6 +548,27 @@ def test_a_service_that_does_not_say_whom_it_accepted_is_unknown(
     some = {"results": {"total_rejected_recipients": 1, "total_accepted_recipients": 1, "id": "1"}}
     error = _refused(server, "sparkpost", new_email(RecipientsCc=[CC]), Reply(200, some))
     assert type(error) is UnknownResultError
+
+
+def test_the_service_s_words_are_only_in_the_history(  # noqa: PLR0913, PLR0917 (fixtures)
+    server: AnymailServer,
+    store: EmailStore,
+    events: EventStore,
+    settings: Settings,
+    row: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG")
+    server.reply = Reply(422, {"name": "validation_error", "message": f"{MARK} is not valid"})
+    store.put(row)
+    sender = Sender(store, {"resend": anymail_provider("resend", server.url)}, settings.model_copy(update=VIA_RESEND))
+    assert str(sender.send(row["EmailId"])) == "Failed: Resend found the request invalid (422)"
+    failed = store.get(row["EmailId"]) or {}
+    assert failed["FailureReason"] == "Resend found the request invalid (422)"
+    assert MARK not in f"{failed} {caplog.text}"
+    (event,) = events.of(row["EmailId"])
+    assert (event["EventType"], event["RejectReason"]) == ("rejected", "invalid")
+    assert MARK in event["Diagnostic"]
 
 
 # --- Settings
