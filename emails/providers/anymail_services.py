@@ -188,7 +188,7 @@ POSTMARK = Service(
         "429": STATUSES[429],
     },
     refuses_recipients_with=422,
-    longest_id=80,  # Postmark's user guide, "Custom metadata FAQ"
+    longest_id=80,  # Postmark's support center, "Custom metadata FAQ"
 )
 RESEND = Service(
     "resend",
