@@ -109,7 +109,7 @@ def demo(smtp: str) -> None:
             settings = Settings(
                 endpoint_url=HttpUrl(url),
                 stage="demo",
-                provider="smtp" if catcher else "stub",
+                provider=("smtp" if catcher else "stub",),
                 send_via=("stub",),
                 retry_delay=1,
                 missing_row_wait=3,

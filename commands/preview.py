@@ -15,6 +15,7 @@ from commands.status import no_row
 from emails import attachments
 from emails.decide import End, decide_by_content
 from emails.email import Email
+from emails.fail_over import choose
 from emails.mime import to_mime
 from emails.outcome import RetryLater
 from emails.providers.contract import SendError
@@ -54,7 +55,7 @@ def preview(file_or_id: str) -> None:
     elif isinstance(decision, RetryLater):
         say(f"It would be sent at {_moment(now + decision.seconds)}.", err=True)
     recipients = ", ".join(mailbox.addr_spec for mailbox in email.recipients)
-    sender = f"from {email.sender.addr_spec} by {email.send_via or settings.provider}"
+    sender = f"from {email.sender.addr_spec} by {choose(email, settings.provider, ())}"
     say(f"It would be sent {sender} to {recipients}.", err=True)
     say_message(to_mime(email))
 

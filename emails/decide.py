@@ -69,7 +69,6 @@ def _why_never_send(email: Email, now: float, settings: Settings) -> str:
     """Return why the email must never be sent, or ""."""
     if email.expires_at and email.expires_at.timestamp() <= now:
         return EXPIRED
-    providers = dict.fromkeys((settings.provider, *settings.send_via))
-    if email.send_via and email.send_via not in providers:
-        return f"SendVia: is not one of the providers {', '.join(providers)}"
+    if email.send_via and email.send_via not in settings.providers:
+        return f"SendVia: is not one of the providers {', '.join(settings.providers)}"
     return attachments.why_forbidden(email, settings.attachment_prefixes)

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 MAX_FILE_NAME_BYTES = 255  # the limit of file systems; even percent-encoded (RFC 2231), the name fits a line
 MAX_S3_KEY_BYTES = 1024  # S3 user guide, "Naming Amazon S3 objects"
+MAX_ATTEMPTS = 1e9
 MAX_CONTENT_ID = 200  # characters; a line has room for five times as many
 PRODUCERS_NAMES = frozenset({"Headers", "Tags"})  # maps in which the producer chooses the keys
 
@@ -52,6 +53,14 @@ _MSG_ID = re.compile(rf"{_ATEXT}(\.{_ATEXT})*@{_ATEXT}(\.{_ATEXT})*")
 
 class InvalidRow(Exception):
     """A row cannot be mapped. The text names each wrong attribute and says what is wrong, without its value."""
+
+
+def _counts(value: object) -> dict[str, int]:
+    """Return the counts of an attribute that is ours to write. What somebody else wrote there counts as nothing."""
+    counts = value.items() if isinstance(value, dict) else ()
+    return {
+        str(name): int(count) for name, count in counts if isinstance(count, int | Decimal) and 0 < count < MAX_ATTEMPTS
+    }
 
 
 def _mailbox(value: object) -> Address:
@@ -229,7 +238,12 @@ class Email(_Attributes):
     send_after: Moment | None = Field(default=None, alias="SendAfter", repr=False)
     expires_at: Moment | None = Field(default=None, alias="ExpiresAt", repr=False)
     send_via: str | None = Field(default=None, alias="SendVia", repr=False)
-    attempts: Number = Field(default=0, alias="Attempts", repr=False, lt=1e9)  # DynamoDB cannot add 1 to a huge number
+    attempts: Number = Field(
+        default=0, alias="Attempts", repr=False, lt=MAX_ATTEMPTS
+    )  # DynamoDB cannot add 1 to a huge number
+    providers_tried: Annotated[dict[str, int], BeforeValidator(_counts)] = Field(
+        default={}, alias="ProvidersTried", repr=False
+    )
     next_attempt_at: Number = Field(default=0, alias="NextAttemptAt", repr=False)
     claim_expires_at: Number = Field(default=0, alias="ClaimExpiresAt", repr=False)
 

@@ -54,6 +54,7 @@ class DeliveryEvent:
     provider_message_id: str = ""
     reject_reason: RejectReason | None = None
     permanent: bool = True  # for a bounce: whether another email to this address would bounce too
+    per_provider: bool = False  # whether the history keeps one such event of each provider
     description: str = ""  # the provider's own classification, with nothing private in it
     diagnostic: str = field(default="", repr=False)  # what the recipient's server said
 

@@ -21,6 +21,7 @@ ATTRIBUTES = (
     "RedirectedTo",
     "FailureReason",
     "Attempts",
+    "ProvidersTried",
     "NextAttemptAt",
     "SendAfter",
     "ExpiresAt",
@@ -44,6 +45,8 @@ def report(email_id: str, row: Row) -> dict[str, object]:
         value = row.get(name)
         if name in EPOCH and isinstance(value, Decimal):
             found[name] = _moment(value)
+        elif name == "ProvidersTried" and isinstance(value, dict):
+            found[name] = ", ".join(f"{provider} {_plain(count)}" for provider, count in sorted(value.items()))
         elif value is not None:
             found[name] = _plain(value)
     return found

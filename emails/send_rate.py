@@ -1,4 +1,4 @@
-"""Limits how many emails per second all workers of a stage send together."""
+"""Limits how many emails per second all workers of a stage send together by each provider."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import time
 from collections import deque
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from emails.store.items import Conflict, errors, serialize, to_row
 from settings.aws import client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from mypy_boto3_dynamodb import DynamoDBClient
 
     from settings import Settings
 
-ROW = "send rate\nof all workers"  # a row of the emails' table; no email's id has a line break
+# A row of the emails' table; no email's id has a line break. It belongs to the first provider of EMAIL_PROVIDER, and
+# workers of versions that know only one rate use it too. The other providers have rows of their own.
+ROW = "send rate\nof all workers"
 
 # A turn that is later than this is lost. Otherwise a worker that was held up would send two seconds' emails in one.
 LATEST_SECONDS = 1.0
@@ -39,13 +41,6 @@ class SendRate:
         self._lock = threading.Lock()
         self._waiting = 0
         self._closed = threading.Event()
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Self | None:
-        """Return the rate that all workers of the stage keep to, or None if the settings have none."""
-        if not settings.send_rate:
-            return None
-        return cls(settings.send_rate, partial(reserve, client("dynamodb", settings), settings.table))
 
     def wait(self) -> bool:
         """Wait for a turn. Returns False if `close` was called in the meantime. Raises what `reserve` raises."""
@@ -75,7 +70,25 @@ class SendRate:
             self._waiting -= 1
 
 
-def reserve(client: DynamoDBClient, table: str, seconds: float) -> float:
+def send_rates(settings: Settings, own_rates: Mapping[str, float]) -> dict[str, SendRate]:
+    """Return the rates of the providers that have one: EMAIL_SEND_RATE, or else the provider's own."""
+    rates = {name: settings.send_rate or own_rates.get(name) for name in settings.providers}
+    if not any(rates.values()):
+        return {}
+    dynamodb = client("dynamodb", settings)
+    return {
+        name: SendRate(rate, partial(reserve, dynamodb, settings.table, row_of(name, settings)))
+        for name, rate in rates.items()
+        if rate
+    }
+
+
+def row_of(name: str, settings: Settings) -> str:
+    """Return the key of the row from which the provider's turns are reserved."""
+    return ROW if name == settings.provider[0] else f"{ROW}\nby {name}"
+
+
+def reserve(client: DynamoDBClient, table: str, row: str, seconds: float) -> float:
     """Reserve part of the time that all workers of the stage share, after what is reserved already.
 
     Returns when the reserved time starts (epoch seconds). May raise StoreUnavailable or StoreRefused.
@@ -89,7 +102,7 @@ def reserve(client: DynamoDBClient, table: str, seconds: float) -> float:
                 with errors():
                     answer = client.update_item(
                         TableName=table,
-                        Key={"EmailId": {"S": ROW}},
+                        Key={"EmailId": {"S": row}},
                         UpdateExpression=change,
                         ConditionExpression=condition,
                         ExpressionAttributeValues={name: serialize(value) for name, value in values.items()},

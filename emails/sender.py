@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from structlog.contextvars import bind_contextvars
@@ -15,7 +16,9 @@ from emails import attachments
 from emails.backoff import full_jitter
 from emails.claim_tokens import find_token, with_newest
 from emails.decide import End, Send, decide, decide_by_content
+from emails.email import Email, InvalidRow
 from emails.events import RejectReason
+from emails.fail_over import Failures, choose
 from emails.logs import place
 from emails.outcome import Done, RetryLater
 from emails.providers import load_providers
@@ -25,20 +28,20 @@ from emails.providers.contract import (
     TemporaryError,
     UnknownResultError,
 )
-from emails.send_rate import SendRate
+from emails.send_rate import send_rates
 from emails.status import DISCARD, EmailStatus, status_of
 from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreUnavailable
-from emails.tracking import Tracking, refusals
+from emails.tracking import Tracking, not_accepted, refusals
 from settings.aws import client
 from settings.model import S3_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from emails.claim_tokens import Tokens
-    from emails.email import Email
     from emails.providers.contract import Provider, Receipt, SendError
     from emails.store import Row
+    from emails.store.rows import Tried
     from settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -54,16 +57,24 @@ class EmailNotFound(Exception):
 class Sender:
     """Sends the emails of one store. Every method may raise EmailNotFound, StoreUnavailable and StoreRefused."""
 
-    def __init__(self, store: EmailStore, providers: Mapping[str, Provider], settings: Settings) -> None:
+    def __init__(
+        self,
+        store: EmailStore,
+        providers: Mapping[str, Provider],
+        settings: Settings,
+        own_rates: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         self._store = store
         self._providers = providers
         self.settings = settings
         self._s3 = client("s3", settings) if settings.attachment_prefixes else None
-        self._rate = SendRate.from_settings(settings)
+        self._rates = send_rates(settings, own_rates)
+        self._failures = Failures()
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Sender:
-        return cls(EmailStore.from_settings(settings), load_providers(settings), settings)
+    def from_settings(cls, settings: Settings, own_rates: Mapping[str, float] = MappingProxyType({})) -> Sender:
+        """Return a Sender. `own_rates` are the send rates that providers allow, for use without EMAIL_SEND_RATE."""
+        return cls(EmailStore.from_settings(settings), load_providers(settings), settings, own_rates)
 
     @cached_property
     def _tracking(self) -> Tracking:
@@ -78,8 +89,8 @@ class Sender:
 
     def close(self) -> None:
         """Stop every send that is waiting for its turn. Another worker sends those emails later."""
-        if self._rate:
-            self._rate.close()
+        for rate in self._rates.values():
+            rate.close()
 
     def watch(self, watched: Callable[[Provider], Provider]) -> None:
         """Replace each provider by what `watched` returns for it."""
@@ -102,7 +113,9 @@ class Sender:
         Raises:
             ClaimUnanswered: the claim got no answer. The exception has the tokens for the message's next try.
         """
-        if self._rate and not self._rate.wait():
+        failing = self._failures.failing()
+        turn = self._turn(email_id, failing) if self._rates else ""
+        if turn in self._rates and not self._rates[turn].wait():
             return RetryLater(1, "the worker stopped before the email's turn came")
         try:
             claim = self._claim(email_id, tokens)
@@ -113,13 +126,30 @@ class Sender:
                 return ROW_CHANGED
             decision = self._end(email_id, decide(conflict.row, time.time(), self.settings))
             return ROW_CHANGED if isinstance(decision, Send) else decision
+        return self._send_claimed(claim, ends_at, turn, failing)
+
+    def _send_claimed(self, claim: Claim, ends_at: float, turn: str, failing: Collection[str]) -> RetryLater | Done:
+        """Send what the claim returned, unless that needs another provider's turn than the one that was taken."""
         match decide_by_content(claim.row, time.time(), self.settings):
             case Send(email):
-                return self._send(email, claim, ends_at)
+                name = choose(email, self.settings.provider, failing)
+                if turn and name != turn:
+                    return self._give_back(claim, 0, ROW_CHANGED.reason)
+                return self._send(email, claim, ends_at, self._providers[name])
             case RetryLater(seconds, reason):
-                return self._give_back(claim, seconds, reason, counted=False)
+                return self._give_back(claim, seconds, reason)
             case End(_, reason, done):
                 return self._write(claim, lambda: self._store.fail(claim, reason), done)
+
+    def _turn(self, email_id: str, failing: Collection[str]) -> str:
+        """Return the provider whose turn the email has to wait for, as far as its row says before the claim."""
+        first, *others = self.settings.providers
+        if not others:
+            return first
+        try:
+            return choose(Email.from_row(self._get(email_id)), self.settings.provider, failing)
+        except InvalidRow:  # the claim returns the row, and its status will say what is wrong
+            return first
 
     def cancel(self, email_id: str, reason: str) -> bool:
         """Keep a Pending email from being sent. Returns whether it was still Pending."""
@@ -158,31 +188,43 @@ class Sender:
 
     def provider(self, email: Email) -> Provider:
         """Return the provider that sends this email."""
-        return self._providers[email.send_via or self.settings.provider]
+        return self._providers[choose(email, self.settings.provider, self._failures.failing())]
 
-    def _send(self, email: Email, claim: Claim, ends_at: float) -> RetryLater | Done:
+    def _send(self, email: Email, claim: Claim, ends_at: float, provider: Provider) -> RetryLater | Done:
         bind_contextvars(sends=int(email.attempts))
-        provider, asked, redirect_to = self.provider(email), "", self.settings.redirect_to
+        asked, redirect_to = "", self.settings.redirect_to
         ends_at = min(claim.expires_at, ends_at)
         try:
             if self._s3:
                 email = attachments.fetch(self._s3, email, ends_at - max(S3_SECONDS, provider.longest_send))
             if ends_at - time.time() < provider.longest_send:
-                return self._give_back(claim, 0, "there was too little time left to send it", counted=False)
+                return self._give_back(claim, 0, "there was too little time left to send it")
             asked = provider.name
             receipt = _send_by(provider, email.redirected(redirect_to) if redirect_to else email)
         except TemporaryError as error:
+            if asked:
+                self._failures.failed(asked)
             return self._record_temporary(claim, email, error, asked)
         except PermanentError as error:
-            return self._record_permanent(claim, error, asked)
+            self._failures.answered(asked)
+            return self._record_permanent(claim, email, error, asked)
         except UnknownResultError as error:
-            reason = self._reason(error)
+            self._failures.failed(asked)
+            reason, tried = self._reason(error, email, asked), self._tried(email, asked)
             done = Done(EmailStatus.UNKNOWN, reason, asked)
-            return self._write(claim, lambda: self._store.mark_unknown(claim, reason), done)
+            return self._write(claim, lambda: self._store.mark_unknown(claim, reason, tried), done)
+        self._failures.answered(asked)
         return self._record_sent(claim, replace(receipt, redirected_to=redirect_to))
 
-    def _reason(self, error: SendError) -> str:
-        return f"{error}; the email was redirected" if self.settings.redirect_to else str(error)
+    def _reason(self, error: SendError, email: Email, asked: str) -> str:
+        reason = f"{asked}: {error}" if self._tried(email, asked) else str(error)
+        return f"{reason}; the email was redirected" if self.settings.redirect_to else reason
+
+    def _tried(self, email: Email, asked: str) -> Tried | None:
+        """Return how often each provider was tried, if the email may fail over and a provider was asked."""
+        if not asked or email.send_via or len(self.settings.provider) == 1:
+            return None
+        return {**email.providers_tried, asked: email.providers_tried.get(asked, 0) + 1}
 
     def _record_sent(self, claim: Claim, receipt: Receipt) -> RetryLater | Done:
         refused = receipt.refused
@@ -197,32 +239,48 @@ class Sender:
         detail = f"{len(refused)} recipient{'s' * (len(refused) > 1)} rejected during the send" if refused else ""
         return self._write(claim, write, Done(EmailStatus.SENT, detail, receipt.provider))
 
-    def _record_permanent(self, claim: Claim, error: PermanentError, asked: str) -> RetryLater | Done:
-        reason, refused = self._reason(error), error.refused
+    def _record_permanent(self, claim: Claim, email: Email, error: PermanentError, asked: str) -> RetryLater | Done:
+        reason, tried, refused = self._reason(error, email, asked), self._tried(email, asked), error.refused
         if not refused and error.reject_reason != RejectReason.OTHER:
             refused = (RefusedRecipient("", error.reject_reason),)  # the email as a whole
 
         def write() -> None:
-            self._store.fail(claim, reason)
+            self._store.fail(claim, reason, tried)
             if refused:
                 self._tracking.keep(refusals(claim.email_id, asked, "", refused))
 
         return self._write(claim, write, Done(EmailStatus.FAILED, reason, asked))
 
     def _record_temporary(self, claim: Claim, email: Email, error: TemporaryError, asked: str) -> RetryLater | Done:
-        attempt = int(email.attempts)
-        if attempt >= self.settings.max_attempts:
-            reason = f"{self._reason(error)} (attempt {attempt}, the last)"
-            done = Done(EmailStatus.FAILED, reason, asked)
-            return self._write(claim, lambda: self._store.fail(claim, reason), done)
-        delay = full_jitter(attempt, self.settings.retry_delay, self.settings.retry_delay_max)
-        return self._give_back(claim, max(delay, error.retry_after), f"{self._reason(error)} (attempt {attempt})")
+        attempt, tried, reason = int(email.attempts), self._tried(email, asked), self._reason(error, email, asked)
+        is_last = attempt >= self.settings.max_attempts
+        reason = f"{reason} (attempt {attempt}{', the last' if is_last else ''})"
+        if tried and any(name not in tried for name in self.settings.provider):
+            delay = 0.0  # the next provider has not been tried yet, and this one's Retry-After does not concern it
+        else:
+            delay = full_jitter(attempt, self.settings.retry_delay, self.settings.retry_delay_max)
+            delay = max(delay, error.retry_after)
+        at = time.time() + delay
+        events = [not_accepted(claim.email_id, asked, str(error))] if tried else []
 
-    def _give_back(self, claim: Claim, seconds: float, reason: str, *, counted: bool = True) -> RetryLater | Done:
+        def write() -> None:
+            # The history comes first, because another worker may claim the email as soon as the row is Pending.
+            if events:
+                self._tracking.keep(events)
+            if is_last:
+                self._store.fail(claim, reason, tried)
+            else:
+                self._store.give_back(claim, next_attempt_at=at, reason=reason, tried=tried)
+
+        done = Done(EmailStatus.FAILED, reason, asked)
+        return self._write(claim, write, done if is_last else RetryLater(delay, reason))
+
+    def _give_back(self, claim: Claim, seconds: float, reason: str) -> RetryLater | Done:
+        """Give back a claim under which nothing was sent. It does not count as an attempt."""
         at = time.time() + seconds
         return self._write(
             claim,
-            lambda: self._store.give_back(claim, next_attempt_at=at, reason=reason, counted=counted),
+            lambda: self._store.give_back(claim, next_attempt_at=at, reason=reason, counted=False),
             RetryLater(seconds, reason),
         )
 

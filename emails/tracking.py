@@ -75,3 +75,10 @@ def refusals(email_id: str, provider: str, message_id: str, refused: Iterable[Re
         )
         for recipient in refused
     ]
+
+
+def not_accepted(email_id: str, provider: str, why: str) -> DeliveryEvent:
+    """Return the event that a provider did not accept the email for now, so that another is tried."""
+    now = datetime.now(UTC)
+    why = f"{provider}: {why}"
+    return DeliveryEvent(email_id, EventType.DEFERRED, "", now, provider, per_provider=True, description=why)

@@ -133,7 +133,7 @@ class LambdaStack(cdk.Stack):
     def _may_send(self) -> list[iam.PolicyStatement]:
         settings = self._stage.settings
         statements = []
-        if "ses" in (settings.provider, *settings.send_via):
+        if "ses" in settings.providers:
             # SendEmail needs both, because it is given a raw message. docs/iam/worker.json has both too.
             actions = ["ses:SendEmail", "ses:SendRawEmail"]
             resources = [

@@ -64,7 +64,10 @@ class Settings(EnvironmentSettings):
         validation_alias=AliasChoices("EMAIL_TABLE_NAME", "DYNAMO_TABLE"),
         description="3 to 248 letters, digits, - _ and .: the emails' table, if it is not emails_<stage>",
     )
-    provider: ProviderName = Field(default="stub", description="the provider that sends: a name like smtp")
+    provider: Annotated[tuple[ProviderName, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default=("stub",),
+        description="the provider that sends, like smtp, or several like smtp,ses of which the first sends",
+    )
     send_via: Annotated[tuple[ProviderName, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
         default=(), description="names like smtp,stub: the other providers that a row's SendVia may ask for"
     )
@@ -92,7 +95,7 @@ class Settings(EnvironmentSettings):
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="how many emails a second all workers of the stage send together",
+        description="how many emails a second all workers of the stage send together by each provider",
     )
     missing_row_wait: float = Field(
         default=60, ge=0, le=3600, description="how long a message waits for its row before it becomes a dead letter"
@@ -174,6 +177,11 @@ class Settings(EnvironmentSettings):
         return delay
 
     @property
+    def providers(self) -> tuple[str, ...]:
+        """The names of all providers that may send: those of EMAIL_PROVIDER first, each name once."""
+        return tuple(dict.fromkeys((*self.provider, *self.send_via)))
+
+    @property
     def is_local(self) -> bool:
         return self.region == LOCALSTACK
 
@@ -236,7 +244,7 @@ class Settings(EnvironmentSettings):
         redirect = "; EMAIL_REDIRECT_TO is set, so no email reaches its recipients" if self.redirect_to else ""
         return (
             f"region={self.region} endpoint={self.endpoint or 'aws'} queue={self.queue} table={self.table} "
-            f"provider={self.provider}{rate}{redirect}"
+            f"provider={','.join(self.provider)}{rate}{redirect}"
         )
 
 

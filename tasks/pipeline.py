@@ -31,12 +31,16 @@ logger = get_task_logger(__name__)
 CLAIM_TOKENS_HEADER = "claim_tokens"
 
 
+# The send rates that providers allow, as tasks/start.py asked for them. The children of a prefork worker inherit them.
+own_rates: dict[str, float] = {}
+
+
 def get_sender() -> Sender:
     """Return this process's Sender, which all its threads share.
 
     A prefork worker's parent needs one for revoked tasks. A child must not inherit its connections and locks.
     """
-    return one_per_process("tasks.sender", lambda: Sender.from_settings(get_settings()))
+    return one_per_process("tasks.sender", lambda: Sender.from_settings(get_settings(), own_rates))
 
 
 @app.task(name="tasks.bridge")

@@ -23,9 +23,9 @@ from celery_sqs.sqs.batches import MAX_ENTRIES
 from emails.providers import load_providers, unknown_variables
 from emails.providers.stub import StubSettings
 from emails.resources import ResourcesMissing, check_resources
-from settings import SettingsError, get_settings, override
+from settings import SettingsError, get_settings
 from settings.telemetry import is_exported
-from tasks.pipeline import get_sender
+from tasks.pipeline import get_sender, own_rates
 
 logger = get_task_logger(__name__)
 
@@ -37,11 +37,12 @@ def check(**_: Any) -> None:
     """Check providers, queues and tables. If the settings have no send rate, keep to the provider's own."""
     settings = get_settings()
     # This does not use the Sender's providers, because prefork's children must not share a connection that this opens.
-    rate = load_providers(settings)[settings.provider].max_send_rate()
-    if rate and not settings.send_rate:
-        override(send_rate=rate)
+    providers = load_providers(settings)
+    own_rates.clear()
+    if not settings.send_rate:
+        own_rates.update({name: rate for name, each in providers.items() if (rate := each.max_send_rate())})
     try:
-        check_resources(get_settings())
+        check_resources(settings)
     except ResourcesMissing as error:
         raise SettingsError(str(error)) from None
 
@@ -51,9 +52,11 @@ def log_settings(**_: Any) -> None:
     """Log the settings in one line, and what a person should know about them, now that logging is set up."""
     settings = get_settings()
     logger.info("%s", settings)
+    for name, rate in own_rates.items():
+        logger.info("send_rate=%g for %s, as the provider allows", rate, name)
     for sentence in unknown_variables():
         logger.warning("%s", sentence)
-    if "stub" in (settings.provider, *settings.send_via) and (outbox := StubSettings.read().outbox(settings)):
+    if "stub" in settings.providers and (outbox := StubSettings.read().outbox(settings)):
         logger.info("the stub writes each email as an .eml file to %s", outbox.absolute())
 
 

@@ -31,7 +31,7 @@ def load_providers(settings: Settings) -> dict[str, Provider]:
     """
     providers: dict[str, Provider] = {}
     wrong = []
-    for name in dict.fromkeys((settings.provider, *settings.send_via)):
+    for name in settings.providers:
         try:
             providers[name] = _load(name, settings)
         except SettingsError as error:

@@ -77,7 +77,7 @@ def _to_item(event: DeliveryEvent) -> Row:
     kind = event.type if event.permanent else f"{event.type} transient"
     item = {
         "EmailId": event.email_id,
-        "EventId": f"{kind} {recipient}".rstrip(),
+        "EventId": f"{kind} by {event.provider}" if event.per_provider else f"{kind} {recipient}".rstrip(),
         "EventType": event.type.value,
         "Recipient": recipient,
         "OccurredAt": _occurred_at(event),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -53,6 +54,7 @@ FOR_SWEEP = Wanted.with_status(
     ("EmailId", "EmailStatus", "UpdatedAt", "SendAfter", "NextAttemptAt", "ClaimExpiresAt"),
 )
 SUMMARY = ("EmailStatus", "FailureReason", "Attempts", "UpdatedAt")
+Tried = Mapping[str, int]  # how many attempts by each provider did not end in Sent, or None to leave that as it is
 MAX_REASON = 1000  # characters of a FailureReason; an item may have 400 KB, but a screen shows less
 
 
@@ -195,18 +197,20 @@ class EmailStore:
             else:
                 return
 
-    def give_back(self, claim: Claim, *, next_attempt_at: float, reason: str, counted: bool = True) -> None:
+    def give_back(
+        self, claim: Claim, *, next_attempt_at: float, reason: str, counted: bool = True, tried: Tried | None = None
+    ) -> None:
         """Sending → Pending, with no claim before `next_attempt_at`. `counted` is False if nothing was tried."""
-        assign = {"NextAttemptAt": int(next_attempt_at), "FailureReason": reason[:MAX_REASON]}
+        assign = {"NextAttemptAt": int(next_attempt_at), **_why(reason, tried)}
         self._move_claimed(claim, GIVE_BACK, assign, attempts=0 if counted else -1)
 
-    def fail(self, claim: Claim, reason: str) -> None:
+    def fail(self, claim: Claim, reason: str, tried: Tried | None = None) -> None:
         """Sending → Failed."""
-        self._move_claimed(claim, FAIL, {"FailureReason": reason[:MAX_REASON]})
+        self._move_claimed(claim, FAIL, _why(reason, tried))
 
-    def mark_unknown(self, claim: Claim, reason: str) -> None:
+    def mark_unknown(self, claim: Claim, reason: str, tried: Tried | None = None) -> None:
         """Sending → Unknown: the provider may have accepted the email."""
-        self._move_claimed(claim, MARK_UNKNOWN, {"FailureReason": reason[:MAX_REASON]})
+        self._move_claimed(claim, MARK_UNKNOWN, _why(reason, tried))
 
     def track(self, email_id: str, transition: Transition, reason: str) -> None:
         """Make one of TRACK's transitions, because a provider reported it. Nobody sends the email after that.
@@ -230,9 +234,9 @@ class EmailStore:
 
     def resend(self, email_id: str, only: Collection[EmailStatus] = NEEDS_PERSON) -> None:
         """Unknown or Failed, or `only` one of them → Pending. Resets the attempt counter, and ends any claim."""
-        forgotten = ("Attempts", "NextAttemptAt", "ClaimedBy", "ClaimExpiresAt", "FailureReason", "RedirectedTo")
+        forgotten = ("Attempts", "NextAttemptAt", "ClaimedBy", "ClaimExpiresAt", "ProvidersTried")
         transition = replace(RESEND, sources=RESEND.sources.intersection(only))
-        self._move(email_id, transition, {}, remove=forgotten)
+        self._move(email_id, transition, {}, remove=(*forgotten, "FailureReason", "RedirectedTo"))
 
     def touch(self, email_id: str, seen: str | None) -> None:
         """Set a Pending row's UpdatedAt if it is still `seen` (None: missing). Of several callers, only one succeeds.
@@ -366,6 +370,10 @@ def _source_condition(transition: Transition, values: Row) -> str:
 def _is_own_success(row: Row | None, transition: Transition, claim_id: str) -> bool:
     """Whether the row is as this very write left it: then the answer was lost, and the write was sent again."""
     return row is not None and row.get("ClaimedBy") == claim_id and row.get("EmailStatus") == transition.target
+
+
+def _why(reason: str, tried: Tried | None) -> Row:
+    return {"FailureReason": reason[:MAX_REASON], **({"ProvidersTried": dict(tried)} if tried else {})}
 
 
 def _iso(moment: float) -> str:

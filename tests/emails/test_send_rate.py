@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from emails import send_rate
-from emails.send_rate import SendRate, reserve
+from emails.send_rate import ROW, SendRate, reserve
 from settings.aws import client
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Clock:
 @pytest.fixture
 def reserved(settings: Settings) -> Callable[[float], float]:
     """Reserve so many seconds. Return when they start."""
-    return partial(reserve, client("dynamodb", settings), settings.table)
+    return partial(reserve, client("dynamodb", settings), settings.table, ROW)
 
 
 def test_reserved_stretches_follow_one_another_and_start_now_where_nobody_waits(

@@ -33,7 +33,7 @@ def test_the_defaults_are_a_stage_on_this_machine() -> None:
     assert settings.endpoint == LOCALSTACK_ENDPOINT
     assert settings.queues == ("emails_local", "emails_local_bulk", "emails_local_tasks", "emails_local_callbacks")
     assert settings.table == "emails_local"
-    assert (settings.provider, settings.concurrency, settings.visibility_timeout) == ("stub", 32, 120)
+    assert (settings.provider, settings.concurrency, settings.visibility_timeout) == (("stub",), 32, 120)
 
 
 def test_a_real_region_has_the_endpoint_of_its_own() -> None:

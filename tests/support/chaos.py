@@ -67,10 +67,11 @@ def main() -> None:
         " and are then replaced by them again",
     )
     parser.add_argument("--no-hand-off", action="store_true", help="each task's message goes through SQS")
+    parser.add_argument("--fail-over", action="store_true", help="a first provider in trouble, and a second one")
     options = parser.parse_args()
     folder = Path(mkdtemp(prefix="chaos-"))
     with running_emulator(free_port()) as url:
-        chaos = Chaos(url, folder, options.seed, pool=options.pool, beside=options.beside)
+        chaos = Chaos(url, folder, options.seed, pool=options.pool, beside=options.beside, fail_over=options.fail_over)
         environment = {"CHAOS_NO_HAND_OFF": "1"} if options.no_hand_off else {}
         verdict = judge(chaos.run(options.emails, **environment))
     if options.beside:  # the other version's workers may write another journal, and its own tests judge them

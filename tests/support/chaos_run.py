@@ -91,17 +91,19 @@ class Chaos:
         *,
         pool: str = "threads",
         beside: Path | None = None,
+        fail_over: bool = False,
         duplicates: float = DUPLICATES,
         **rates: float,
     ) -> None:
         self.story = Story()
         self._pool = pool
         self._beside = beside
+        self._fail_over = fail_over
         self.faults: Counter[str] = Counter()
         self.accepted_under_faults = 0
         self.seconds: dict[str, int] = {}
         self.duplicates = 0
-        self.settings = new_stage(endpoint, **SETTINGS)
+        self.settings = new_stage(endpoint, **SETTINGS | ({"provider": ("smtp", "stub")} if fail_over else {}))
         self._sqs = client("sqs", self.settings)
         self._dynamodb = client("dynamodb", self.settings)
         self._queue = find_raw_queue(self.settings)
@@ -116,12 +118,16 @@ class Chaos:
     def run(self, emails: int, **environment: str) -> Story:
         """Send the emails while everything breaks, then let the workers finish without faults."""
         folder, seed = self._folder, str(self._seed)
+        provider = "provider_double", "--seed", seed, "--file", str(folder / "emails")
         with (
-            running_server("provider_double", "--seed", seed, "--file", str(folder / "emails")) as port,
+            running_server(*provider, *(["--troubled"] if self._fail_over else [])) as port,
+            running_server(*provider) as second_port,
             running_fault_proxy(
                 self.settings.endpoint or "", self._seed, self._rates, journal=folder / "aws"
             ) as bad_aws,
-            self._team(bad_aws, port, environment) as team,
+            self._team(
+                bad_aws, port, {**environment, **({"CHAOS_SECOND_PORT": second_port} if self._fail_over else {})}
+            ) as team,
             self._callers(bad_aws),
         ):
             ask(bad_aws, "on")

@@ -106,12 +106,13 @@ class Team:
         other = self._beside if self._count_ours() >= self._wanted else None
         root, programs = (other, other / ".venv" / "bin") if other else (ROOT, PROGRAMS)
         self.started["of the other version" if other else "of this version"] += 1
+        environment = self._environment | ({"EMAIL_PROVIDER": "smtp"} if other else {})  # older versions take one name
         liveness = self._folder / f"liveness-{self.started.total()}"
         worker = start_celery(
             *("worker", "-l", "INFO", "-P", self._pool),
             app=worker_app(root),
             log_file=self._folder / "worker.log",  # for people; the judge does not read it
-            environment=self._environment | {"PYTHONPATH": str(root), "EMAIL_LIVENESS_FILE": str(liveness)},
+            environment=environment | {"PYTHONPATH": str(root), "EMAIL_LIVENESS_FILE": str(liveness)},
             cwd=self._folder,
             programs=programs,
         )

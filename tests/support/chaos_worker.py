@@ -8,6 +8,7 @@ The journal has these lines:
     <pid> unanswered-claim <id> <claim>     DynamoDB did not answer the claim
     <pid> leaves <id> <seconds> <outcome>   the process has ended its work on the email
 
+With CHAOS_SECOND_PORT, the provider `stub` is an SMTP server at this port, to which emails fail over from `smtp`.
 With CHAOS_NO_HAND_OFF=1 each task's message goes through SQS. With CHAOS_NO_LEASE=1 every claim succeeds. With
 CHAOS_NO_TOKENS=1 no claim is taken over.
 """
@@ -24,6 +25,7 @@ from emails import sender
 from emails.claim_tokens import claim_id
 from emails.providers.contract import UnknownResultError
 from emails.providers.smtp import SmtpProvider
+from emails.providers.smtp_settings import SmtpSettings
 from emails.status import EmailStatus
 from emails.store import ClaimUnanswered, rows
 from tasks import app
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from emails.claim_tokens import Tokens
     from emails.email import Email
     from emails.outcome import Done, RetryLater
-    from emails.providers.contract import Receipt
+    from emails.providers.contract import Provider, Receipt
+    from settings import Settings
 
 __all__ = ["app"]
 
@@ -73,7 +76,16 @@ class JournaledProvider(SmtpProvider):
             raise
 
 
-sender.load_providers = lambda settings: {"smtp": JournaledProvider.from_settings(settings)}
+def load_providers(settings: Settings) -> dict[str, Provider]:
+    providers: dict[str, Provider] = {"smtp": JournaledProvider.from_settings(settings)}
+    if port := os.environ.get("CHAOS_SECOND_PORT"):
+        server = SmtpSettings.read().model_copy(update={"smtp_port": int(port)})
+        providers["stub"] = second = JournaledProvider(settings, server)
+        second.name = "stub"
+    return providers
+
+
+sender.load_providers = load_providers
 sender.Sender = JournaledSender  # type: ignore[misc]  # replaced before tasks.pipeline imports it
 
 if os.environ.get("CHAOS_NO_HAND_OFF"):

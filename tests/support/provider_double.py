@@ -32,6 +32,7 @@ HUNG = "hung"  # it stops answering before the last dot
 
 REFUSED_EMAILS = 0.03
 FATES = {ACCEPTED: 0.79, DEFERRED: 0.12, FAILED: 0.03, LOST: 0.03, LATE: 0.03}  # how likely each is for a transaction
+TROUBLED = {ACCEPTED: 0.35, DEFERRED: 0.5, FAILED: 0.05, LOST: 0.05, LATE: 0.05}  # the same with --troubled
 BROKEN_STEPS = 0.01
 HUNG_STEPS = 0.005
 DEFERRALS = ("451 4.3.0 later", "452 4.3.1 no room", "421 4.3.2 shutting down")
@@ -46,9 +47,10 @@ def id_in(message: bytes) -> str:
 
 
 class Provider(SmtpServer):
-    def __init__(self, seed: int, file: Path) -> None:
+    def __init__(self, seed: int, file: Path, fates: dict[str, float]) -> None:
         super().__init__()
         self._seed = seed
+        self._fates = fates
         self._file = file.open("a")
         self._transactions: Counter[str] = Counter()
         self._working: set[asyncio.Task[str]] = set()
@@ -90,7 +92,7 @@ class Provider(SmtpServer):
     def _fate_of(self, email_id: str, dice: random.Random) -> str:
         if random.Random(f"{self._seed} {email_id}").random() < REFUSED_EMAILS:
             return REFUSED
-        return dice.choices(list(FATES), list(FATES.values()))[0]
+        return dice.choices(list(self._fates), list(self._fates.values()))[0]
 
     def _note(self, fate: str, of: str) -> None:
         print(fate, of, file=self._file, flush=True)
@@ -100,8 +102,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--file", type=Path, required=True)
+    parser.add_argument("--troubled", action="store_true", help="defer half of the emails, and lose more answers")
     options = parser.parse_args()
-    provider = Provider(options.seed, options.file)
+    provider = Provider(options.seed, options.file, TROUBLED if options.troubled else FATES)
     asyncio.run(provider.serve(lambda: print(provider.port, flush=True)))  # noqa: T201 (its parent process reads it)
 
 

@@ -47,11 +47,13 @@ EMAILS = 300
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # the machine may be busy, and the run has its own limits
-@pytest.mark.parametrize("grouped", ["on", "off"])
+@pytest.mark.parametrize(
+    ("grouped", "fail_over"), [("on", False), ("off", False), ("on", True)], ids=["grouped", "alone", "fail-over"]
+)
 def test_every_email_is_accounted_for_and_none_is_sent_twice_whatever_breaks(
-    emulator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], grouped: str
+    emulator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], grouped: str, fail_over: bool
 ) -> None:
-    chaos = Chaos(emulator, tmp_path, SEED)
+    chaos = Chaos(emulator, tmp_path, SEED, fail_over=fail_over)
     verdict = judge(chaos.run(EMAILS, EMAIL_GROUPED_REQUESTS=grouped))
     with capsys.disabled():
         Console().print(report(chaos, verdict, SEED, EMAILS))

@@ -14,10 +14,10 @@ from celery.signals import worker_process_init, worker_ready
 
 import celeryconfig
 from emails.providers.stub import StubProvider
-from settings import get_settings
+from emails.sender import Sender
 from tasks import start
 from tasks.app import app
-from tasks.pipeline import get_sender
+from tasks.pipeline import get_sender, own_rates
 from tasks.start import prefetch_enough
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def test_what_exists_at_the_start_is_exempt_from_garbage_collection(signal: Sign
 def test_a_worker_keeps_to_its_provider_s_own_send_rate(monkeypatch: pytest.MonkeyPatch, quota: float) -> None:
     monkeypatch.setattr(StubProvider, "max_send_rate", lambda _: quota)
     start.check()
-    assert get_settings().send_rate == quota
-    assert f"send_rate={quota:g}" in str(get_settings())
+    assert own_rates == {"stub": quota}
+    assert Sender.from_settings(get_settings(), own_rates)._rates["stub"]._per_second == quota
 
 
 @pytest.mark.usefixtures("environment")
@@ -65,7 +65,8 @@ def test_the_rate_in_the_settings_goes_before_the_provider_s_own(monkeypatch: py
     monkeypatch.setattr(StubProvider, "max_send_rate", lambda _: 14)
     monkeypatch.setenv("EMAIL_SEND_RATE", "30")
     start.check()
-    assert get_settings().send_rate == 30
+    assert own_rates == {}
+    assert Sender.from_settings(get_settings(), own_rates)._rates["stub"]._per_second == 30
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,278 @@
+"""After a temporary answer, and only then, the next provider of EMAIL_PROVIDER sends the email."""
+
+from __future__ import annotations
+
+import time
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from emails import fail_over, sender
+from emails.email import Email
+from emails.fail_over import FAILURES, REST_SECONDS, Failures, choose
+from emails.outcome import RetryLater
+from emails.providers.contract import PermanentError, Receipt, TemporaryError, UnknownResultError
+from emails.send_rate import ROW, row_of
+from emails.sender import ROW_CHANGED, Sender
+from emails.store import EmailStore, EventStore, StoreUnavailable
+from emails.tracking import Tracking
+from tests.support.stage import new_stage, pending_row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from settings import Settings
+
+
+class Recorder:
+    """A provider that raises the errors that the test gives it, and notes its name for each attempt."""
+
+    longest_send = 5.0
+    max_message_bytes = None
+
+    def __init__(self, name: str, asked: list[str], *errors: Exception) -> None:
+        self.name = name
+        self.errors = list(errors)
+        self._asked = asked
+
+    def max_send_rate(self) -> float | None:
+        return None
+
+    def send(self, email: Email) -> Receipt:
+        self._asked.append(self.name)
+        if self.errors:
+            raise self.errors.pop(0)
+        return Receipt(self.name, "id")
+
+
+class Pair:
+    """A Sender with `smtp` before `ses`, and `stub` for SendVia."""
+
+    def __init__(self, settings: Settings, email_id: str, **row: Any) -> None:
+        self.id, self.asked, self.settings = email_id, list[str](), settings
+        self.store = EmailStore.from_settings(settings)
+        self.providers = {name: Recorder(name, self.asked) for name in settings.providers}
+        self.sender = Sender(self.store, self.providers, settings)
+        self.store.put({**pending_row(email_id), **row})
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return dict(self.store.get(self.id) or {})
+
+    def send(self) -> Any:
+        return self.sender.send(self.id)
+
+
+@pytest.fixture(scope="module")
+def settings(emulator: str) -> Settings:
+    return new_stage(emulator, "fail-over", provider=("smtp", "ses"), send_via=("stub",), retry_delay=0.001)
+
+
+@pytest.fixture
+def pair(settings: Settings, request: pytest.FixtureRequest) -> Callable[..., Pair]:
+    return lambda **row: Pair(settings, request.node.name, **row)
+
+
+def busy(times: int = 1) -> list[Exception]:
+    return [TemporaryError("busy")] * times
+
+
+def test_the_next_provider_is_tried_at_once_after_a_temporary_answer(pair: Callable[..., Pair]) -> None:
+    one = pair()
+    one.providers["smtp"].errors = [TemporaryError("busy", 900)]
+    outcome = one.send()
+    assert outcome == RetryLater(0, "smtp: busy (attempt 1)")
+    assert one.row["EmailStatus"] == "Pending"
+    assert one.row["ProvidersTried"] == {"smtp": 1}
+    one.send()
+    assert one.asked == ["smtp", "ses"]
+    assert (one.row["EmailStatus"], one.row["Provider"], one.row["Attempts"]) == ("Sent", "ses", 2)
+    assert one.row["ProvidersTried"] == {"smtp": 1}, "who was tried before"
+
+
+def test_the_history_has_each_provider_that_did_not_accept(pair: Callable[..., Pair]) -> None:
+    one = pair()
+    one.providers["smtp"].errors, one.providers["ses"].errors = busy(), busy()
+    one.send(), one.send()
+    events = EventStore.from_settings(one.settings).of(one.id)
+    assert [(event["EventType"], event["Provider"], event["Description"]) for event in events] == [
+        ("deferred", "smtp", "smtp: busy"),
+        ("deferred", "ses", "ses: busy"),
+    ]
+
+
+def test_after_the_first_round_there_is_a_backoff(pair: Callable[..., Pair]) -> None:
+    one = pair()
+    one.providers["smtp"].errors, one.providers["ses"].errors = busy(), [TemporaryError("busy", 900)]
+    assert one.send().seconds == 0
+    assert one.send().seconds == 900
+    assert one.row["NextAttemptAt"] > time.time() + 800
+
+
+@pytest.mark.parametrize(("error", "status"), [(UnknownResultError("?"), "Unknown"), (PermanentError("no"), "Failed")])
+def test_no_other_answer_fails_over(pair: Callable[..., Pair], error: Exception, status: str) -> None:
+    one = pair()
+    one.providers["smtp"].errors = [error]
+    one.send(), one.send()
+    assert one.asked == ["smtp"]
+    assert (one.row["EmailStatus"], one.row["FailureReason"]) == (status, f"smtp: {error}")
+    assert one.row["ProvidersTried"] == {"smtp": 1}
+
+
+def test_an_email_with_send_via_never_fails_over(pair: Callable[..., Pair]) -> None:
+    one = pair(SendVia="stub")
+    one.providers["stub"].errors = [TemporaryError("busy", 900)]
+    assert one.send().seconds == 900
+    assert one.asked == ["stub"]
+    assert "ProvidersTried" not in one.row
+
+
+def test_every_provider_gets_a_turn_until_the_last_attempt(settings: Settings) -> None:
+    one = Pair(settings.model_copy(update={"max_attempts": 4}), "to the last")
+    for provider in one.providers.values():
+        provider.errors = busy(9)
+    while one.row["EmailStatus"] == "Pending":
+        one.send()
+    assert one.asked == ["smtp", "ses", "smtp", "ses"]
+    assert one.row["ProvidersTried"] == {"smtp": 2, "ses": 2}
+    assert one.row["FailureReason"] == "ses: busy (attempt 4, the last)"
+
+
+def test_resend_begins_a_new_round(pair: Callable[..., Pair]) -> None:
+    one = pair()
+    one.providers["smtp"].errors = [*busy(), UnknownResultError("?")]
+    one.providers["ses"].errors = [UnknownResultError("?")]
+    one.send(), one.send()
+    one.store.resend(one.id)
+    assert "ProvidersTried" not in one.row
+    one.send()
+    assert one.asked == ["smtp", "ses", "smtp"]
+
+
+def test_a_provider_that_keeps_failing_is_tried_last_for_a_while(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(fail_over.time, "monotonic", lambda: now[0])
+    failures = Failures()
+    for _ in range(FAILURES - 1):
+        failures.failed("smtp")
+    assert not failures.failing()
+    failures.failed("smtp")
+    failures.failed("smtp")
+    assert failures.failing() == {"smtp"}
+    assert caplog.text.count("tried last") == 1
+    now[0] += REST_SECONDS
+    assert not failures.failing()
+    failures.failed("smtp")
+    assert failures.failing() == {"smtp"}, "one more failure is enough"
+    failures.answered("smtp")
+    assert not failures.failing()
+
+
+@pytest.mark.parametrize(
+    ("tried", "failing", "chosen"),
+    [
+        ({}, (), "smtp"),
+        ({}, ("smtp",), "ses"),
+        ({}, ("smtp", "ses"), "smtp"),
+        ({"smtp": Decimal(1)}, (), "ses"),
+        ({"smtp": Decimal(1)}, ("ses",), "ses"),
+        ({"ses": Decimal(1)}, ("smtp",), "smtp"),
+        ({"ses": Decimal(1), "smtp": Decimal(1)}, (), "smtp"),
+        ("nonsense", (), "smtp"),
+        ({"smtp": "nonsense", "ses": Decimal(-1), "gone": Decimal(7)}, (), "smtp"),
+    ],
+)
+def test_each_provider_is_tried_once_in_a_round(tried: object, failing: tuple[str, ...], chosen: str) -> None:
+    email = Email.from_row({**pending_row("e"), "ProvidersTried": tried})
+    assert choose(email, ("smtp", "ses"), failing) == chosen
+
+
+class Turns:
+    """A send rate that notes who waits, and lets something happen meanwhile."""
+
+    def __init__(self, name: str, waited: list[str], meanwhile: Callable[[], object]) -> None:
+        self._name, self._waited, self._meanwhile = name, waited, meanwhile
+
+    def wait(self) -> bool:
+        self._waited.append(self._name)
+        self._meanwhile()
+        return True
+
+
+def with_turns(one: Pair, meanwhile: Callable[[], object] = lambda: None) -> list[str]:
+    waited: list[str] = []
+    turns: Any = {name: Turns(name, waited, meanwhile) for name in one.settings.providers}
+    one.sender._rates = turns
+    return waited
+
+
+def test_each_attempt_waits_for_its_own_provider_s_turn(pair: Callable[..., Pair]) -> None:
+    one = pair()
+    waited = with_turns(one)
+    one.providers["smtp"].errors = busy()
+    one.send(), one.send()
+    assert waited == one.asked == ["smtp", "ses"]
+
+
+def test_an_email_with_send_via_waits_for_that_provider_s_turn(pair: Callable[..., Pair]) -> None:
+    one = pair(SendVia="stub")
+    waited = with_turns(one)
+    one.send()
+    assert waited == one.asked == ["stub"]
+
+
+def test_no_provider_sends_on_another_s_turn_if_the_row_changes_while_it_waits(pair: Callable[..., Pair]) -> None:
+    one = pair()
+
+    def change() -> None:
+        one.store._client.update_item(
+            TableName=one.settings.table,
+            Key={"EmailId": {"S": one.id}},
+            UpdateExpression="SET SendVia = :stub",
+            ExpressionAttributeValues={":stub": {"S": "stub"}},
+        )
+
+    waited = with_turns(one, change)
+    assert one.send() == ROW_CHANGED
+    assert (one.asked, one.row["Attempts"], one.row["EmailStatus"]) == ([], 0, "Pending")
+    one.send()
+    assert (waited, one.asked) == (["smtp", "stub"], ["stub"])
+
+
+def test_the_first_provider_keeps_the_row_that_earlier_versions_reserve_from(settings: Settings) -> None:
+    assert [row_of(name, settings) for name in settings.providers] == [ROW, f"{ROW}\nby ses", f"{ROW}\nby stub"]
+
+
+def test_every_provider_has_a_rate_of_its_own(settings: Settings) -> None:
+    slow = settings.model_copy(update={"send_rate": 3.0})
+    store = EmailStore.from_settings(settings)
+    assert {name: rate._per_second for name, rate in Sender(store, {}, slow)._rates.items()} == {
+        "smtp": 3,
+        "ses": 3,
+        "stub": 3,
+    }
+    own = Sender(store, {}, settings, {"ses": 14})._rates
+    assert {name: rate._per_second for name, rate in own.items()} == {"ses": 14}
+
+
+def test_a_history_that_cannot_be_written_does_not_lose_the_row(
+    pair: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row stays claimed until both are written, and then both are."""
+    one = pair()
+    one.providers["smtp"].errors = busy()
+    keep, failures = Tracking.keep, [StoreUnavailable("away")]
+
+    def fail_once(self: Tracking, events: Any) -> None:
+        if failures:
+            raise failures.pop()
+        keep(self, events)
+
+    monkeypatch.setattr(Tracking, "keep", fail_once)
+    monkeypatch.setattr(sender, "RECORD_RETRY_SECONDS", 0)
+    one.send()
+    assert one.row["EmailStatus"] == "Pending"
+    assert len(EventStore.from_settings(one.settings).of(one.id)) == 1
