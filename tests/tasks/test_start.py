@@ -15,6 +15,7 @@ from celery.signals import worker_process_init, worker_ready
 import celeryconfig
 from emails.providers.stub import StubProvider
 from emails.sender import Sender
+from settings import get_settings
 from tasks import start
 from tasks.app import app
 from tasks.pipeline import get_sender, own_rates
