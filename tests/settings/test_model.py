@@ -139,7 +139,7 @@ def test_the_longest_names_are_names_that_sqs_takes(longest: dict[str, Any]) -> 
             "at most 66 letters",
         ),
         ({"DYNAMO_TABLE": "t!"}, "DYNAMO_TABLE", "'t!'", "should be 3 to 248 letters, digits"),
-        ({"EMAIL_PROVIDER": "smtp,S M"}, "EMAIL_PROVIDER", "'S M'", "should be the provider that sends, like smtp"),
+        ({"EMAIL_PROVIDER": "smtp,S M"}, "EMAIL_PROVIDER[1]", "'S M'", "should be the provider that sends, like smtp"),
         (
             {"EMAIL_ATTACHMENT_PREFIXES": "s3://bucket/mail/,s3://bucket/a"},
             "EMAIL_ATTACHMENT_PREFIXES[1]",
