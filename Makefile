@@ -50,7 +50,8 @@ test: .venv/installed ## Run the fast tests
 	@$(RUN) pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: .venv/installed ## Run the tests that take minutes
-	@$(RUN) pytest -m slow
+	@$(RUN) pytest -m "slow and not alone" -n 2 --dist loadfile
+	@$(RUN) pytest -m alone
 
 mutants: .venv/installed ## Change the modules that decide, and list the changes that no test notices (about 10 minutes)
 	@$(UV) sync --locked --quiet --group mutants

@@ -13,6 +13,7 @@ TRIES = 3
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 def test_an_email_takes_a_quarter_of_an_sqs_request_and_less_than_one_dynamodb_request() -> None:
     with running(CHAIN, row_bytes=2048) as contender:

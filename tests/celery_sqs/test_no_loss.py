@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.celery_sqs.conftest import Queues
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(240)]
 
 SEED = int(os.environ.get("SEED") or random.randrange(10**6))
 
@@ -238,7 +238,7 @@ def test_a_stop_makes_no_duplicate_and_leaves_nothing_to_a_time_out(
 def test_the_judge_sees_what_is_lost_where_no_parent_waits_for_its_children(
     way: dict[str, str], rates: dict[str, float], trial: Trial, tell: Callable[..., None]
 ) -> None:
-    for seed in range(3):
+    for seed in range(6):  # on a busy machine, a run may be lucky
         trial.run_under_faults(
             seed,
             rates,

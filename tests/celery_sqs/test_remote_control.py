@@ -360,7 +360,7 @@ def test_one_option_turns_all_of_it_off_and_the_worker_says_so(
 ) -> None:
     cluster.queues.start(CONTROL_QUEUE_PREFIX="")
     wait_until(lambda: "ready." in cluster.queues.log())
-    assert "events and remote control are off" in cluster.queues.log()
+    wait_until(lambda: "events and remote control are off" in cluster.queues.log())
     assert cluster.control_queues() == []
     cluster.queues.send("note", "works all the same")
     wait_until(lambda: cluster.queues.lines()["works all the same"])

@@ -47,9 +47,10 @@ FAIL_OVER_EMAILS = 60
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(900)  # the machine may be busy, and the run has its own limits
 @pytest.mark.parametrize(
-    ("grouped", "fail_over"), [("on", False), ("off", False), ("on", True)], ids=["grouped", "alone", "fail-over"]
+    ("grouped", "fail_over"), [("on", False), ("off", False), ("on", True)], ids=["grouped", "ungrouped", "fail-over"]
 )
 def test_every_email_is_accounted_for_and_none_is_sent_twice_whatever_breaks(
     emulator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], grouped: str, fail_over: bool
@@ -63,6 +64,7 @@ def test_every_email_is_accounted_for_and_none_is_sent_twice_whatever_breaks(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_emails_are_sent_twice_where_every_claim_succeeds(emulator: str, tmp_path: Path) -> None:
     chaos = Chaos(emulator, tmp_path, seed=1, duplicates=0.5)
@@ -70,6 +72,7 @@ def test_emails_are_sent_twice_where_every_claim_succeeds(emulator: str, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_emails_are_unknown_without_a_reason_where_no_claim_is_taken_over(emulator: str, tmp_path: Path) -> None:
     chaos = Chaos(emulator, tmp_path, seed=1, unanswered_claim=0.5)

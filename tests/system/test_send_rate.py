@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from settings import Settings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 WORKERS, EMAILS, RATE = 3, 400, 50
 
