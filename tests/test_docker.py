@@ -354,7 +354,7 @@ def test_the_worker_sends_to_the_inbox(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SERVICES["worker"]["environment"].items():
         monkeypatch.setenv(name, str(value))
     server = SmtpSettings()
-    assert (Settings().provider, server.smtp_security) == ("smtp", "none")
+    assert (Settings().provider, server.smtp_security) == (("smtp",), "none")
     assert f"127.0.0.1:{server.smtp_port}:{server.smtp_port}" in SERVICES[server.smtp_host]["ports"]
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from emails.store import EmailStore, EventStore
 
 QUARTER_HOUR, HOUR = 900, 3600
-VIA_RESEND = {"provider": "resend"}
+VIA_RESEND = {"provider": ("resend",)}
 MARK = "pr1vate"
 TO, CC, BCC = (f"{MARK}-{kind}@example.com" for kind in ("to", "cc", "bcc"))
 
