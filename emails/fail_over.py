@@ -44,13 +44,17 @@ class Failures:
         with self._lock:
             return frozenset(name for name, until in self._tried_last_until.items() if now < until)
 
-    def failed(self, name: str) -> None:
-        """Count a failure. After that time, one more failure is enough to try the provider last again."""
+    def failed(self, name: str, retry_after: float = 0.0) -> None:
+        """Count a failure. A provider that asked for `retry_after` seconds is tried last for that time.
+
+        After a rest, one more failure is enough to try the provider last again.
+        """
         now = time.monotonic()
         with self._lock:
             self._in_a_row[name] += 1
-            in_a_row = self._in_a_row[name]
-            if in_a_row < FAILURES or now < self._tried_last_until.get(name, 0):
+            in_a_row, until = self._in_a_row[name], self._tried_last_until.get(name, 0)
+            self._tried_last_until[name] = until = max(until, now + retry_after if retry_after else 0)
+            if in_a_row < FAILURES or now < until:
                 return
             self._tried_last_until[name] = now + REST_SECONDS
         logger.warning("%s failed %d times in a row; it is tried last for %g s", name, in_a_row, REST_SECONDS)

@@ -30,7 +30,7 @@ from emails.providers.contract import (
 )
 from emails.send_rate import send_rates
 from emails.status import DISCARD, EmailStatus, status_of
-from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreUnavailable
+from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreRefused, StoreUnavailable
 from emails.tracking import Tracking, not_accepted, refusals
 from settings.aws import client
 from settings.model import S3_SECONDS
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from emails.claim_tokens import Tokens
+    from emails.events import DeliveryEvent
     from emails.providers.contract import Provider, Receipt, SendError
     from emails.store import Row
     from emails.store.rows import Tried
@@ -135,7 +136,7 @@ class Sender:
                 name = choose(email, self.settings.provider, failing)
                 if turn and name != turn:
                     return self._give_back(claim, 0, ROW_CHANGED.reason)
-                return self._send(email, claim, ends_at, self._providers[name])
+                return self._send(email, claim, ends_at, name)
             case RetryLater(seconds, reason):
                 return self._give_back(claim, seconds, reason)
             case End(_, reason, done):
@@ -190,31 +191,35 @@ class Sender:
         """Return the provider that sends this email."""
         return self._providers[choose(email, self.settings.provider, self._failures.failing())]
 
-    def _send(self, email: Email, claim: Claim, ends_at: float, provider: Provider) -> RetryLater | Done:
+    def _send(self, email: Email, claim: Claim, ends_at: float, name: str) -> RetryLater | Done:
         bind_contextvars(sends=int(email.attempts))
-        asked, redirect_to = "", self.settings.redirect_to
+        provider, asked, redirect_to = self._providers[name], "", self.settings.redirect_to
         ends_at = min(claim.expires_at, ends_at)
         try:
             if self._s3:
                 email = attachments.fetch(self._s3, email, ends_at - max(S3_SECONDS, provider.longest_send))
             if ends_at - time.time() < provider.longest_send:
                 return self._give_back(claim, 0, "there was too little time left to send it")
-            asked = provider.name
+            asked = name
             receipt = _send_by(provider, email.redirected(redirect_to) if redirect_to else email)
         except TemporaryError as error:
             if asked:
-                self._failures.failed(asked)
+                self._failed(asked, error.retry_after)
             return self._record_temporary(claim, email, error, asked)
         except PermanentError as error:
             self._failures.answered(asked)
             return self._record_permanent(claim, email, error, asked)
         except UnknownResultError as error:
-            self._failures.failed(asked)
+            self._failed(asked)
             reason, tried = self._reason(error, email, asked), self._tried(email, asked)
             done = Done(EmailStatus.UNKNOWN, reason, asked)
             return self._write(claim, lambda: self._store.mark_unknown(claim, reason, tried), done)
         self._failures.answered(asked)
         return self._record_sent(claim, replace(receipt, redirected_to=redirect_to))
+
+    def _failed(self, asked: str, retry_after: float = 0.0) -> None:
+        if len(self.settings.provider) > 1:  # otherwise there is nothing to choose, and nothing to log
+            self._failures.failed(asked, retry_after)
 
     def _reason(self, error: SendError, email: Email, asked: str) -> str:
         reason = f"{asked}: {error}" if self._tried(email, asked) else str(error)
@@ -261,19 +266,26 @@ class Sender:
             delay = full_jitter(attempt, self.settings.retry_delay, self.settings.retry_delay_max)
             delay = max(delay, error.retry_after)
         at = time.time() + delay
-        events = [not_accepted(claim.email_id, asked, str(error))] if tried else []
+        event = not_accepted(claim.email_id, asked, str(error)) if tried else None
 
         def write() -> None:
-            # The history comes first, because another worker may claim the email as soon as the row is Pending.
-            if events:
-                self._tracking.keep(events)
             if is_last:
                 self._store.fail(claim, reason, tried)
             else:
                 self._store.give_back(claim, next_attempt_at=at, reason=reason, tried=tried)
 
         done = Done(EmailStatus.FAILED, reason, asked)
-        return self._write(claim, write, done if is_last else RetryLater(delay, reason))
+        outcome = self._write(claim, write, done if is_last else RetryLater(delay, reason))
+        if event:
+            self._keep(event)
+        return outcome
+
+    def _keep(self, event: DeliveryEvent) -> None:
+        """Add the event to the history, once. The row matters more, and says already what has happened."""
+        try:
+            self._tracking.keep([event])
+        except (StoreRefused, StoreUnavailable) as error:
+            logger.warning("the history lacks that %s did not accept the email: %s", event.provider, error)
 
     def _give_back(self, claim: Claim, seconds: float, reason: str) -> RetryLater | Done:
         """Give back a claim under which nothing was sent. It does not count as an attempt."""

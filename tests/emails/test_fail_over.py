@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from emails import fail_over, sender
+from emails import fail_over
 from emails.email import Email
 from emails.fail_over import FAILURES, REST_SECONDS, Failures, choose
 from emails.outcome import RetryLater
@@ -258,21 +258,43 @@ def test_every_provider_has_a_rate_of_its_own(settings: Settings) -> None:
     assert {name: rate._per_second for name, rate in own.items()} == {"ses": 14}
 
 
-def test_a_history_that_cannot_be_written_does_not_lose_the_row(
-    pair: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch
+def test_a_history_that_cannot_be_written_holds_nothing_up(
+    pair: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The row stays claimed until both are written, and then both are."""
     one = pair()
     one.providers["smtp"].errors = busy()
-    keep, failures = Tracking.keep, [StoreUnavailable("away")]
 
-    def fail_once(self: Tracking, events: Any) -> None:
-        if failures:
-            raise failures.pop()
-        keep(self, events)
+    def fail(self: Tracking, events: Any) -> None:
+        raise StoreUnavailable("away")
 
-    monkeypatch.setattr(Tracking, "keep", fail_once)
-    monkeypatch.setattr(sender, "RECORD_RETRY_SECONDS", 0)
-    one.send()
-    assert one.row["EmailStatus"] == "Pending"
-    assert len(EventStore.from_settings(one.settings).of(one.id)) == 1
+    monkeypatch.setattr(Tracking, "keep", fail)
+    assert one.send().seconds == 0
+    assert (one.row["EmailStatus"], one.row["ProvidersTried"]) == ("Pending", {"smtp": 1})
+    assert "the history lacks that smtp did not accept the email: away" in caplog.text
+
+
+def test_a_provider_is_counted_by_the_name_in_the_settings(pair: Callable[..., Pair]) -> None:
+    """A provider from another package may call itself something else, and must not be tried again at once."""
+    one = pair()
+    one.providers["smtp"].name, one.providers["smtp"].errors = "Relay", busy()
+    one.send(), one.send()
+    assert (one.row["Provider"], one.row["ProvidersTried"]) == ("ses", {"smtp": 1})
+
+
+def test_a_provider_that_asked_to_wait_is_tried_last_in_the_next_round(pair: Callable[..., Pair]) -> None:
+    one = pair()
+    one.providers["smtp"].errors, one.providers["ses"].errors = [TemporaryError("quota", 3600)], busy()
+    for _ in range(3):
+        one.send()
+        one.store._client.update_item(
+            TableName=one.store.table, Key={"EmailId": {"S": one.id}}, UpdateExpression="REMOVE NextAttemptAt"
+        )
+    assert one.asked == ["smtp", "ses", "ses"]
+
+
+def test_a_single_provider_that_keeps_failing_is_no_news(caplog: pytest.LogCaptureFixture, settings: Settings) -> None:
+    one = Pair(settings.model_copy(update={"provider": ("smtp",), "send_via": ()}), "single")
+    one.providers["smtp"].errors = busy(9)
+    for _ in range(FAILURES):
+        one.send()
+    assert "in a row" not in caplog.text

@@ -34,7 +34,7 @@ REFUSED_EMAILS = 0.03
 FATES = {ACCEPTED: 0.79, DEFERRED: 0.12, FAILED: 0.03, LOST: 0.03, LATE: 0.03}  # how likely each is for a transaction
 TROUBLED = {ACCEPTED: 0.35, DEFERRED: 0.5, FAILED: 0.05, LOST: 0.05, LATE: 0.05}  # the same with --troubled
 BROKEN_STEPS = 0.01
-HUNG_STEPS = 0.005
+HUNG_STEPS = {False: 0.005, True: 0.02}  # by whether it is troubled
 DEFERRALS = ("451 4.3.0 later", "452 4.3.1 no room", "421 4.3.2 shutting down")
 
 LONGEST_WORK_SECONDS = 0.3  # before it accepts, and again before it answers, so that workers are killed meanwhile
@@ -47,17 +47,20 @@ def id_in(message: bytes) -> str:
 
 
 class Provider(SmtpServer):
-    def __init__(self, seed: int, file: Path, fates: dict[str, float]) -> None:
+    def __init__(self, seed: int, file: Path, *, troubled: bool) -> None:
         super().__init__()
         self._seed = seed
-        self._fates = fates
+        # Two servers with the same dice would always do the same to an email.
+        self._dice = f"{seed} troubled" if troubled else f"{seed}"
+        self._fates = TROUBLED if troubled else FATES
+        self._hung_steps = HUNG_STEPS[troubled]
         self._file = file.open("a")
         self._transactions: Counter[str] = Counter()
         self._working: set[asyncio.Task[str]] = set()
 
     def fate(self, step: str) -> Fate | None:
-        chance = random.Random(f"{self._seed} {step} {self.seen[step]}").random()
-        if step == "QUIT" or chance >= BROKEN_STEPS + HUNG_STEPS:
+        chance = random.Random(f"{self._dice} {step} {self.seen[step]}").random()
+        if step == "QUIT" or chance >= BROKEN_STEPS + self._hung_steps:
             return None
         self._note(BROKEN if chance < BROKEN_STEPS else HUNG, step)
         return drop if chance < BROKEN_STEPS else hang
@@ -76,7 +79,7 @@ class Provider(SmtpServer):
         """Process the email and return the answer, or "" if there is none."""
         email_id = id_in(message)
         self._transactions[email_id] += 1
-        dice = random.Random(f"{self._seed} {email_id} {self._transactions[email_id]}")
+        dice = random.Random(f"{self._dice} {email_id} {self._transactions[email_id]}")
         await asyncio.sleep(dice.uniform(0, LONGEST_WORK_SECONDS))
         fate = self._fate_of(email_id, dice)
         if fate in (FAILED, LATE):
@@ -90,6 +93,7 @@ class Provider(SmtpServer):
         return "" if fate in (FAILED, LOST) else "250 2.0.0 Ok"
 
     def _fate_of(self, email_id: str, dice: random.Random) -> str:
+        # Whether an email is refused is not the server's choice, so that it does not depend on which server is asked.
         if random.Random(f"{self._seed} {email_id}").random() < REFUSED_EMAILS:
             return REFUSED
         return dice.choices(list(self._fates), list(self._fates.values()))[0]
@@ -104,7 +108,7 @@ def main() -> None:
     parser.add_argument("--file", type=Path, required=True)
     parser.add_argument("--troubled", action="store_true", help="defer half of the emails, and lose more answers")
     options = parser.parse_args()
-    provider = Provider(options.seed, options.file, TROUBLED if options.troubled else FATES)
+    provider = Provider(options.seed, options.file, troubled=options.troubled)
     asyncio.run(provider.serve(lambda: print(provider.port, flush=True)))  # noqa: T201 (its parent process reads it)
 
 

@@ -57,10 +57,13 @@ def test_every_email_is_accounted_for_and_none_is_sent_twice_whatever_breaks(
 ) -> None:
     chaos = Chaos(emulator, tmp_path, SEED, fail_over=fail_over)
     emails = FAIL_OVER_EMAILS if fail_over else EMAILS
-    verdict = judge(chaos.run(emails, EMAIL_GROUPED_REQUESTS=grouped))
+    story = chaos.run(emails, EMAIL_GROUPED_REQUESTS=grouped)
+    verdict = judge(story)
     with capsys.disabled():
         Console().print(report(chaos, verdict, SEED, emails))
     assert not any(verdict.values()), f"SEED={SEED} EMAILS={emails}"
+    if fail_over:
+        assert {"smtp", "stub"} <= {row.get("Provider") for row in story.rows.values()}, "both providers sent emails"
 
 
 @pytest.mark.slow
