@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +39,7 @@ def test_every_path_is_one() -> None:
     assert not missing
 
 
+@pytest.mark.slow
 def test_every_command_that_runs_a_test_finds_one() -> None:
     """Collect once for all commands, because that takes seconds."""
     files = {command: re.findall(r"tests/\S+", command)[0] for command in TESTS}

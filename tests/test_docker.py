@@ -386,6 +386,7 @@ def test_an_emulator_that_does_not_answer_is_not_healthy() -> None:
     assert "Connection refused" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_services_provision_work_and_stop(
     context: Path, emulator: str, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:

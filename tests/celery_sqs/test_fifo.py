@@ -70,6 +70,7 @@ def texts(taken: list[kombu.Message]) -> list[str]:
     return [message.payload[0][0] for message in taken]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["countdown", *(pytest.param(name, marks=pytest.mark.slow) for name in ("DelaySeconds", "delay_seconds"))]
 )
@@ -105,6 +106,7 @@ def test_a_wait_longer_than_a_message_may_be_invisible_takes_several_receives(
     assert int(taken[0].delivery_info["sqs_message"]["Attributes"]["ApproximateReceiveCount"]) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_task_retries_after_its_countdown(
     queues: Queues, wait_until: Callable[..., None], pool: tuple[str, ...]

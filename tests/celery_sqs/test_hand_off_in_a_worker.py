@@ -118,6 +118,7 @@ def test_a_child_that_asks_to_be_requeued_comes_back_through_sqs(
     assert queues.dead_letters() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pool", "number"),
     [

@@ -46,6 +46,7 @@ def test_every_task_runs_once_and_every_queue_is_empty_after(
     assert queues.dead_letters() == []
 
 
+@pytest.mark.slow
 @each_pool
 def test_on_sigterm_what_runs_finishes_and_the_rest_is_visible_again_at_once(
     queues: Queues, pool: tuple[str, ...], wait_until: Callable[..., None]
@@ -80,6 +81,7 @@ def test_on_sigquit_what_runs_is_visible_again_at_once(
     assert queues.counts() == (6, 0, 0)
 
 
+@pytest.mark.slow
 def test_on_sigquit_threads_finish_what_they_run_and_the_rest_is_visible_at_once(
     queues: Queues, wait_until: Callable[..., None]
 ) -> None:
@@ -143,6 +145,7 @@ def test_a_raw_body_becomes_the_argument_of_its_queues_task(queues: Queues, wait
     wait_until(lambda: queues.counts("raw") == (0, 0, 0))
 
 
+@pytest.mark.slow
 def test_a_retry_waits_in_sqs_and_not_in_the_worker(queues: Queues, wait_until: Callable[..., None]) -> None:
     queues.send("again", "a", 3)
     queues.start(*threads)
@@ -151,6 +154,7 @@ def test_a_retry_waits_in_sqs_and_not_in_the_worker(queues: Queues, wait_until: 
     wait_until(lambda: queues.lines() == {"a 0": 1, "a 1": 1})
 
 
+@pytest.mark.slow
 def test_a_countdown_longer_than_sqs_takes_hops(queues: Queues, wait_until: Callable[..., None]) -> None:
     queues.start(*threads, MAX_DELAY_SECONDS="1")
     queues.send("again", "a", 4)
@@ -413,6 +417,7 @@ def test_a_second_sigterm_during_the_exit_loses_nothing(queues: Queues, wait_unt
     assert queues.counts() == (1, 0, 0), "the child is there, and the parent gone"
 
 
+@pytest.mark.slow
 @each_pool
 def test_a_naive_eta_is_waited_for_and_the_task_is_told_its_eta(
     queues: Queues, pool: tuple[str, ...], wait_until: Callable[..., None]

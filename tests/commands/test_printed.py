@@ -219,6 +219,7 @@ def items(*names: str) -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(st.sampled_from(names), values, max_size=len(names))
 
 
+@pytest.mark.slow
 @hypothesis.settings(
     deadline=None, max_examples=100, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )

@@ -184,6 +184,7 @@ def smtp() -> Iterator[SmtpServer]:
         yield server
 
 
+@pytest.mark.slow
 def test_nothing_private_comes_out_of_a_worker(
     emulator: str, smtp: SmtpServer, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
