@@ -76,8 +76,13 @@ def test_a_paused_worker_takes_no_emails_until_it_is_resumed(
         pipeline.send(worker.settings.callbacks_queue, "not a report")
         pipeline.find_dead_letter(lambda letter: letter.body == "not a report")
         assert pipeline.status(row) == "Pending", "the callback that was sent later is done, and the email is not"
-        queues = json.loads(liveness.read_text())["queues"]
-        assert all(queues[queue]["parked"] for queue in paused_queues(worker.settings)), "the probe finds it healthy"
+
+        def are_parked() -> bool:
+            queues = json.loads(liveness.read_text())["queues"]
+            return all(queues[queue]["parked"] for queue in paused_queues(worker.settings))
+
+        # A long poll that was open when the pause began ends first.
+        wait_until(are_parked, seconds=60, what="the probe finds the paused worker healthy")
         stage.end()
         wait_until(lambda: pipeline.status(row) == "Sent", seconds=30)
         assert "the stage is resumed" in worker.log()
