@@ -139,6 +139,7 @@ except CannotDecompress as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["brotli", "bzip2", "gzip", "lzma", "zstd"])
 def test_a_bomb_takes_a_few_times_the_limit_of_memory(name: str) -> None:
     root = Path(__file__).parents[2]

@@ -94,6 +94,7 @@ def test_a_message_that_is_to_wait_keeps_its_place_in_its_group_and_holds_up_no_
     wait_until(lambda: queues.counts("line.fifo") == (0, 0, 0))
 
 
+@pytest.mark.slow
 def test_a_wait_longer_than_a_message_may_be_invisible_takes_several_receives(
     queues: Queues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +174,7 @@ def test_a_worker_without_fifo_queues_warns_of_nothing(queues: Queues, wait_unti
     assert "message group" not in queues.log()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("raw", "tasks_queue"),
     [

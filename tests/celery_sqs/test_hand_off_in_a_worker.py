@@ -47,6 +47,7 @@ def test_pools_within_the_workers_process_hand_off_what_their_tasks_publish(
     assert queues.dead_letters() == []
 
 
+@pytest.mark.slow
 def test_what_does_not_meet_a_condition_goes_through_sqs(queues: Queues, wait_until: Callable[..., None]) -> None:
     queues.create_queue("other")
     queues.start(*threads)

@@ -187,6 +187,7 @@ def test_after_a_lost_connection_it_polls_again(
     wait_until(lambda: queues.lines() == {"after": 1})
 
 
+@pytest.mark.slow
 def test_a_queue_that_is_deleted_and_made_anew_is_polled_again(queues: Queues, wait_until: Callable[..., None]) -> None:
     queues.start(*threads, WAIT_TIME_SECONDS="1")
     queues.send("note", "before")
@@ -301,6 +302,7 @@ def consuming(queues: Queues, endpoint: str, received: list[str]) -> Iterator[ko
             yield connection
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("retries_at_once")
 def test_a_poll_that_is_never_answered_ends_with_the_read_time_out_and_polling_goes_on(queues: Queues) -> None:
     """This happens if a NAT or a load balancer has forgotten the connection: it is open, but nothing answers."""

@@ -54,6 +54,7 @@ def test_a_dry_run_says_what_would_be_sent_and_why_not_and_changes_nothing(
     assert len(raw_queue.receive(10, 0, 30)) == 6, "they were given back at once"
 
 
+@pytest.mark.slow
 def test_it_runs_a_worker_on_the_queue_and_table_it_is_given(
     row: dict[str, Any], store: EmailStore, raw_queue: Queue, settings: Settings, wait_until: Callable[..., None]
 ) -> None:

@@ -240,6 +240,7 @@ def test_an_id_whose_row_never_comes_is_a_dead_letter(pipeline: Pipeline) -> Non
     assert pipeline.find_dead_letter(lambda letter: email_id in letter.body).reason == "EmailNotFound"
 
 
+@pytest.mark.slow
 def test_whatever_a_message_says_of_since_when_its_row_is_missing_it_is_waited_for_no_longer(
     pipeline: Pipeline,
 ) -> None:
