@@ -1,8 +1,8 @@
 """The benchmark: `make bench N=250`. It compares the contenders on the stand-in and writes down what they cost.
 
 The contenders take short turns while the others are stopped, so that anything else the machine does affects all of them
-alike. Their order is shuffled for each round, because it matters who comes after whom. Each contender has its own
-stand-in and its own processes.
+alike. Their order is shuffled for each round, because a contender's place in the order changes its figures. Each has
+its own stand-in and its own processes.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ COMPARED = """\
 HOW = """\
 Each contender has its own in-memory server in place of SQS and DynamoDB. It sends 100 emails to warm up, then takes
 turns with the others, in an order that is shuffled for each round. It is stopped (SIGSTOP) in between, while its queue
-is filled. A turn lasts from SIGCONT until
-every row is Sent and every queue is empty. The provider is the stub, and each works on 32 emails at once.
+is filled. A turn lasts from SIGCONT until every row is Sent and every queue is empty. The provider is the stub, and
+each works on 32 emails at once.
 
 Numbers are for one email, except for emails/s and memory. They are medians of the turns, with the minimum and maximum
 in parentheses. `billed` counts SQS requests in units of 64 KB, as AWS bills them. CPU is the user and system time of
