@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -221,40 +222,43 @@ def test_an_answer_without_end_is_not_read_whole(
         provider.send(new_email())
 
 
-@pytest.mark.parametrize("head", [b"HTTP/1.1 200 -\r\n\r\n", b"HTTP/1.1 200 -\r\nTransfer-Encoding: chunked\r\n\r\n"])
-def test_an_answer_of_unknown_length_is_read_to_its_end(new_email: Callable[..., Email], head: bytes) -> None:
-    content = b'b\r\n{"id": "12"\r\n1\r\n}\r\n0\r\n\r\n' if b"chunked" in head else b'{"id": "12"}'
+@contextmanager
+def answering_once(answer: bytes) -> Iterator[str]:
+    """Yield the URL of a server that reads one whole request, sends these bytes, and closes the connection.
+
+    If it closed before it had read all, the client would get a reset after the answer instead of its end.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
             connection, _ = listener.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(head + content)
+            with connection, connection.makefile("rb") as incoming:
+                lines = iter(incoming.readline, b"\r\n")
+                (length,) = (int(line[16:]) for line in lines if line.startswith(b"Content-Length: "))
+                incoming.read(length)
+                connection.sendall(answer)
 
         with ThreadPoolExecutor(1) as pool:
             served = pool.submit(serve)
-            provider = anymail_provider("resend", f"http://127.0.0.1:{listener.getsockname()[1]}")
-            assert provider.send(new_email()).message_id == "12"
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
             served.result()
-            provider.close()
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 -\r\n\r\n", b"HTTP/1.1 200 -\r\nTransfer-Encoding: chunked\r\n\r\n"])
+def test_an_answer_of_unknown_length_is_read_to_its_end(new_email: Callable[..., Email], head: bytes) -> None:
+    content = b'b\r\n{"id": "12"\r\n1\r\n}\r\n0\r\n\r\n' if b"chunked" in head else b'{"id": "12"}'
+    with answering_once(head + content) as url:
+        provider = anymail_provider("resend", url)
+        assert provider.send(new_email()).message_id == "12"
+        provider.close()
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 abc\r\n\r\n", b"\0" * 100_000])
 def test_a_server_that_does_not_speak_http_is_unknown(new_email: Callable[..., Email], answer: bytes) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(answer)
-
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(serve)
-            provider = anymail_provider("resend", f"http://127.0.0.1:{listener.getsockname()[1]}")
-            with pytest.raises(UnknownResultError, match=r"^no answer from Resend: \w+$"):
-                provider.send(new_email())
+    with answering_once(answer) as url:
+        provider = anymail_provider("resend", url)
+        with pytest.raises(UnknownResultError, match=r"^no answer from Resend: \w+$"):
+            provider.send(new_email())
 
 
 # --- TLS
