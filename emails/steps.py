@@ -14,7 +14,7 @@ from structlog.contextvars import bind_contextvars
 
 from celery_sqs.sqs.dead_letters import Reason
 from emails.backoff import full_jitter
-from emails.callbacks import parse_callback
+from emails.callbacks import PartlyInvalid, parse_callback
 from emails.message import InvalidMessage, parse_message
 from emails.outcome import LONGEST_DELAY_SECONDS, DeadLetter, Done, RetryLater
 from emails.sender import EmailNotFound
@@ -23,6 +23,7 @@ from emails.store import ClaimUnanswered, StoreUnavailable
 if TYPE_CHECKING:
     from emails.claim_tokens import Tokens
     from emails.decide import Send
+    from emails.events import DeliveryEvent
     from emails.outcome import Outcome
     from emails.sender import Sender
     from emails.tracking import Tracking
@@ -67,20 +68,33 @@ def send(sender: Sender, email_id: str, carried: Carried, ends_at: float = math.
 
 def record_callback(tracking: Tracking, body: str, carried: Carried) -> Outcome:
     """Record a message of the callbacks queue in the email's history, and in its row if its status ranks higher."""
+    invalid = None
     try:
         events = parse_callback(body)
+    except PartlyInvalid as error:
+        events, invalid = error.events, Reason(error.reason, error.detail)
     except InvalidMessage as error:
         return DeadLetter(Reason(error.reason, error.detail))
-    if not events:
+    if not (events or invalid):
         return Done(detail="a provider tested its topic")
-    bind_contextvars(email_id=events[0].email_id)
-    try:
-        row = tracking.record(events)
-    except StoreUnavailable as error:
-        return _wait_for_store(error, carried)
-    if row is None:
-        return DeadLetter(Reason("EmailNotFound", "the email that the callback is about has no row"))
-    return Done(detail=f"{', '.join(sorted({event.type for event in events}))}: {row}")
+    emails: dict[str, list[DeliveryEvent]] = {}
+    for event in events:
+        emails.setdefault(event.email_id, []).append(event)
+    rows = []
+    for email_id, its_events in emails.items():
+        bind_contextvars(email_id=email_id)
+        try:
+            row = tracking.record(its_events)
+        except StoreUnavailable as error:
+            return _wait_for_store(error, carried)
+        if row is None:
+            invalid = Reason("EmailNotFound", "the email that the callback is about has no row")
+        else:
+            rows.append(row)
+    # The whole callback is kept, even if some of its events are recorded: recording them again changes nothing.
+    if invalid:
+        return DeadLetter(invalid)
+    return Done(detail=f"{', '.join(sorted({event.type for event in events}))}: {', '.join(sorted({*rows}))}")
 
 
 def _bind(sender: Sender, email_id: str) -> None:

@@ -18,6 +18,7 @@ from commands.emulator import running_emulator
 from emails.providers import GROUP
 from emails.raw_queue import find_raw_queue
 from emails.store import EmailStore, EventStore
+from emails.webhooks.settings import WebhookSettings
 from settings import EnvironmentSettings, Settings, get_settings
 from settings.aws import client
 from settings.model import dead_letter_queue
@@ -38,7 +39,8 @@ logging.getLogger("botocore").setLevel(logging.INFO)
 
 for _provider in entry_points(group=GROUP):
     _provider.load()
-# The settings classes of the service and of each of its providers.
+assert WebhookSettings  # so that it is among the subclasses
+# The settings classes of the service, of each of its providers, and of webhooks.
 SETTINGS_MODELS = [model for model in EnvironmentSettings.__subclasses__() if not model.__module__.startswith("tests.")]
 
 

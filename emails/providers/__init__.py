@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,7 @@ def unknown_variables() -> Iterator[str]:
     for point in entry_points(group=GROUP):  # providers have settings of their own
         with suppress(ImportError):  # this deployment does not use a provider whose dependencies are not installed
             point.load()
+    import_module("emails.webhooks.settings")  # so are webhooks' secrets, which most programs do not use
     known = known_variables()
     for name in sorted(given_variables() - known):
         near = difflib.get_close_matches(name, known, n=1)

@@ -14,6 +14,7 @@ from emails import steps
 from emails.claim_tokens import new_token
 from emails.decide import Send
 from emails.email import Email
+from emails.encoded_id import encoded_id
 from emails.outcome import DeadLetter, Done, RetryLater
 from emails.sender import EmailNotFound
 from emails.status import EmailStatus
@@ -21,6 +22,7 @@ from emails.steps import Carried, wait_for_row
 from emails.store import ClaimUnanswered, StoreRefused, StoreUnavailable
 from settings import Settings
 from tests.emails.callbacks.notifications import CONFIRMATIONS, confirmation, event
+from tests.emails.webhooks.examples import EXAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -213,3 +215,21 @@ def test_a_callback_waits_for_dynamodb_too() -> None:
     waits = [record(StoreUnavailable("away"), DELIVERY, attempt=1000) for _ in range(100)]
     assert all(isinstance(wait, RetryLater) and wait.affects_all for wait in waits)
     assert 450 < max(wait.seconds for wait in waits if isinstance(wait, RetryLater)) <= 900
+
+
+def test_a_webhook_about_several_emails_is_recorded_although_one_has_no_row() -> None:
+    event = next(example for example in EXAMPLES if example.provider == "sendgrid").report[0]
+    others = [{**event, "email_id": encoded_id(f"order-{number}")} for number in (2, 3)]
+    report = json.dumps([event, {"event": "open"}, *others])
+    body = {"provider": "sendgrid", "received": "2026-01-01T00:00:00Z", "headers": {}, "body": report}
+    recorded = []
+
+    class Recorded:
+        def record(self, events: list[Any]) -> str | None:
+            recorded.append(events[0].email_id)
+            return None if events[0].email_id == "order-2" else "Delivered"
+
+    outcome = steps.record_callback(Recorded(), json.dumps(body), Carried())  # type: ignore[arg-type]  # a double
+    assert recorded == ["order-1", "order-2", "order-3"]
+    assert isinstance(outcome, DeadLetter)
+    assert outcome.reason.code == "EmailNotFound"

@@ -45,7 +45,7 @@ def test_every_provider_of_ours_has_settings_of_its_own() -> None:
     services = {service.settings.__name__ for service in SERVICES.values()}
     assert len(services) == len(SERVICES)
     assert {model.__name__ for model in SETTINGS_MODELS} == {
-        *("Settings", "SesSettings", "SmtpSettings", "StubSettings"),
+        *("Settings", "SesSettings", "SmtpSettings", "StubSettings", "WebhookSettings"),
         *services,
     }
 
@@ -91,6 +91,7 @@ def test_a_value_that_is_changed_there_is_loaded(
 ) -> None:
     changed = {"EMAIL_STAGE": "prod", "EMAIL_SES_CONFIGURATION_SET": "s", "EMAIL_SMTP_PORT": "25"}
     changed["EMAIL_STUB_OUTBOX"] = "out"
+    changed["EMAIL_MANDRILL_WEBHOOK_URL"] = "https://mail.example.com/webhooks/mandrill"
     changed |= {variable(f"{name}_api_url"): "https://api.example.com/v1" for name in SERVICES}
     text = uncommented.read_text()
     for name, value in changed.items():
