@@ -20,9 +20,11 @@ from celery.signals import (
 from celery.utils.log import get_task_logger
 
 from celery_sqs.sqs.batches import MAX_ENTRIES
+from emails.callbacks import check_reader
 from emails.providers import load_providers, unknown_variables
 from emails.providers.stub import StubSettings
 from emails.resources import ResourcesMissing, check_resources
+from emails.webhooks.settings import WebhookSettings
 from settings import SettingsError, get_settings
 from settings.telemetry import is_exported
 from tasks.pipeline import get_sender, own_rates
@@ -36,6 +38,7 @@ HEARTBEAT_SECONDS = 30
 def check(**_: Any) -> None:
     """Check providers, queues and tables. If the settings have no send rate, keep to the provider's own."""
     settings = get_settings()
+    check_reader(WebhookSettings.read())
     # This does not use the Sender's providers, because prefork's children must not share a connection that this opens.
     providers = load_providers(settings)
     own_rates.clear()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from emails.callbacks import ses
 from emails.message import InvalidMessage, out_of_envelope
+from emails.webhooks.signatures import INSTALL, SCHEMES
+from settings import SettingsError
+from settings.environment import variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from emails.events import DeliveryEvent
+    from emails.webhooks.settings import WebhookSettings
 
 WEBHOOK_KEYS = ("provider", "received", "body")
 
@@ -49,13 +54,24 @@ def parse_callback(body: str) -> list[DeliveryEvent]:
     )
 
 
+def check_reader(settings: WebhookSettings) -> None:
+    """Check that webhooks can be read, if their secrets are set.
+
+    Raises:
+        SettingsError: the extra `anymail` is not installed.
+    """
+    names = [variable(scheme.setting) for scheme in SCHEMES.values() if scheme.secrets(settings)]
+    if names and find_spec("anymail") is None:
+        raise SettingsError(
+            f"{names[0]}: reading webhooks needs the extra `anymail`, which is not installed: {INSTALL}"
+        )
+
+
 def _of_webhook(callback: Mapping[str, Any]) -> list[DeliveryEvent]:
-    try:
-        from emails.callbacks import anymail  # noqa: PLC0415 (an extra, and slow to import)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("anymail", "django", "requests"):
-            raise
-        raise InvalidMessage("ExtraMissing", "the extra `anymail`, which reads webhooks, is not installed") from None
+    if find_spec("anymail") is None:
+        raise InvalidMessage("ExtraMissing", f"reading webhooks needs the extra `anymail`: {INSTALL}")
+    from emails.callbacks import anymail  # noqa: PLC0415 (an extra, and slow to import)
+
     events, invalid = anymail.parse(anymail.envelope_of(callback))
     if invalid:
         raise PartlyInvalid(invalid, events)

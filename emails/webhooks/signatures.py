@@ -18,6 +18,8 @@ from urllib.parse import parse_qsl
 
 from emails.webhooks.request import NotVerified
 from emails.webhooks.settings import split
+from settings import SettingsError
+from settings.environment import variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -169,6 +171,10 @@ def _public_key(key: str) -> Any:
     return load_der_public_key(base64.b64decode(key))
 
 
+_KEYS = {"RSAPublicKey": "a public RSA key", "ECPublicKey": "a public key of an elliptic curve"}
+INSTALL = "uv sync --extra anymail"
+
+
 @dataclass(frozen=True)
 class Scheme:
     """How a service signs, and the setting that has the secrets."""
@@ -182,6 +188,25 @@ class Scheme:
         secrets = split(getattr(settings, self.setting))
         return (str(settings.mandrill_webhook_url), *secrets) if secrets and self.verify is mandrill else secrets
 
+    def check(self, settings: WebhookSettings) -> None:
+        """Check that the secrets are public keys, if the service has them.
+
+        Raises:
+            SettingsError: one of them is not, or the extra `anymail` is not installed.
+        """
+        if not self.public_key:
+            return
+        try:
+            right = [type(_public_key(key)).__name__ == self.public_key for key in self.secrets(settings)]
+        except ModuleNotFoundError:
+            raise SettingsError(f"{variable(self.setting)}: needs the extra `anymail`: {INSTALL}") from None
+        except ValueError:
+            right = [False]
+        if not all(right):
+            raise SettingsError(
+                f"{variable(self.setting)}: should be {_KEYS[self.public_key]} in base64, without PEM's lines"
+            )
+
 
 SCHEMES = {
     "brevo": Scheme("brevo_webhook_secret", basic),
@@ -193,7 +218,7 @@ SCHEMES = {
     "postal": Scheme("postal_webhook_key", postal, "RSAPublicKey"),
     "postmark": Scheme("postmark_webhook_secret", basic),
     "resend": Scheme("resend_signing_secret", resend),
-    "sendgrid": Scheme("sendgrid_tracking_webhook_verification_key", sendgrid, "EllipticCurvePublicKey"),
+    "sendgrid": Scheme("sendgrid_tracking_webhook_verification_key", sendgrid, "ECPublicKey"),
     "sparkpost": Scheme("sparkpost_webhook_secret", basic),
     "unisender_go": Scheme("unisender_go_webhook_key", unisender_go),
 }

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_sqs.sqs.batches import MAX_MESSAGE_BYTES
-from emails.callbacks import PartlyInvalid, parse_callback
+from emails.callbacks import PartlyInvalid, check_reader, parse_callback
 from emails.callbacks.anymail import FORMATS
 from emails.message import InvalidMessage
 from emails.webhooks.envelope import LARGEST_BODY, Envelope, TooLarge, accept
@@ -304,3 +304,16 @@ def test_a_wrong_secret_is_named_but_not_shown(given: dict[str, str], says: str)
     with pytest.raises(SettingsError, match=says) as raised:
         WebhookSettings.read(**given)
     assert not any(value in str(raised.value) for value in given.values() if value != KEY)
+
+
+def test_without_the_extra_a_worker_with_a_secret_does_not_start_and_a_report_is_a_dead_letter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("emails.callbacks.find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match="EMAIL_POSTMARK_WEBHOOK_SECRET.*uv sync --extra anymail"):
+        check_reader(WebhookSettings.read(postmark_webhook_secret=LOGIN))
+    check_reader(WebhookSettings.read())
+    (message,) = accepted("postmark", signed("postmark", EXAMPLES[0].report))
+    with pytest.raises(InvalidMessage, match="uv sync --extra anymail") as raised:
+        parse_callback(message)
+    assert raised.value.reason == "ExtraMissing"

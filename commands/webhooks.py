@@ -1,0 +1,210 @@
+"""The command that receives what services report by HTTP, and puts it on the callbacks queue."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import click
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler, stream_request_body
+
+from celery_sqs.sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES
+from commands import say
+from emails.logs import formatter, write_by
+from emails.resources import find_queue
+from emails.webhooks.door import Answer, Door, send
+from emails.webhooks.envelope import LARGEST_BODY
+from emails.webhooks.request import WebhookRequest
+from emails.webhooks.settings import WebhookSettings
+from settings import get_settings
+from settings.aws import client
+
+if TYPE_CHECKING:
+    from celery_sqs.sqs.queue import Queue
+
+HOST = "127.0.0.1"
+SENDERS = 8  # threads, each of which waits for one request to SQS
+WAITING_BYTES = 64 * 2**20
+# Services wait for at least about 10 seconds. Within this time, SQS is asked twice.
+READ_TIMEOUT, ATTEMPTS = 3.0, 2
+LONGEST_DISCARDED = 16 * 2**20  # bytes of a request's body that are read before the connection is closed
+BODY_SECONDS, IDLE_SECONDS, STOP_SECONDS = 20, 75, 20
+
+
+@click.command()
+@click.option("--host", default=HOST, show_default=True, help="The address on which to listen.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 takes a free port.")
+def webhooks(host: str, port: int) -> None:
+    """Receive what services report by HTTP, and put it on the callbacks queue.
+
+    A service whose webhook secret is set (see .env.example) posts to /webhooks/NAME, for example /webhooks/postmark. It
+    gets the answer 200 after SQS has confirmed the message. /health answers 200 until the program is told to stop. It
+    speaks HTTP, so put it behind something that speaks TLS (docs/deploy.md).
+    """
+    settings = get_settings()
+    door = Door(WebhookSettings.read())
+    sqs = client("sqs", settings, read_timeout=READ_TIMEOUT, attempts=ATTEMPTS)
+    queue = find_queue(sqs, settings.callbacks_queue)
+    write_by(logging.StreamHandler(sys.stderr), logging.INFO, formatter(settings.log_format))
+    asyncio.run(_serve(door, queue, host, port))
+
+
+async def _serve(door: Door, queue: Queue, host: str, port: int) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        sockets = bind_sockets(port, host)
+    except OSError as error:
+        raise click.ClickException(f"Cannot listen on {host}:{port}: {error.strerror or error}") from None
+    with ThreadPoolExecutor(SENDERS) as pool:
+        shared = {"door": door, "senders": Senders(queue, pool), "in_progress": (in_progress := InProgress())}
+        application = Application(
+            [("/health", _Health, {"stop": stop}), ("/.*", _Webhook, shared)],
+            log_function=lambda _: None,  # the access log would have addresses in URLs
+        )
+        server = HTTPServer(
+            application,
+            max_body_size=LONGEST_DISCARDED,
+            body_timeout=BODY_SECONDS,
+            idle_connection_timeout=IDLE_SECONDS,
+        )
+        server.add_sockets(sockets)
+        say(f"listening on http://{host}:{sockets[0].getsockname()[1]} for webhooks of {', '.join(door.providers)}")
+        await stop.wait()
+        server.stop()
+        await in_progress.wait(STOP_SECONDS)
+        await server.close_all_connections()
+
+
+class Senders:
+    """Sends the messages of all requests in batches, because a request to SQS costs much more than a message in it."""
+
+    def __init__(self, queue: Queue, pool: ThreadPoolExecutor) -> None:
+        self._queue = queue
+        self._pool = pool
+        self._waiting: deque[tuple[str, asyncio.Future[bool]]] = deque()
+        self._bytes = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def send(self, messages: tuple[str, ...]) -> bool:
+        """Send the messages. Return whether SQS confirmed them."""
+        size = sum(map(len, messages))
+        if self._bytes and self._bytes + size > WAITING_BYTES:
+            return False
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in messages]
+        self._waiting.extend(zip(messages, futures, strict=True))
+        self._bytes += size
+        if len(self._tasks) < SENDERS:
+            task = loop.create_task(self._work())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return all(await asyncio.gather(*futures))
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            batch = self._next_batch()
+            entries = [{"MessageBody": message} for message, _ in batch]
+            try:
+                codes = await loop.run_in_executor(self._pool, send, self._queue, entries)
+            except Exception as error:
+                logging.getLogger(__name__).exception("could not send webhooks: %s", type(error).__name__)
+                codes = ["Error"] * len(batch)
+            for (message, future), code in zip(batch, codes, strict=True):
+                self._bytes -= len(message)
+                if not future.done():
+                    future.set_result(not code)
+
+    def _next_batch(self) -> list[tuple[str, asyncio.Future[bool]]]:
+        batch, left = [self._waiting.popleft()], MAX_MESSAGE_BYTES
+        left -= len(batch[0][0])
+        while self._waiting and len(batch) < MAX_ENTRIES and len(self._waiting[0][0]) <= left:
+            batch.append(self._waiting.popleft())
+            left -= len(batch[-1][0])
+        return batch
+
+
+class InProgress:
+    """The requests that have no answer yet."""
+
+    def __init__(self) -> None:
+        self._requests: set[object] = set()
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def add(self, request: object) -> None:
+        self._requests.add(request)
+        self._none.clear()
+
+    def discard(self, request: object) -> None:
+        self._requests.discard(request)
+        if not self._requests:
+            self._none.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until every request has its answer, for at most so many seconds."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._none.wait(), seconds)
+
+
+class _Health(RequestHandler):
+    def initialize(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+
+    def get(self) -> None:
+        self.set_status(HTTPStatus.SERVICE_UNAVAILABLE if self._stop.is_set() else HTTPStatus.OK)
+        self.finish("stopping\n" if self._stop.is_set() else "ok\n")
+
+
+@stream_request_body
+class _Webhook(RequestHandler):
+    """Reads the body by itself, because Tornado would close the connection of one that is too large."""
+
+    SUPPORTED_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+    def initialize(self, door: Door, senders: Senders, in_progress: InProgress) -> None:
+        self._door = door
+        self._senders = senders
+        self._in_progress = in_progress
+        self._body = bytearray()
+
+    def prepare(self) -> None:
+        self._in_progress.add(self)
+
+    def on_finish(self) -> None:
+        self._in_progress.discard(self)
+
+    def on_connection_close(self) -> None:
+        self._in_progress.discard(self)
+
+    def data_received(self, chunk: bytes) -> None:
+        if len(self._body) <= LARGEST_BODY:  # what is longer is only counted as too long
+            self._body += chunk
+
+    async def _answer(self, *_: Any) -> None:
+        headers = {name.lower(): value for name, value in self.request.headers.get_all()}
+        answer = self._door.answer(
+            self.request.method or "", self.request.path, WebhookRequest(headers, bytes(self._body)), time.time()
+        )
+        if answer.messages and not await self._senders.send(answer.messages):
+            answer = Answer(HTTPStatus.SERVICE_UNAVAILABLE)
+        self.set_status(answer.status)
+        self.clear_header("Content-Type")
+        for name, value in answer.headers.items():
+            self.set_header(name, value)
+        await self.finish()
+
+    get = head = post = put = patch = delete = options = _answer  # the door decides which methods there are

@@ -1,0 +1,173 @@
+"""The program that receives webhooks: its answers, and what is on the callbacks queue after them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import HttpUrl
+
+from emails.webhooks.door import Door
+from emails.webhooks.envelope import LARGEST_BODY
+from emails.webhooks.request import WebhookRequest
+from emails.webhooks.settings import WebhookSettings
+from settings import SettingsError
+from settings.aws import client
+from tests.emails.webhooks.examples import EXAMPLES, ONE_EACH, Example
+from tests.support.proxy import Dropped, Proxy
+from tests.support.proxy import running as running_proxy
+from tests.support.webhooks import LOGIN, SVIX_KEY, ec_key, public, secrets, signed, webhook_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from settings import Settings
+
+POSTMARK = next(example for example in EXAMPLES if example.provider == "postmark")
+
+
+class Running:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        assert process.stdout
+        self.line = process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:(\d+) ", self.line)
+        assert found, self.line
+        self.port = int(found[1])
+
+    def request(self, method: str, path: str, request: WebhookRequest) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection.request(method, path, request.body, dict(request.headers))
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        return answer
+
+    def post(self, provider: str, request: WebhookRequest) -> int:
+        return self.request("POST", f"/webhooks/{provider}", request).status
+
+
+@contextmanager
+def running(settings: Settings, **changed: str) -> Iterator[Running]:
+    environment = os.environ | settings.environment()
+    environment |= {f"EMAIL_{name.upper()}": value for name, value in (changed or secrets()).items()}
+    program = Path(sys.executable).with_name("email-service")
+    process = subprocess.Popen([program, "webhooks", "--port", "0"], env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        yield Running(process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout
+        process.stdout.close()
+
+
+@pytest.fixture
+def bodies(settings: Settings) -> Callable[[], list[str]]:
+    """Take all messages from the callbacks queue."""
+    sqs = client("sqs", settings)
+    url = sqs.get_queue_url(QueueName=settings.callbacks_queue)["QueueUrl"]
+
+    def take() -> list[str]:
+        found = []
+        while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", []):
+            for message in messages:
+                found.append(message["Body"])
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return found
+
+    return take
+
+
+def test_each_request_gets_the_answer_that_the_docs_promise(
+    settings: Settings, bodies: Callable[[], list[str]]
+) -> None:
+    given = {name: value for name, value in secrets().items() if not name.startswith("brevo")}
+    request = signed("postmark", POSTMARK.report)
+    with running(settings, **given) as door:
+        assert {example.provider: door.post(example.provider, _sign(example)) for example in ONE_EACH} == {
+            example.provider: 404 if example.provider == "brevo" else 200 for example in ONE_EACH
+        }
+        assert sorted(json.loads(body)["provider"] for body in bodies()) == sorted(
+            example.provider for example in ONE_EACH if example.provider != "brevo"
+        )
+        refused = door.request("POST", "/webhooks/postmark", signed("postmark", POSTMARK.report, login="a:b"))
+        assert (refused.status, refused.getheader("WWW-Authenticate", "")[:5]) == (401, "Basic")
+        assert door.post("resend", replace(request, headers={})) == 401
+        assert door.post("postmark", replace(request, body=b"x" * (LARGEST_BODY + 1))) == 413
+        assert door.post("postmark", replace(request, body=b"x" * (4 * LARGEST_BODY))) == 413
+        assert door.post("nobody", request) == 404
+        assert door.request("POST", "/", request).status == 404
+        assert door.request("PUT", "/webhooks/postmark", request).status == 405
+        assert door.request("HEAD", "/webhooks/mandrill", WebhookRequest({}, b"")).status == 200
+        assert door.request("GET", "/webhooks/unisender_go", WebhookRequest({}, b"")).status == 200
+        assert door.request("GET", "/health", WebhookRequest({}, b"")).status == 200
+        assert bodies() == []
+
+
+def _sign(example: Example) -> WebhookRequest:
+    return signed(example.provider, example.report)
+
+
+def test_without_sqs_the_service_is_asked_to_try_again(settings: Settings) -> None:
+    gone = False
+
+    def meddle(_service: str, action: str, _body: bytes) -> str:
+        if gone and action.startswith("SendMessage"):
+            raise Dropped
+        return ""
+
+    proxy = Proxy(settings.endpoint or "", meddle)
+    ours = settings.model_copy(update={"endpoint_url": HttpUrl(proxy.url)})
+    with running_proxy(proxy), running(ours) as door:
+        assert door.post("postmark", _sign(POSTMARK)) == 200
+        gone = True
+        assert door.post("postmark", _sign(POSTMARK)) == 503
+        assert door.request("GET", "/health", WebhookRequest({}, b"")).status == 200
+
+
+def test_a_request_that_began_before_the_stop_gets_its_answer(
+    settings: Settings, bodies: Callable[[], list[str]]
+) -> None:
+    request = _sign(POSTMARK)
+    with running(settings) as door, socket.create_connection(("127.0.0.1", door.port)) as connection:
+        head = f"POST /webhooks/postmark HTTP/1.1\r\nHost: x\r\nContent-Length: {len(request.body)}\r\n"
+        head += f"Authorization: {request.headers['authorization']}\r\nExpect: 100-continue\r\n\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 100")
+        door.process.send_signal(signal.SIGTERM)
+        connection.sendall(request.body)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        assert door.process.wait(20) == 0
+    assert len(bodies()) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "EMAIL_POSTMARK_WEBHOOK_SECRET"),
+        ({"postal_webhook_key": SVIX_KEY}, "EMAIL_POSTAL_WEBHOOK_KEY: should be a public RSA key"),
+        ({"postal_webhook_key": public(ec_key())}, "EMAIL_POSTAL_WEBHOOK_KEY: should be a public RSA key"),
+    ],
+)
+def test_a_start_without_a_usable_secret_says_what_is_missing(given: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        Door(WebhookSettings.read(**given))
+
+
+def test_the_services_with_a_secret_are_named() -> None:
+    assert Door(WebhookSettings.read(postmark_webhook_secret=LOGIN)).providers == ["postmark"]
+    assert len(Door(webhook_settings()).providers) == len(ONE_EACH)
