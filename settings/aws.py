@@ -41,11 +41,13 @@ def client(service: Literal["cloudwatch"], settings: Settings) -> CloudWatchClie
 @overload
 def client(service: Literal["s3"], settings: Settings) -> S3Client: ...
 @overload
-def client(service: Literal["lambda", "sts"], settings: Settings) -> Any: ...  # their stubs are not installed
+def client(
+    service: Literal["lambda", "secretsmanager", "sts"], settings: Settings
+) -> Any: ...  # their stubs are not installed
 @overload
 def client(service: Literal["sesv2"], settings: Settings, *, read_timeout: float, attempts: int) -> SESV2Client: ...
 def client(
-    service: Literal["sqs", "dynamodb", "cloudwatch", "lambda", "s3", "sesv2", "sts"],
+    service: Literal["sqs", "dynamodb", "cloudwatch", "lambda", "s3", "secretsmanager", "sesv2", "sts"],
     settings: Settings,
     *,
     read_timeout: float = READ_TIMEOUT,

@@ -219,6 +219,11 @@ class Settings(EnvironmentSettings):
         return f"{self.queue.removesuffix('.fifo')}_callbacks"
 
     @property
+    def webhook_secret(self) -> str:
+        """The name of the secret in Secrets Manager from which the function for webhooks reads their secrets."""
+        return f"{self.queue.removesuffix('.fifo')}_webhooks"
+
+    @property
     def queues(self) -> tuple[str, ...]:
         """The names of all queues that a worker consumes."""
         return *self.raw_queues, self.tasks_queue, self.callbacks_queue

@@ -310,7 +310,7 @@ def test_without_the_extra_a_worker_with_a_secret_does_not_start_and_a_report_is
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("emails.callbacks.find_spec", lambda _: None)
-    with pytest.raises(SettingsError, match="EMAIL_POSTMARK_WEBHOOK_SECRET.*uv sync --extra anymail"):
+    with pytest.raises(SettingsError, match=r"EMAIL_POSTMARK_WEBHOOK_SECRET.*uv sync --extra anymail"):
         check_reader(WebhookSettings.read(postmark_webhook_secret=LOGIN))
     check_reader(WebhookSettings.read())
     (message,) = accepted("postmark", signed("postmark", EXAMPLES[0].report))
