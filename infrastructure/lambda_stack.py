@@ -30,6 +30,7 @@ LOG_RETENTION = logs.RetentionDays.THREE_MONTHS
 HEAD_START_SECONDS = 30
 LEAST_CONCURRENCY = 2  # the lowest that SQS allows; bulk gets it, so that it delays no other email
 BATCH_SIZE = 10
+WEBHOOK_SECONDS = 20  # longer than SQS may take
 
 ARCHITECTURES = {"x86_64": lambda_.Architecture.X86_64, "aarch64": lambda_.Architecture.ARM_64}
 
@@ -43,11 +44,16 @@ class LambdaStack(cdk.Stack):
         settings = stage.settings
         self.add_stack_dependency(data)
 
-        sender = self._function("SendEmails", "send_emails", settings.raw_queues, self._may_send())
+        sender = self._function(
+            "SendEmails", "send_emails", [*self._may_consume(settings.raw_queues), *self._may_send()]
+        )
         self._consume(sender, "Raw", settings.queue, settings.concurrency)
         self._consume(sender, "Bulk", settings.bulk_queue, LEAST_CONCURRENCY)
-        recorder = self._function("RecordCallbacks", "record_callbacks", [settings.callbacks_queue], [])
+        recorder = self._function("RecordCallbacks", "record_callbacks", self._may_consume([settings.callbacks_queue]))
         self._consume(recorder, "Callbacks", settings.callbacks_queue, settings.concurrency)
+
+        if stage.webhooks:
+            self._webhooks()
 
         cdk.CfnOutput(self, "HandlerArn", value=sender.function_arn)
         cdk.CfnOutput(self, "HandlerVersion", value=sender.version.version)
@@ -63,8 +69,39 @@ class LambdaStack(cdk.Stack):
             report_batch_item_failures=True,
         )
 
+    def _webhooks(self) -> None:
+        """Create the function for webhooks, and its URL, which everybody may call: the function checks signatures."""
+        if not has_anymail(ZIP):
+            raise SystemExit(f"{ZIP} cannot read webhooks: build it with `make email_lambda.zip EXTRA=anymail`.")
+        function = self._function(
+            "ReceiveWebhooks", "receive_webhooks", self._may_enqueue_callbacks(), "webhooks", WEBHOOK_SECONDS
+        )
+        # This also allows lambda:InvokeFunction through the URL, without which new URLs have answered 403 since October
+        # 2025 (AWS Lambda Developer Guide, "Control access to Lambda function URLs").
+        url = function.add_function_url(auth_type=lambda_.FunctionUrlAuthType.NONE)
+        cdk.CfnOutput(self, "WebhooksUrl", value=f"{url.url}webhooks/")
+
+    def _may_enqueue_callbacks(self) -> list[iam.PolicyStatement]:
+        settings = self._stage.settings
+        # Secrets Manager adds six random characters to a secret's name.
+        secret = self.format_arn(
+            service="secretsmanager",
+            resource="secret",
+            resource_name=f"{settings.webhook_secret}-??????",
+            arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+        )
+        return [
+            allow("Enqueue", ["sqs:GetQueueUrl", "sqs:SendMessage"], [self._queue_arn(settings.callbacks_queue)]),
+            allow("ReadSecret", ["secretsmanager:GetSecretValue"], [secret]),
+        ]
+
     def _function(
-        self, name: str, handler: str, queues: Sequence[str], statements: Sequence[iam.PolicyStatement]
+        self,
+        name: str,
+        handler: str,
+        statements: Sequence[iam.PolicyStatement],
+        module: str = "main",
+        seconds: int | None = None,
     ) -> lambda_.Alias:
         settings = self._stage.settings
         runtime, architecture = built_for(ZIP)
@@ -83,13 +120,13 @@ class LambdaStack(cdk.Stack):
             runtime=runtime,
             architecture=architecture,
             code=lambda_.Code.from_asset(str(ZIP)),
-            handler=f"email_lambda.main.{handler}",
+            handler=f"email_lambda.{module}.{handler}",
             environment=self._stage.environment,
             memory_size=MEMORY_MB,
-            timeout=cdk.Duration.seconds(settings.visibility_timeout - HEAD_START_SECONDS),
+            timeout=cdk.Duration.seconds(seconds or settings.visibility_timeout - HEAD_START_SECONDS),
             tracing=lambda_.Tracing.ACTIVE,
             log_group=log_group,
-            role=self._role(f"{name}Role", log_group, [*self._may_consume(queues), *statements]),
+            role=self._role(f"{name}Role", log_group, statements),
         )
         acknowledge(function, "L1", "the zip is built and tested for the Python that built it, and runs on no other")
         return lambda_.Alias(self, f"{name}Live", alias_name="live", version=function.current_version)
@@ -165,6 +202,10 @@ def acknowledge(construct: Construct, rule: str, reason: str) -> None:
     """Tell cdk-nag why the construct deviates from one of its AwsSolutions rules."""
     rule = f"AwsSolutions::AwsSolutions-{rule}"
     cdk.Validations.of(construct).acknowledge(cdk.Acknowledgment(id=rule, reason=reason))
+
+
+def has_anymail(path: Path) -> bool:
+    return any(name.startswith("anymail/") for name in zipfile.ZipFile(path).namelist())
 
 
 def built_for(path: Path) -> tuple[lambda_.Runtime, lambda_.Architecture]:

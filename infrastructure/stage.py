@@ -46,6 +46,7 @@ class Stage:
 
     settings: StageSettings
     environment: dict[str, str]
+    webhooks: bool = False  # whether it has a function URL for them
 
     @classmethod
     def parse(cls, name: str, chosen: Mapping[str, Any]) -> Stage:
@@ -54,6 +55,9 @@ class Stage:
         Raises:
             SettingsError: A setting is wrong, unknown or secret.
         """
+        webhooks, chosen = chosen.get("webhooks", False), {k: v for k, v in chosen.items() if k != "webhooks"}
+        if not isinstance(webhooks, bool):
+            raise SettingsError(f"stages.{name}: webhooks should be true or false")
         if secrets := chosen.keys() & SECRETS:
             raise SettingsError(
                 f"stages.{name}: everyone who may read the stack could read {', '.join(sorted(secrets))}"
@@ -73,7 +77,7 @@ class Stage:
                 f"stages.{name}: visibility_timeout is {settings.visibility_timeout}; should be at least {least:g}, "
                 "so that a function that sends ends before its messages come again"
             )
-        return cls(settings, settings.environment() | {variable("log_format"): "json"})
+        return cls(settings, settings.environment() | {variable("log_format"): "json"}, webhooks)
 
     @property
     def stack_name(self) -> str:

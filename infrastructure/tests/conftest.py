@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CONTEXT = json.loads((Path(__file__).parents[1] / "cdk.json").read_text())["context"]
 STAGES = {
-    "staging": {"provider": "stub"},
+    "staging": {"provider": "stub", "webhooks": True},
     "production": {"provider": "ses", "attachment_prefixes": ["s3://mail/files/"]},
 }
 
@@ -29,6 +29,7 @@ def _zip_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     path = tmp_path_factory.mktemp("zip") / "email_lambda.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("pydantic_core/_pydantic_core.cpython-313-aarch64-linux-gnu.so", b"")
+        archive.writestr("anymail/__init__.py", b"")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lambda_stack, "ZIP", path)
         yield

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +172,46 @@ def test_the_outputs_have_the_predecessors_names(template: Callable[[str], dict[
         "HandlerVersion",
         "QueueUrl",
         "DatabaseTable",
+        "WebhooksUrl",
     }
+    assert "WebhooksUrl" not in template("ScalableEmailProduction")["Outputs"]
+
+
+def test_everybody_may_call_the_webhooks_function_but_only_by_its_url(resources: Resources) -> None:
+    (url,) = resources("ScalableEmailStaging", "AWS::Lambda::Url")
+    assert url["Properties"]["AuthType"] == "NONE"
+    assert url["Properties"]["Qualifier"] == "live"
+    permissions = [each["Properties"] for each in resources("ScalableEmailStaging", "AWS::Lambda::Permission")]
+    assert {(each["Action"], each["Principal"]) for each in permissions} == {
+        ("lambda:InvokeFunctionUrl", "*"),
+        ("lambda:InvokeFunction", "*"),
+    }
+    for each in permissions:
+        by_url = each.get("FunctionUrlAuthType") == "NONE" or each.get("InvokedViaFunctionUrl") is True
+        assert by_url
+    assert resources("ScalableEmailProduction", "AWS::Lambda::Url") == []
+
+
+def test_the_webhooks_function_may_only_read_its_secret_and_send_to_the_callbacks_queue(resources: Resources) -> None:
+    (role,) = [each for each in resources("ScalableEmailStaging", "AWS::IAM::Role") if "ReadSecret" in str(each)]
+    statements = role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    by_sid = {each["Sid"]: each for each in statements}
+    assert {*by_sid} == {"Enqueue", "ReadSecret", "Log", "Trace"}
+    assert by_sid["Enqueue"]["Action"] == ["sqs:GetQueueUrl", "sqs:SendMessage"]
+    assert by_sid["Enqueue"]["Resource"]["Fn::Join"][1][-1] == ":emails_staging_callbacks"
+    assert by_sid["ReadSecret"]["Action"] == "secretsmanager:GetSecretValue"
+    assert by_sid["ReadSecret"]["Resource"]["Fn::Join"][1][-1] == ":secret:emails_staging_webhooks-??????"
+
+
+def test_webhooks_need_a_zip_that_can_read_them(
+    make_app: Callable[..., cdk.App], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "email_lambda.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("pydantic_core/_pydantic_core.cpython-313-aarch64-linux-gnu.so", b"")
+    monkeypatch.setattr(lambda_stack, "ZIP", path)
+    with pytest.raises(SystemExit, match="EXTRA=anymail"):
+        make_app({"staging": {"webhooks": True}})
 
 
 @each_stage
@@ -222,7 +262,7 @@ def test_a_function_runs_on_what_its_zip_was_built_for_and_ends_before_its_messa
 @each_stage
 def test_no_role_has_an_action_or_a_resource_by_a_wildcard_that_has_no_reason(resources: Resources, stage: str) -> None:
     roles = resources(f"ScalableEmail{stage.capitalize()}", "AWS::IAM::Role")
-    assert len(roles) == 2
+    assert len(roles) == {"staging": 3, "production": 2}[stage]
     for role in roles:
         (policy,) = role["Properties"]["Policies"]
         for statement in policy["PolicyDocument"]["Statement"]:
@@ -254,6 +294,7 @@ def test_only_a_stage_that_sends_by_ses_may(resources: Resources) -> None:
         ({"region": "eu-central-1"}, "there is no setting region"),
         ({"smtp_password": "hush"}, "everyone who may read the stack could read smtp_password"),
         ({"max_attempts": 0}, "max_attempts: Input should be greater than or equal to 1"),
+        ({"webhooks": "yes"}, "webhooks should be true or false"),
         ({"visibility_timeout": 60}, "visibility_timeout is 60; should be at least 70"),
         ({"visibility_timeout": 100, "attachment_prefixes": ["s3://mail/"]}, "should be at least 110"),
     ],
