@@ -43,8 +43,8 @@ dev: .venv/installed infrastructure/.venv/installed ## Prepare everything for ch
 	@echo "Installed the hook that runs make check at each commit:  $$(git rev-parse --git-path hooks/pre-commit)"
 	@echo "Next: make test. CONTRIBUTING.md shows how to run one test. To remove all of this: make clean"
 
-demo: .venv/installed ## Send a few emails through the whole pipeline, on its own emulator; to an inbox: make demo SMTP=localhost:1025
-	@$(RUN) email-service demo $(if $(SMTP),--smtp $(SMTP))
+demo: .venv/installed ## Send a few emails through the whole pipeline, on its own emulator; to an inbox: make demo SMTP=localhost:1025; with webhooks: make demo PROVIDER=postmark
+	@$(RUN) email-service demo $(if $(SMTP),--smtp $(SMTP)) $(if $(PROVIDER),--provider $(PROVIDER))
 
 test: .venv/installed ## Run the fast tests
 	@$(RUN) pytest -m "not slow" -n 2 --dist loadfile

@@ -26,8 +26,8 @@ except KeyboardInterrupt:  # most of a short command's time goes into these impo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# `email_broker` is a separate program. All other modules here are commands.
-NOT_COMMANDS = frozenset({"broker"})
+# `email_broker` is a separate program, and the double is a part of the demo. All other modules here are commands.
+NOT_COMMANDS = frozenset({"broker", "postmark_double"})
 CONTEXT = {"help_option_names": ["-h", "--help"]}  # commands inherit it from their group
 
 

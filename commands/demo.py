@@ -12,7 +12,9 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_hex
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from commands.emulator import HOST, EmulatorFailed, running_emulator
+from commands.postmark_double import running_postmark
 from emails.dead_letters import dead_letters
 from emails.printable import printable
 from emails.providers.smtp_settings import HOST_PATTERN, SmtpSettings
@@ -31,11 +34,13 @@ from emails.providers.stub import StubSettings
 from emails.raw_queue import enqueue_ids, find_raw_queue
 from emails.resources import provision
 from emails.store import EmailStore
+from emails.webhooks.signatures import INSTALL
 from settings import Settings
 from settings.aws import client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from emails.store import Row
 
@@ -94,12 +99,20 @@ DEAD_LETTERS = sorted(["EmailNotFound", "NotJson"])
     default="",
     help="Send to a mail catcher, in clear text: `localhost:1025` is the inbox of docker-compose.yml.",
 )
-def demo(smtp: str) -> None:
+@click.option(
+    "--provider",
+    type=click.Choice(["postmark"]),
+    help="Send to a double of this service on this machine, which then reports the deliveries by webhooks.",
+)
+def demo(smtp: str, provider: str | None) -> None:
     """Start an emulator and a worker, send a few good and bad emails, and show what became of each.
 
     The demo needs no setup and leaves nothing running. It writes the emails as .eml files to a new folder or, with
-    --smtp, sends them there. The exit code is 0 only if every email ended as it should.
+    --smtp, sends them there. With --provider, it also shows how webhooks make them Delivered. The exit code is 0 only
+    if every email ended as it should.
     """
+    if smtp and provider:
+        raise click.UsageError("--smtp and --provider exclude each other.")
     catcher = _mail_catcher(smtp) if smtp else None
     console = Console()
     outbox = Path(mkdtemp(prefix="email-service-demo-"))
@@ -109,7 +122,7 @@ def demo(smtp: str) -> None:
             settings = Settings(
                 endpoint_url=HttpUrl(url),
                 stage="demo",
-                provider=("smtp" if catcher else "stub",),
+                provider=("smtp" if catcher else provider or "stub",),
                 send_via=("stub",),
                 retry_delay=1,
                 missing_row_wait=3,
@@ -120,13 +133,16 @@ def demo(smtp: str) -> None:
             environment = os.environ | settings.environment() | stub.environment()
             if catcher:
                 environment |= catcher.environment()
-            with _running_worker(environment, outbox / "worker.log"):
-                ended_well = _run(settings, console)
+            with (
+                _reports(provider, environment, outbox) as variables,
+                _running_worker(environment | variables, outbox / "worker.log"),
+            ):
+                ended_well = _run(settings, console, reported=provider is not None)
     except EmulatorFailed as error:
         raise click.ClickException(str(error)) from None
     if smtp:
         console.print(f"\nThe emails are at {smtp}. It refuses nothing, so the stub sent the emails that were to fail.")
-    kept = "The stub's emails" if smtp else "The emails"
+    kept = "The stub's emails" if smtp or provider else "The emails"
     console.print(f"\n{kept}: {outbox}/*.eml (a mail program opens them). The worker's log: {outbox}/worker.log")
     if not ended_well:
         raise click.ClickException("Some emails did not end as they should: see above.")
@@ -139,7 +155,36 @@ def _mail_catcher(server: str) -> SmtpSettings:
     return SmtpSettings(smtp_host=host, smtp_port=int(port), smtp_security="none")
 
 
-def _run(settings: Settings, console: Console) -> bool:
+@contextmanager
+def _reports(provider: str | None, environment: dict[str, str], outbox: Path) -> Iterator[dict[str, str]]:
+    """Run the service's double and the program that receives its webhooks, if there is a service.
+
+    Yields the variables with which a worker sends to the double.
+    """
+    if provider is None:
+        yield {}
+        return
+    if find_spec("anymail") is None:
+        raise click.ClickException(f"{provider} needs the extra `anymail`: {INSTALL}")
+    port, login = _free_port(), f"demo:{token_hex()}"
+    with running_postmark(f"http://{HOST}:{port}/webhooks/{provider}", login) as double:
+        variables = {
+            "EMAIL_POSTMARK_SERVER_TOKEN": "demo",
+            "EMAIL_POSTMARK_API_URL": double.url,
+            "EMAIL_POSTMARK_WEBHOOK_SECRET": login,
+        }
+        arguments = [sys.executable, "-c", "from commands import main; main()", "webhooks", "--port", str(port)]
+        with _running(arguments, environment | variables, outbox / "webhooks.log"):
+            yield variables
+
+
+def _end(case: Case, *, reported: bool) -> str:
+    """Return the status that the case ends with. What a service reports is Delivered; the stub reports nothing."""
+    is_sent_now = case.row is not None and case.row["EmailStatus"] == "Pending" and "SendVia" not in case.row
+    return "Delivered" if reported and is_sent_now and case.ends == "Sent" else case.ends
+
+
+def _run(settings: Settings, console: Console, *, reported: bool) -> bool:
     store = EmailStore.from_settings(settings)
     for case in CASES:
         if case.row:
@@ -153,7 +198,9 @@ def _run(settings: Settings, console: Console) -> bool:
         while True:
             rows = {case.email_id: store.get(case.email_id) or {} for case in CASES}
             live.update(_table(rows))
-            ended_well = all(rows[case.email_id].get("EmailStatus") == case.ends for case in CASES if case.row)
+            ended_well = all(
+                rows[case.email_id].get("EmailStatus") == _end(case, reported=reported) for case in CASES if case.row
+            )
             late = time.monotonic() > deadline
             if ended_well or late:
                 letters = list(dead_letters(sqs, settings))  # this takes seconds, because SQS asks all its servers
@@ -177,19 +224,22 @@ def _table(rows: dict[str, Row]) -> Table:
     return table
 
 
+def _running_worker(environment: dict[str, str], log: Path) -> AbstractContextManager[None]:
+    return _running([sys.executable, "-m", "celery", "-A", "tasks", "worker", "--loglevel", "INFO"], environment, log)
+
+
 @contextmanager
-def _running_worker(environment: dict[str, str], log: Path) -> Iterator[None]:
-    arguments = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--loglevel", "INFO"]
+def _running(arguments: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
     with log.open("wb") as output:
-        worker = subprocess.Popen(arguments, env=environment, stdout=output, stderr=output, start_new_session=True)  # noqa: S603 (ours)
+        program = subprocess.Popen(arguments, env=environment, stdout=output, stderr=output, start_new_session=True)  # noqa: S603 (ours)
         try:
             yield
         finally:
-            worker.send_signal(signal.SIGTERM)
+            program.send_signal(signal.SIGTERM)
             try:
-                worker.wait(20)
+                program.wait(20)
             except subprocess.TimeoutExpired:
-                worker.kill()
+                program.kill()
 
 
 def _free_port() -> int:

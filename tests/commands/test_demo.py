@@ -39,3 +39,19 @@ def test_the_emails_come_to_a_mail_catcher(tmp_path: Path, monkeypatch: pytest.M
     expected = [case.row for case in CASES if case.row and case.ends == "Sent" and "SendVia" not in case.row]
     assert subjects == Counter(row["Subject"] for row in expected if row["EmailStatus"] == "Pending")
     assert len(list(tmp_path.glob("*.eml"))) == 1, "the stub's"
+
+
+@pytest.mark.slow
+def test_the_deliveries_that_a_service_reports_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("commands.demo.mkdtemp", lambda **_: str(tmp_path))
+    result = CliRunner().invoke(main, ["demo", "--provider", "postmark"])
+    assert result.exit_code == 0, result.output
+    expected = [case.row for case in CASES if case.row and case.ends == "Sent" and "SendVia" not in case.row]
+    pending = sum(row["EmailStatus"] == "Pending" for row in expected)
+    assert pending == result.output.count("Delivered") > 0
+
+
+def test_an_inbox_and_a_service_exclude_each_other(run: Callable[..., Result]) -> None:
+    result = run("demo", "--smtp", "localhost:1025", "--provider", "postmark")
+    assert result.exit_code == 2
+    assert "exclude each other" in result.output
