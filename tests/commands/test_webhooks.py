@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import HttpUrl
 
+from emails.resources import find_queue
 from emails.webhooks.door import Door
 from emails.webhooks.envelope import LARGEST_BODY
 from emails.webhooks.request import WebhookRequest
@@ -171,3 +172,20 @@ def test_a_start_without_a_usable_secret_says_what_is_missing(given: dict[str, s
 def test_the_services_with_a_secret_are_named() -> None:
     assert Door(WebhookSettings.read(postmark_webhook_secret=LOGIN)).providers == ["postmark"]
     assert len(Door(webhook_settings()).providers) == len(ONE_EACH)
+
+
+LOAD_SECONDS = 10
+LOAD_RATE = int(os.environ.get("WEBHOOK_LOAD_RATE", "200"))  # 1000 on a machine that nobody else uses
+
+
+@pytest.mark.slow
+def test_no_webhook_is_lost_under_load(settings: Settings) -> None:
+    with running(settings) as door:
+        arguments = [sys.executable, "-m", "tests.support.webhook_load", str(door.port), str(LOAD_RATE)]
+        printed = subprocess.check_output([*arguments, str(LOAD_SECONDS)], text=True, timeout=120)
+        status = Path(f"/proc/{door.process.pid}/status").read_text()
+    figures = json.loads(printed)
+    sys.stdout.write(f"{figures} {re.findall(r'VmHWM:.*', status)}\n")  # for docs/figures.md
+    assert figures["statuses"] == {"200": LOAD_RATE * LOAD_SECONDS}
+    queue = find_queue(client("sqs", settings), settings.callbacks_queue)
+    assert queue.depths().ready == LOAD_RATE * LOAD_SECONDS
