@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
@@ -10,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,52 +26,15 @@ from settings.aws import client
 from tests.emails.webhooks.examples import EXAMPLES, ONE_EACH, Example
 from tests.support.proxy import Dropped, Proxy
 from tests.support.proxy import running as running_proxy
+from tests.support.webhook_program import running
 from tests.support.webhooks import LOGIN, SVIX_KEY, ec_key, public, secrets, signed, webhook_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from settings import Settings
 
 POSTMARK = next(example for example in EXAMPLES if example.provider == "postmark")
-
-
-class Running:
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        assert process.stdout
-        self.line = process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+) ", self.line)
-        assert found, self.line
-        self.port = int(found[1])
-
-    def request(self, method: str, path: str, request: WebhookRequest) -> http.client.HTTPResponse:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        connection.request(method, path, request.body, dict(request.headers))
-        answer = connection.getresponse()
-        answer.read()
-        connection.close()
-        return answer
-
-    def post(self, provider: str, request: WebhookRequest) -> int:
-        return self.request("POST", f"/webhooks/{provider}", request).status
-
-
-@contextmanager
-def running(settings: Settings, **changed: str) -> Iterator[Running]:
-    environment = os.environ | settings.environment()
-    environment |= {f"EMAIL_{name.upper()}": value for name, value in (changed or secrets()).items()}
-    program = Path(sys.executable).with_name("email-service")
-    process = subprocess.Popen([program, "webhooks", "--port", "0"], env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        yield Running(process)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout
-        process.stdout.close()
 
 
 @pytest.fixture

@@ -50,6 +50,10 @@ def test_it_is_the_same_to_the_byte_when_built_again(zip_file: Path, tmp_path: P
     assert len(digests) == 1
 
 
+def test_the_function_for_webhooks_needs_nothing_else_either(runtime: Runtime) -> None:
+    subprocess.run(runtime.python("import email_lambda.webhooks"), check=True, env={})
+
+
 @pytest.mark.parametrize(("arch", "machine"), [("x86_64", "x86_64"), ("arm64", "aarch64")])
 def test_it_is_small_and_of_its_architecture(arch: str, machine: str, tmp_path: Path) -> None:
     path = tmp_path / "email_lambda.zip"

@@ -28,10 +28,13 @@ from settings import Settings, get_settings
 from settings.aws import client
 from tests.conftest import free_port
 from tests.emails.callbacks.notifications import event
+from tests.emails.webhooks.examples import POSTMARK
+from tests.support import webhook_program
 from tests.support.celery_programs import kill, start_celery
 from tests.support.proxy import Proxy, running
 from tests.support.sqs import leave_control_queue, message_counts
 from tests.support.stage import PREDECESSORS_TABLE, new_stage, pending_row, write_rows
+from tests.support.webhooks import signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -324,6 +327,12 @@ def is_open(url: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_the_program_for_webhooks(stage: Settings, recorder: Recorder) -> None:
+    with webhook_program.running(stage) as door:
+        assert door.post("postmark", signed("postmark", POSTMARK[0].report)) == 200
+    assert held_against("webhooks", recorder.seen) == NOTHING
 
 
 def test_a_producer_and_an_operator(stage: Settings, recorder: Recorder, tmp_path: Path) -> None:
