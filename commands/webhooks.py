@@ -97,6 +97,7 @@ class Senders:
         self._waiting: deque[tuple[str, asyncio.Future[bool]]] = deque()
         self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._working = 0
 
     async def send(self, messages: tuple[str, ...]) -> bool:
         """Send the messages. Return whether SQS confirmed them."""
@@ -107,7 +108,8 @@ class Senders:
         futures = [loop.create_future() for _ in messages]
         self._waiting.extend(zip(messages, futures, strict=True))
         self._bytes += size
-        if len(self._tasks) < SENDERS:
+        if self._working < SENDERS:
+            self._working += 1
             task = loop.create_task(self._work())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -127,6 +129,8 @@ class Senders:
                 self._bytes -= len(message)
                 if not future.done():
                     future.set_result(not code)
+        # This is in the same step of the loop as the last look at what waits, so nothing can be left waiting.
+        self._working -= 1
 
     def _next_batch(self) -> list[tuple[str, asyncio.Future[bool]]]:
         batch, left = [self._waiting.popleft()], MAX_MESSAGE_BYTES
@@ -183,6 +187,11 @@ class _Webhook(RequestHandler):
 
     def prepare(self) -> None:
         self._in_progress.add(self)
+        length = self.request.headers.get("Content-Length", "")
+        if length.isdecimal() and (len(length) > len(str(LONGEST_DISCARDED)) or int(length) > LONGEST_DISCARDED):
+            self.set_status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            self.set_header("Connection", "close")
+            self.finish()
 
     def on_finish(self) -> None:
         self._in_progress.discard(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -9,6 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import HttpUrl
 
+from commands.webhooks import Senders
 from emails.resources import find_queue
 from emails.webhooks.door import Door
 from emails.webhooks.envelope import LARGEST_BODY
@@ -30,7 +34,7 @@ from tests.support.webhook_program import running
 from tests.support.webhooks import LOGIN, SVIX_KEY, ec_key, public, secrets, signed, webhook_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from settings import Settings
 
@@ -115,6 +119,40 @@ def test_a_request_that_began_before_the_stop_gets_its_answer(
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
         assert door.process.wait(20) == 0
     assert len(bodies()) == 1
+
+
+def test_a_huge_body_is_refused_before_it_is_read(settings: Settings) -> None:
+    with running(settings) as door, socket.create_connection(("127.0.0.1", door.port), timeout=20) as connection:
+        connection.sendall(b"POST /webhooks/postmark HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_no_message_waits_for_ever_if_it_comes_just_when_the_last_sender_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("commands.webhooks.SENDERS", 1)
+    late: list[asyncio.Task[bool]] = []
+
+    class Codes(list[str]):
+        """Makes a request arrive while the event loop reads the codes, in the sender's last step."""
+
+        def __iter__(self) -> Iterator[str]:
+            with suppress(RuntimeError):  # a thread without an event loop reads them too
+                loop = asyncio.get_running_loop()
+                late or late.append(loop.create_task(senders.send(("late",))))
+            return super().__iter__()
+
+    class Queue:
+        def send_batch(self, batch: list[dict[str, str]]) -> list[str]:
+            return Codes([""] * len(batch))
+
+    async def both() -> None:
+        nonlocal senders
+        with ThreadPoolExecutor(1) as pool:
+            senders = Senders(Queue(), pool)  # type: ignore[arg-type]  # a double
+            assert await senders.send(("first",))
+            assert await asyncio.wait_for(late[0], 5)
+
+    senders: Senders
+    asyncio.run(both())
 
 
 @pytest.mark.parametrize(
