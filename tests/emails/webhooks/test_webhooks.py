@@ -6,10 +6,12 @@ import json
 import random
 import time
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from django.test import RequestFactory
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +22,7 @@ from emails.message import InvalidMessage
 from emails.webhooks.envelope import LARGEST_BODY, Envelope, TooLarge, accept
 from emails.webhooks.request import NotVerified, WebhookRequest
 from emails.webhooks.settings import WebhookSettings
-from emails.webhooks.signatures import SCHEMES
+from emails.webhooks.signatures import SCHEMES, basic
 from settings import SettingsError
 from tests.emails.webhooks.examples import AT, EMAIL_ID, EXAMPLES, ONE_EACH, Example
 from tests.support.webhooks import KEY, LOGIN, SVIX_KEY, public, secrets, signed, webhook_settings
@@ -317,3 +319,27 @@ def test_without_the_extra_a_worker_with_a_secret_does_not_start_and_a_report_is
     with pytest.raises(InvalidMessage, match="uv sync --extra anymail") as raised:
         parse_callback(message)
     assert raised.value.reason == "ExtraMissing"
+
+
+def _options(provider: str) -> dict[str, str]:
+    """Return the options with which anymail's view of the service gets the test's secrets."""
+    given = secrets()
+    if SCHEMES[provider].verify is basic:
+        return {"webhook_secret": LOGIN}
+    if provider == "unisender_go":
+        return {"api_key": KEY}
+    return {
+        name.removeprefix(f"{provider}_"): value for name, value in given.items() if name.startswith(f"{provider}_")
+    }
+
+
+@pytest.mark.filterwarnings("ignore::anymail.exceptions.AnymailWarning")
+@pytest.mark.parametrize("example", ONE_EACH, ids=str)
+def test_anymail_accepts_what_we_accept(example: Example) -> None:
+    provider = example.provider
+    request = signed(provider, example.report)
+    assert accepted(provider, request)
+    headers = {name: value for name, value in request.headers.items() if name != "content-type"}
+    posted = RequestFactory().post("/", request.body, content_type=request.headers["content-type"], headers=headers)
+    view = getattr(import_module(f"anymail.webhooks.{provider}"), FORMATS[provider].view)
+    view(**_options(provider)).run_validators(posted)
