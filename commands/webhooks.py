@@ -30,14 +30,20 @@ from settings import get_settings
 from settings.aws import client
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from celery_sqs.sqs.queue import Queue
+
+logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 SENDERS = 8  # threads, each of which waits for one request to SQS
-WAITING_BYTES = 64 * 2**20
+READING_BYTES = 64 * 2**20  # of the bodies of requests that have no answer yet, in all
+WAITING_BYTES = 64 * 2**20  # of the messages that SQS has not confirmed yet, in all
 # Services wait for at least about 10 seconds. Within this time, SQS is asked twice.
 READ_TIMEOUT, ATTEMPTS = 3.0, 2
 LONGEST_DISCARDED = 16 * 2**20  # bytes of a request's body that are read before the connection is closed
+UNAVAILABLE = Answer(HTTPStatus.SERVICE_UNAVAILABLE)  # services send the report again
 BODY_SECONDS, IDLE_SECONDS, STOP_SECONDS = 20, 75, 20
 
 
@@ -56,18 +62,19 @@ def webhooks(host: str, port: int) -> None:
     sqs = client("sqs", settings, read_timeout=READ_TIMEOUT, attempts=ATTEMPTS)
     queue = find_queue(sqs, settings.callbacks_queue)
     write_by(logging.StreamHandler(sys.stderr), logging.INFO, formatter(settings.log_format))
-    asyncio.run(_serve(door, queue, host, port))
-
-
-async def _serve(door: Door, queue: Queue, host: str, port: int) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
     try:
         sockets = bind_sockets(port, host)
     except OSError as error:
         raise click.ClickException(f"Cannot listen on {host}:{port}: {error.strerror or error}") from None
+    asyncio.run(serve(door, queue, sockets))
+
+
+async def serve(door: Door, queue: Queue, sockets: list[socket]) -> None:
+    """Answer requests until SIGTERM or SIGINT, and then those that have begun."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
     with ThreadPoolExecutor(SENDERS) as pool:
         shared = {"door": door, "senders": Senders(queue, pool), "in_progress": (in_progress := InProgress())}
         application = Application(
@@ -81,7 +88,8 @@ async def _serve(door: Door, queue: Queue, host: str, port: int) -> None:
             idle_connection_timeout=IDLE_SECONDS,
         )
         server.add_sockets(sockets)
-        say(f"listening on http://{host}:{sockets[0].getsockname()[1]} for webhooks of {', '.join(door.providers)}")
+        host, port, *_ = sockets[0].getsockname()
+        say(f"listening on http://{host}:{port} for webhooks of {', '.join(door.providers)}")
         await stop.wait()
         server.stop()
         await in_progress.wait(STOP_SECONDS)
@@ -123,7 +131,7 @@ class Senders:
             try:
                 codes = await loop.run_in_executor(self._pool, send, self._queue, entries)
             except Exception as error:
-                logging.getLogger(__name__).exception("could not send webhooks: %s", type(error).__name__)
+                logger.exception("could not send webhooks: %s", type(error).__name__)
                 codes = ["Error"] * len(batch)
             for (message, future), code in zip(batch, codes, strict=True):
                 self._bytes -= len(message)
@@ -142,20 +150,29 @@ class Senders:
 
 
 class InProgress:
-    """The requests that have no answer yet."""
+    """The requests that have no answer yet, and how many bytes of their bodies are kept."""
 
     def __init__(self) -> None:
-        self._requests: set[object] = set()
+        self._kept: dict[object, int] = {}
+        self._bytes = 0
         self._none = asyncio.Event()
         self._none.set()
 
     def add(self, request: object) -> None:
-        self._requests.add(request)
+        self._kept[request] = 0
         self._none.clear()
 
+    def may_keep(self, request: object, size: int) -> bool:
+        """Return whether there is room for so many more bytes of the request, and count them if there is."""
+        if request not in self._kept or self._bytes + size > READING_BYTES:
+            return False
+        self._kept[request] += size
+        self._bytes += size
+        return True
+
     def discard(self, request: object) -> None:
-        self._requests.discard(request)
-        if not self._requests:
+        self._bytes -= self._kept.pop(request, 0)
+        if not self._kept:
             self._none.set()
 
     async def wait(self, seconds: float) -> None:
@@ -184,6 +201,7 @@ class _Webhook(RequestHandler):
         self._senders = senders
         self._in_progress = in_progress
         self._body = bytearray()
+        self._is_kept = True
 
     def prepare(self) -> None:
         self._in_progress.add(self)
@@ -200,20 +218,26 @@ class _Webhook(RequestHandler):
         self._in_progress.discard(self)
 
     def data_received(self, chunk: bytes) -> None:
-        if len(self._body) <= LARGEST_BODY:  # what is longer is only counted as too long
+        if len(self._body) > LARGEST_BODY:
+            return  # what is longer is only counted as too long
+        if self._is_kept and not self._in_progress.may_keep(self, len(chunk)):
+            self._is_kept = False
+            logger.error("too many webhooks arrive at the same time, so services will have to send some again")
+        if self._is_kept:
             self._body += chunk
 
     async def _answer(self, *_: Any) -> None:
-        headers = {name.lower(): value for name, value in self.request.headers.get_all()}
-        answer = self._door.answer(
-            self.request.method or "", self.request.path, WebhookRequest(headers, bytes(self._body)), time.time()
-        )
-        if answer.messages and not await self._senders.send(answer.messages):
-            answer = Answer(HTTPStatus.SERVICE_UNAVAILABLE)
+        answer = await self._answer_after_sqs() if self._is_kept else UNAVAILABLE
         self.set_status(answer.status)
         self.clear_header("Content-Type")
         for name, value in answer.headers.items():
             self.set_header(name, value)
         await self.finish()
+
+    async def _answer_after_sqs(self) -> Answer:
+        headers = {name.lower(): value for name, value in self.request.headers.get_all()}
+        request = WebhookRequest(headers, bytes(self._body))
+        answer = self._door.answer(self.request.method or "", self.request.path, request, time.time())
+        return answer if not answer.messages or await self._senders.send(answer.messages) else UNAVAILABLE
 
     get = head = post = put = patch = delete = options = _answer  # the door decides which methods there are

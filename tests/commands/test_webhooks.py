@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import HttpUrl
+from tornado.netutil import bind_sockets
 
-from commands.webhooks import Senders
+from commands.webhooks import READING_BYTES, InProgress, Senders, serve
 from emails.resources import find_queue
 from emails.webhooks.door import Door
 from emails.webhooks.envelope import LARGEST_BODY
@@ -125,6 +126,41 @@ def test_a_huge_body_is_refused_before_it_is_read(settings: Settings) -> None:
     with running(settings) as door, socket.create_connection(("127.0.0.1", door.port), timeout=20) as connection:
         connection.sendall(b"POST /webhooks/postmark HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_the_memory_for_unfinished_requests_is_bounded() -> None:
+    in_progress, first, second = InProgress(), object(), object()
+    in_progress.add(first)
+    in_progress.add(second)
+    assert in_progress.may_keep(first, READING_BYTES - 1)
+    assert not in_progress.may_keep(second, 2)
+    assert in_progress.may_keep(second, 1)
+    in_progress.discard(first)
+    in_progress.discard(first)
+    assert not in_progress.may_keep(first, 1), "its answer was given"
+    assert in_progress.may_keep(second, READING_BYTES - 1)
+    in_progress.discard(second)
+    in_progress.add(first)
+    assert in_progress.may_keep(first, READING_BYTES)
+
+
+def test_a_request_for_which_there_is_no_memory_is_to_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = _sign(POSTMARK)
+    monkeypatch.setattr("commands.webhooks.READING_BYTES", len(request.body) - 1)
+
+    async def post() -> bytes:
+        serving = asyncio.create_task(serve(Door(webhook_settings()), None, sockets))  # type: ignore[arg-type]  # no SQS
+        reader, writer = await asyncio.open_connection("127.0.0.1", sockets[0].getsockname()[1])
+        head = f"POST /webhooks/postmark HTTP/1.1\r\nHost: x\r\nContent-Length: {len(request.body)}\r\n\r\n"
+        writer.write(head.encode() + request.body)
+        status = await reader.readline()
+        writer.close()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await serving
+        return status
+
+    sockets = bind_sockets(0, "127.0.0.1")
+    assert asyncio.run(post()).startswith(b"HTTP/1.1 503 ")
 
 
 def test_no_message_waits_for_ever_if_it_comes_just_when_the_last_sender_ends(monkeypatch: pytest.MonkeyPatch) -> None:
