@@ -220,7 +220,7 @@ def test_no_webhook_is_lost_under_load(settings: Settings) -> None:
         printed = subprocess.check_output([*arguments, str(LOAD_SECONDS)], text=True, timeout=120)
         status = Path(f"/proc/{door.process.pid}/status").read_text()
     figures = json.loads(printed)
-    sys.stdout.write(f"{figures} {re.findall(r'VmHWM:.*', status)}\n")  # for docs/figures.md
+    sys.stdout.write(f"{figures} {re.findall(r'VmHWM:.*', status)}\n")
     assert figures["statuses"] == {"200": LOAD_RATE * LOAD_SECONDS}
     queue = find_queue(client("sqs", settings), settings.callbacks_queue)
     assert queue.depths().ready == LOAD_RATE * LOAD_SECONDS
