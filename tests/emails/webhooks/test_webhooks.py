@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import random
+import re
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +22,7 @@ from hypothesis import strategies as st
 from celery_sqs.sqs.batches import MAX_MESSAGE_BYTES
 from emails.callbacks import PartlyInvalid, check_reader, parse_callback
 from emails.callbacks.anymail import FORMATS
+from emails.events import EventType
 from emails.message import InvalidMessage
 from emails.webhooks.envelope import LARGEST_BODY, Envelope, TooLarge, accept
 from emails.webhooks.request import NotVerified, WebhookRequest
@@ -25,7 +30,7 @@ from emails.webhooks.settings import WebhookSettings
 from emails.webhooks.signatures import SCHEMES, basic
 from settings import SettingsError
 from tests.emails.webhooks.examples import AT, EMAIL_ID, EXAMPLES, ONE_EACH, Example
-from tests.support.webhooks import KEY, LOGIN, SVIX_KEY, public, secrets, signed, webhook_settings
+from tests.support.webhooks import KEY, LOGIN, MANDRILL_URL, SVIX_KEY, public, secrets, signed, webhook_settings
 
 if TYPE_CHECKING:
     from emails.events import DeliveryEvent
@@ -38,15 +43,20 @@ def accepted(provider: str, request: WebhookRequest, now: float | None = None, *
     return accept(provider, request, its_secrets, time.time() if now is None else now)
 
 
-def parsed(message: str) -> list[DeliveryEvent]:
-    """Return the events, without the part that the receiver's clock decides."""
-    return parse_callback(message)
+def events_of(provider: str, report: Any) -> list[DeliveryEvent]:
+    return parse_callback(_text_of(provider, report))
+
+
+def report_of(provider: str, **changed: Any) -> Any:
+    """Return a report of the service with some values changed."""
+    report = next(example.report for example in EXAMPLES if example.provider == provider)
+    return [{**report[0], **changed}] if isinstance(report, list) else {**report, **changed}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
 def test_a_documented_report_becomes_its_event(example: Example) -> None:
     (message,) = accepted(example.provider, signed(example.provider, example.report))
-    (event,) = parsed(message)
+    (event,) = parse_callback(message)
     assert (event.email_id, event.provider, event.recipient) == (EMAIL_ID, example.provider, example.recipient)
     assert (event.type, event.status, event.reject_reason) == (example.event, example.status, example.reason)
     assert (event.permanent, event.description) == (example.permanent, example.word)
@@ -119,6 +129,82 @@ def test_an_old_request_of_resend_is_not_accepted() -> None:
         accepted("resend", request, now=1_700_000_301)
     with pytest.raises(NotVerified):
         accepted("resend", request, now=1_699_999_699)
+
+
+def test_resend_may_send_several_signatures_of_which_one_fits() -> None:
+    request = signed("resend", report_of("resend"))
+    right = request.headers["svix-signature"]
+    for several in (f"v1,AAAA {right}", f"{right} v1,AAAA", f"v1a,AAAA {right}"):
+        assert accepted("resend", replace(request, headers={**request.headers, "svix-signature": several}))
+    with pytest.raises(NotVerified):
+        accepted("resend", replace(request, headers={**request.headers, "svix-signature": right.replace("v1", "v2")}))
+
+
+@pytest.mark.parametrize("timestamp", ["", "now", "-1", "1.5", "\u0661\u0667", "9" * 5000])
+def test_a_request_of_resend_with_no_valid_time_is_not_accepted(timestamp: str) -> None:
+    request = signed("resend", report_of("resend"))
+    with pytest.raises(NotVerified):
+        accepted("resend", replace(request, headers={**request.headers, "svix-timestamp": timestamp}))
+
+
+def test_mandrill_signs_every_field_in_the_order_of_their_names() -> None:
+    text = f"{MANDRILL_URL}aempty" + "mandrill_events[]"
+    signature = base64.b64encode(hmac.digest(KEY.encode(), text.encode(), "sha1")).decode()
+    request = WebhookRequest({"x-mandrill-signature": signature}, b"mandrill_events=%5B%5D&empty=&a=")
+    assert accepted("mandrill", request)
+    with pytest.raises(NotVerified):
+        accepted("mandrill", replace(request, body=b"mandrill_events=%5B%5D&a="))
+
+
+def test_a_password_with_characters_that_are_not_base64_is_not_accepted() -> None:
+    request = signed("postmark", report_of("postmark"))
+    changed = request.headers["authorization"].replace("Basic ", "Basic !")
+    with pytest.raises(NotVerified):
+        accepted("postmark", replace(request, headers={"authorization": changed}))
+
+
+@pytest.mark.parametrize(
+    ("given", "moment"),
+    [
+        ("2026-11-27T14:00:00+02:00", datetime(2026, 11, 27, 12, tzinfo=UTC)),
+        ("2026-11-27T12:00:00Z", datetime(2026, 11, 27, 12, tzinfo=UTC)),
+        ("2026-11-27T12:00:00", datetime(2026, 11, 27, 12, tzinfo=UTC)),
+        ("0001-01-01T00:00:00+14:00", AT),
+    ],
+)
+def test_an_event_without_a_usable_time_occurred_when_it_was_received(given: str, moment: datetime) -> None:
+    (event,) = events_of("postmark", report_of("postmark", RecordType="Delivery", DeliveredAt=given))
+    assert event.occurred_at == moment
+    assert event.occurred_at.utcoffset() == timedelta(0)
+
+
+def test_an_event_of_a_new_kind_is_unknown() -> None:
+    (event,) = events_of("sendgrid", report_of("sendgrid", event="teleported"))
+    assert event.type == EventType.UNKNOWN
+
+
+def test_the_words_in_the_row_have_no_room_for_an_address() -> None:
+    (event,) = events_of(
+        "sendgrid", report_of("sendgrid", event="bounce", type="Ada <ada@example.com> said: caf\u00e9")
+    )
+    assert event.description == "Ada adaexample.com said caf"
+    (event,) = events_of("sendgrid", report_of("sendgrid", event="bounce", type="x" * 41))
+    assert event.description == "x" * 40
+
+
+@pytest.mark.parametrize(
+    ("report", "reason", "detail"),
+    [
+        (report_of("sendgrid", email_id=None), "NoEmailId", "so it is not our email"),
+        ([7], "InvalidCallback", r"^it is not a report as sendgrid documents it \(\w+Error\)$"),
+    ],
+)
+def test_a_report_that_cannot_be_read_says_why(report: Any, reason: str, detail: str) -> None:
+    with pytest.raises(PartlyInvalid) as raised:
+        events_of("sendgrid", report)
+    assert raised.value.reason == reason
+    assert re.search(detail, raised.value.detail)
+    assert raised.value.events == []
 
 
 def test_the_envelope_has_only_the_headers_that_parsing_needs() -> None:
