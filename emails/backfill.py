@@ -7,10 +7,9 @@ leave them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
-from emails.store import Attention, Conflict, paced
+from emails.store import Attention, Conflict
 from emails.store.attention import FOR_CORRECTION
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def backfill(
 ) -> Report:
     """Scan the table, and correct each row that needs it. It may be interrupted and repeated at any time."""
     report = Report()
-    for rows, units in paced(partial(store.scan, wanted=FOR_CORRECTION), read_units_per_second, {}):
+    for rows, units in store.scan(FOR_CORRECTION, read_units_per_second):
         report.read_units += units
         for row in rows:
             report.found += 1

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from emails.mailbox import parse_mailbox
 from emails.status import NEEDS_PERSON, EmailStatus
-from emails.store import Wanted, epoch_seconds, paced
+from emails.store import Wanted, epoch_seconds
 from emails.store.attention import to_entry
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Search:
         attributes = (*SHOWN, *(RECIPIENTS if self.recipient else ()))
         wanted = Wanted.with_status(self.statuses, attributes) if self.statuses else Wanted(attributes)
         so_far = Progress()
-        for rows, units in paced(partial(store.scan, wanted=wanted), read_units_per_second, {}):
+        for rows, units in store.scan(wanted, read_units_per_second):
             so_far.read_units += units
             for row in rows:
                 entry = to_entry(row, epoch_seconds(row.get("UpdatedAt")))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from emails.message import InvalidMessage, check_email_id
 from emails.status import ABANDON, DISCARD, EmailStatus
-from emails.store import Conflict, StoreRefused, epoch_seconds, paced
+from emails.store import Conflict, StoreRefused, Wanted, epoch_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from emails.store import EmailStore, Row
 
 FOUND = "found by sweep long after its claim ended: the provider may have accepted it"
+WANTED = Wanted.with_status(
+    {EmailStatus.PENDING, EmailStatus.SENDING},
+    ("EmailId", "EmailStatus", "UpdatedAt", "SendAfter", "NextAttemptAt", "ClaimExpiresAt"),
+)
 
 
 @dataclass
@@ -75,7 +79,7 @@ class Sweep:
         """
         report = self.report
         keys: dict[str, Row | None] = {} if self._dry_run else self._read(position)
-        for rows, units in paced(self._store.scan, read_units_per_second, keys):
+        for rows, units in self._store.scan(WANTED, read_units_per_second, keys):
             self._handle(rows, report)
             report.read_units += units
             if not self._dry_run:

@@ -5,7 +5,7 @@ from emails.store.check import GroupsRefused, check_groups
 from emails.store.events import EventStore
 from emails.store.items import ClaimUnanswered, Conflict, Row, StoreRefused, StoreUnavailable, epoch_seconds
 from emails.store.rows import Claim, EmailStore
-from emails.store.scans import Wanted, paced
+from emails.store.scans import Wanted
 
 __all__ = [
     "Attention",
@@ -23,5 +23,4 @@ __all__ = [
     "Wanted",
     "check_groups",
     "epoch_seconds",
-    "paced",
 ]

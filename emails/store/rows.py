@@ -31,28 +31,25 @@ from emails.store.attention import ATTRIBUTES as ATTENTION
 from emails.store.attention import marks
 from emails.store.grouped import GroupedRequests, claim_statement, record_statement
 from emails.store.items import ClaimUnanswered, Conflict, StoreUnavailable, errors, serialize, to_item, to_row
-from emails.store.scans import Wanted
+from emails.store.scans import scan
 from settings.aws import client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import ScanInputTypeDef, UpdateItemInputTypeDef
+    from mypy_boto3_dynamodb.type_defs import UpdateItemInputTypeDef
 
     from emails.providers.contract import Receipt
     from emails.store.grouped import Statement
     from emails.store.groups import Item
     from emails.store.items import Row
+    from emails.store.scans import Wanted
     from settings import Settings
 
 # A table that is throttled leaves out keys of a batch, and botocore does not ask for them again.
 BATCH_ATTEMPTS = 8
 BATCH_DELAY, BATCH_DELAY_MAX = 0.1, 5
-FOR_SWEEP = Wanted.with_status(
-    {EmailStatus.PENDING, EmailStatus.SENDING},
-    ("EmailId", "EmailStatus", "UpdatedAt", "SendAfter", "NextAttemptAt", "ClaimExpiresAt"),
-)
 SUMMARY = ("EmailStatus", "FailureReason", "Attempts", "UpdatedAt")
 Tried = Mapping[str, int]  # how many attempts by each provider did not end in Sent, or None to leave that as it is
 MAX_REASON = 1000  # characters of a FailureReason; an item may have 400 KB, but a screen shows less
@@ -260,30 +257,10 @@ class EmailStore:
             )
 
     def scan(
-        self, segment: int, segments: int, start: Row | None, wanted: Wanted = FOR_SWEEP
-    ) -> tuple[list[Row], Row | None, float]:
-        """Read one page of a segment.
-
-        Returns the rows, the key to continue from (None at the end), and the read units that the page took.
-        """
-        request: ScanInputTypeDef = {
-            "TableName": self.table,
-            "Segment": segment,
-            "TotalSegments": segments,
-            "ProjectionExpression": ", ".join(wanted.attributes),
-            "ReturnConsumedCapacity": "TOTAL",
-        }
-        if wanted.condition:
-            request["FilterExpression"] = wanted.condition
-        if wanted.values:
-            request["ExpressionAttributeValues"] = {name: serialize(value) for name, value in wanted.values.items()}
-        if start:
-            request["ExclusiveStartKey"] = {name: serialize(value) for name, value in start.items()}
-        with errors():
-            answer = self._client.scan(**request)
-        rows = [to_row(item) or {} for item in answer.get("Items", [])]
-        units = answer.get("ConsumedCapacity", {}).get("CapacityUnits", 0)
-        return rows, to_row(answer.get("LastEvaluatedKey")), units
+        self, wanted: Wanted, read_units_per_second: float, keys: dict[str, Row | None] | None = None
+    ) -> Iterator[tuple[list[Row], float]]:
+        """Read the whole table at a limited rate. See `emails.store.scans.scan`."""
+        return scan(self._client, self.table, wanted, read_units_per_second, {} if keys is None else keys)
 
     def _take(
         self, email_id: str, transition: Transition, token: str, expires_at: float, assign: Row, **options: Any

@@ -7,8 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from emails.store.items import errors, serialize, to_row
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Collection, Iterator
+
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import ScanInputTypeDef
 
     from emails.status import EmailStatus
     from emails.store.items import Row
@@ -30,12 +35,14 @@ class Wanted:
         return cls(attributes, f"EmailStatus IN ({', '.join(values)})", values)
 
 
-def paced(
-    read: Callable[[int, int, Row | None], tuple[list[Row], Row | None, float]],
+def scan(
+    client: DynamoDBClient,
+    table: str,
+    wanted: Wanted,
     read_units_per_second: float,
     keys: dict[str, Row | None],
 ) -> Iterator[tuple[list[Row], float]]:
-    """Scan the table by `read`, and yield the rows of one page of each segment, with the read units that they took.
+    """Yield the rows of one page of each segment at a time, with the read units that they took.
 
     `keys` has the key from which each segment continues, or None if the segment is done. It is kept up to date.
     """
@@ -46,7 +53,7 @@ def paced(
             segments = sorted(open_segments)
             found: list[Row] = []
             total = 0.0
-            pages = pool.map(lambda number: read(number, SEGMENTS, keys.get(str(number))), segments)
+            pages = pool.map(lambda number: _page(client, table, wanted, number, keys.get(str(number))), segments)
             for segment, (rows, key, units) in zip(segments, pages, strict=True):
                 found += rows
                 total += units
@@ -56,3 +63,27 @@ def paced(
             yield found, total
             if open_segments:
                 time.sleep(max(0, total / read_units_per_second - (time.monotonic() - started)))
+
+
+def _page(
+    client: DynamoDBClient, table: str, wanted: Wanted, segment: int, start: Row | None
+) -> tuple[list[Row], Row | None, float]:
+    """Return the rows of a page, the key to continue from (None at the end), and the read units that it took."""
+    request: ScanInputTypeDef = {
+        "TableName": table,
+        "Segment": segment,
+        "TotalSegments": SEGMENTS,
+        "ProjectionExpression": ", ".join(wanted.attributes),
+        "ReturnConsumedCapacity": "TOTAL",
+    }
+    if wanted.condition:
+        request["FilterExpression"] = wanted.condition
+    if wanted.values:
+        request["ExpressionAttributeValues"] = {name: serialize(value) for name, value in wanted.values.items()}
+    if start:
+        request["ExclusiveStartKey"] = {name: serialize(value) for name, value in start.items()}
+    with errors():
+        answer = client.scan(**request)
+    rows = [to_row(item) or {} for item in answer.get("Items", [])]
+    units = answer.get("ConsumedCapacity", {}).get("CapacityUnits", 0)
+    return rows, to_row(answer.get("LastEvaluatedKey")), units

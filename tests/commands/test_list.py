@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
+    from emails.store import Wanted
     from settings import Settings
 
     Run = Callable[..., Result]
@@ -166,11 +167,11 @@ def test_the_emails_to_an_address_are_found_in_any_status(run: Run, store: Email
 def test_a_scan_keeps_to_its_read_units(run: Run, outage: None, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
 
-    def paced(read: object, units: float, keys: object) -> list[Any]:
-        asked.append(units)
+    def scan(store: EmailStore, wanted: Wanted, read_units_per_second: float) -> list[Any]:
+        asked.append(read_units_per_second)
         return []
 
-    monkeypatch.setattr("emails.search.paced", paced)
+    monkeypatch.setattr(EmailStore, "scan", scan)
     run("list", "--status", "Sent", "--read-units", "7")
     run("list", "--status", "Sent")
     run("list")

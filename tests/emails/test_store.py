@@ -36,6 +36,7 @@ from emails.status import (
 from emails.store import Claim, ClaimUnanswered, Conflict, EmailStore, StoreRefused, StoreUnavailable
 from emails.store.items import to_item, to_row
 from emails.store.rows import MAX_REASON
+from emails.sweep import WANTED
 from settings import Settings
 from settings.aws import client
 from tests.support.groups import always_grouped
@@ -462,20 +463,17 @@ def test_of_several_that_touch_a_row_one_does(store: EmailStore, row: dict[str, 
         store.touch(row["EmailId"], is_now(store, row["EmailId"])["UpdatedAt"])
 
 
-def test_a_scan_brings_what_is_pending_or_sending_and_nothing_private(settings: Settings, row: dict[str, Any]) -> None:
+def test_a_sweep_s_scan_brings_what_is_pending_or_sending_and_nothing_private(
+    settings: Settings, row: dict[str, Any]
+) -> None:
     apart = new_stage(settings.endpoint or "", "scan")
     store = EmailStore.from_settings(apart)
     for status in EmailStatus:
         store.put({**row, "EmailId": status.value, "EmailStatus": status.value, "SendAfter": "2026-01-31T12:00:00Z"})
     found, units = [], 0.0
-    for segment in range(4):
-        key: dict[str, Any] | None = None
-        while True:
-            rows, key, taken = store.scan(segment, 4, key)
-            found += rows
-            units += taken
-            if key is None:
-                break
+    for rows, taken in store.scan(WANTED, 1e9):
+        found += rows
+        units += taken
     assert sorted(found, key=lambda brought: str(brought["EmailId"])) == [
         {"EmailId": status, "EmailStatus": status, "SendAfter": "2026-01-31T12:00:00Z"}
         for status in ("Pending", "Sending")

@@ -26,7 +26,7 @@ from emails.sweep import Report, Sweep
 from settings.aws import client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from celery_sqs.sqs.queue import Queue
@@ -301,8 +301,8 @@ class ScriptedStore(EmailStore):
         self.table = "scripted"
         self._rows = rows
 
-    def scan(self, segment: int, segments: int, start: Row | None) -> tuple[list[Row], Row | None, float]:
-        return ([] if segment else list(self._rows)), None, 1
+    def scan(self, *_: object) -> Iterator[tuple[list[Row], float]]:
+        yield list(self._rows), 1
 
     def touch(self, email_id: str, seen: str | None) -> None:
         raise Conflict({})
@@ -353,10 +353,9 @@ def test_two_sweeps_at_once_do_nothing_twice(table: Table) -> None:
         """A store that returns what it scanned after the other sweep has scanned it, too."""
 
         def scan(self, *arguments: Any) -> Any:
-            page = super().scan(*arguments)
-            if arguments[0] == 0:
+            for page in super().scan(*arguments):
                 both_have_read.wait(20)
-            return page
+                yield page
 
     def run(name: str) -> Report:
         return table.sweep(table.another_store(Meeting), position=table.position.with_name(name))
@@ -415,20 +414,6 @@ def test_a_dry_run_sees_the_whole_table_and_leaves_the_position_of_a_real_sweep(
 # Interrupted
 
 
-class FailingStore(EmailStore):
-    """A store that is unavailable after so many pages."""
-
-    def __init__(self, store: EmailStore, pages: int) -> None:
-        super().__init__(store._client, store.table)
-        self._left = pages
-
-    def scan(self, *arguments: Any) -> Any:
-        self._left -= 1
-        if self._left < 0:
-            raise StoreUnavailable("away")
-        return super().scan(*arguments)
-
-
 @pytest.mark.parametrize("rounds", [1, 3, 4])
 def test_an_interrupted_sweep_goes_on_from_where_it_was(table: Table, small_pages: None, rounds: int) -> None:
     asked: list[tuple[int, str]] = []
@@ -459,8 +444,17 @@ def test_a_sweep_whose_table_becomes_unavailable_is_finished_by_the_next(
     table: Table, small_pages: None, pages: int
 ) -> None:
     ids = sorted(table.put(f"left-{number}", UpdatedAt=OLD) for number in range(12))
+    left = iter(range(pages))
+
+    def fail_after_these(**_: Any) -> None:
+        if next(left, None) is None:
+            raise StoreUnavailable("away")
+
+    failing = table.another_store()
+    table.have_small_pages(failing)
+    failing._client.meta.events.register("provide-client-params.dynamodb.Scan", fail_after_these)
     with pytest.raises(StoreUnavailable):
-        table.sweep(FailingStore(table.store, pages))
+        table.sweep(failing)
     first = table.enqueued()
     assert table.sweep().enqueued == len(ids) - len(first)
     assert sorted(first + table.enqueued()) == ids
@@ -483,17 +477,17 @@ def test_its_position_is_replaced_whole_so_that_a_kill_leaves_no_half_of_it(tabl
 # Pace
 
 
-class PagedStore(ScriptedStore):
-    """A store that has so many pages with so many read units in each segment."""
+class PagedTable:
+    """A client whose table has so many pages with so many read units in each segment."""
 
     def __init__(self, pages: int, units: float) -> None:
-        super().__init__()
         self._pages = pages
         self._units = units
 
-    def scan(self, segment: int, segments: int, start: Row | None) -> tuple[list[Row], Row | None, float]:
-        number = int((start or {"EmailId": "0"})["EmailId"]) + 1
-        return [], ({"EmailId": str(number)} if number < self._pages else None), self._units
+    def scan(self, ExclusiveStartKey: Any = None, **_: object) -> Row:  # noqa: N803 (boto3's name)
+        number = int(ExclusiveStartKey["EmailId"]["S"] if ExclusiveStartKey else "0") + 1
+        more = {"LastEvaluatedKey": {"EmailId": {"S": str(number)}}} if number < self._pages else {}
+        return {"Items": [], "ConsumedCapacity": {"CapacityUnits": self._units}, **more}
 
 
 @pytest.fixture
@@ -510,7 +504,8 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_it_reads_at_the_pace_that_it_was_given(
     naps: list[float], tmp_path: Path, units_a_second: float, nap: float
 ) -> None:
-    work = Sweep(PagedStore(pages=4, units=1), enqueue_nothing, AFTER)  # type: ignore[arg-type]  # the queue is a double
+    store = EmailStore(PagedTable(pages=4, units=1), "paged")  # type: ignore[arg-type]  # the client is a double
+    work = Sweep(store, enqueue_nothing, AFTER)  # type: ignore[arg-type]  # the queue is a double
     report = work.run(units_a_second, tmp_path / "position", nothing)
     assert report.read_units == 16
     # A round reads a page of each of the four segments. After the last round there is no need to wait.
