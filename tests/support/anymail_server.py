@@ -7,18 +7,17 @@ import json
 import re
 import socket
 import struct
-import threading
-from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import getaddresses
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+from tests.support.api_server import ApiServer
 
-LONGEST_HANG_SECONDS = 30
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
 DRIP_SECONDS = 0.05  # between two bytes
 
 Fate = Literal["answer", "hang", "drip", "drip the head", "reset at once", "reset", "close", "cut off"]
@@ -64,15 +63,13 @@ class Call:
         return fields
 
 
-class AnymailServer(ThreadingHTTPServer):
+class AnymailServer(ApiServer):
     """Records requests. It accepts them as the service does whose name the path begins with, unless told otherwise."""
 
-    daemon_threads = True
     request_queue_size = 64
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.released = threading.Event()
+        super().__init__(_Handler)
         self.forget()
 
     def forget(self) -> None:
@@ -81,10 +78,6 @@ class AnymailServer(ThreadingHTTPServer):
         self.reply: Reply | None = None  # instead of the acceptance
         self.calls: list[Call] = []
         self.connections = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
     def get_request(self) -> tuple[socket.socket, Any]:
         self.connections += 1
@@ -121,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         written = "\r\n".join([*head, "", ""]).encode()
         fate = self.server.fate
         if fate == "hang":
-            self.server.released.wait(LONGEST_HANG_SECONDS)
+            self.server.hang()
         elif fate == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         elif fate == "drip":
@@ -143,19 +136,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name in the standard library)
         """Keep the test's output clean."""
-
-
-@contextmanager
-def running(server: AnymailServer) -> Iterator[AnymailServer]:
-    thread = threading.Thread(target=server.serve_forever, args=[0.01])
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.released.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 _ids = iter(range(1, 1_000_000_000))

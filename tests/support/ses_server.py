@@ -7,37 +7,25 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import urllib.error
 import urllib.request
 import uuid
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-LONGEST_HANG_SECONDS = 30
+from tests.support.api_server import ApiServer
 
 
-class SesServer(ThreadingHTTPServer):
+class SesServer(ApiServer):
     """Records requests to send, and accepts them unless `error`, `drops`, `hangs` or the emulator says otherwise."""
 
-    daemon_threads = True
-
     def __init__(self, emulator: str = "") -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.emulator = emulator
         self.error: tuple[int, str, str] | None = None  # status, code, text
         self.drops = False
         self.hangs = False
         self.requests: list[dict[str, Any]] = []
-        self.released = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
     def messages(self) -> list[bytes]:
         """Return the messages that it was asked to send."""
@@ -55,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.requests.append(json.loads(body))
         if self.server.hangs:
-            self.server.released.wait(LONGEST_HANG_SECONDS)
+            self.server.hang()
         if self.server.hangs or self.server.drops:
             self.close_connection = True
         elif self.server.error:
@@ -85,16 +73,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name in the standard library)
         """Keep the test's output clean."""
-
-
-@contextmanager
-def running(server: SesServer) -> Iterator[SesServer]:
-    thread = threading.Thread(target=server.serve_forever, args=[0.01])
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.released.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -21,9 +21,8 @@ from emails.providers.smtp_settings import SmtpSettings
 from emails.providers.stub import StubProvider
 from settings import Settings
 from tests.support.anymail_server import AnymailServer, Reply, message, recipients
-from tests.support.anymail_server import running as running_anymail
+from tests.support.api_server import running as running_api
 from tests.support.ses_server import SesServer
-from tests.support.ses_server import running as running_ses
 from tests.support.smtp_server import SmtpServer, drop, hang, running
 
 if TYPE_CHECKING:
@@ -304,7 +303,7 @@ class Anymail:
 
 @contextmanager
 def _anymail(name: str, tmp_path: Path) -> Iterator[Server]:
-    with pytest.MonkeyPatch.context() as patch, running_anymail(AnymailServer()) as server:
+    with pytest.MonkeyPatch.context() as patch, running_api(AnymailServer()) as server:
         backend = Anymail(name, server, patch)
         yield backend
         backend.close()
@@ -325,7 +324,7 @@ def smtp(tmp_path: Path) -> Iterator[Server]:
 
 @contextmanager
 def ses(tmp_path: Path) -> Iterator[Server]:
-    with pytest.MonkeyPatch.context() as patch, running_ses(SesServer()) as server:
+    with pytest.MonkeyPatch.context() as patch, running_api(SesServer()) as server:
         yield Ses(server, patch)
 
 

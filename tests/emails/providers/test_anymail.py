@@ -29,7 +29,8 @@ from emails.providers.contract import PermanentError, SendError, TemporaryError,
 from emails.sender import Sender
 from settings import Settings, SettingsError
 from tests.emails.providers.backends import REQUIRED, anymail_provider, environment
-from tests.support.anymail_server import AnymailServer, Call, Reply, headers, recipients, running
+from tests.support.anymail_server import AnymailServer, Call, Reply, headers, recipients
+from tests.support.api_server import running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

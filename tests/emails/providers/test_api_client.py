@@ -21,7 +21,8 @@ from emails.email import Email
 from emails.providers import api_client
 from emails.providers.contract import PermanentError, SendError, TemporaryError, UnknownResultError
 from tests.emails.providers.backends import FAILURES, anymail_provider
-from tests.support.anymail_server import AnymailServer, Reply, running
+from tests.support.anymail_server import AnymailServer, Reply
+from tests.support.api_server import running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,7 +17,8 @@ from emails.encoded_id import ID_HEADER
 from emails.providers.anymail_services import SERVICES
 from emails.providers.contract import PermanentError
 from tests.emails.providers.backends import FAILURES, anymail_provider
-from tests.support.anymail_server import AnymailServer, headers, running
+from tests.support.anymail_server import AnymailServer, headers
+from tests.support.api_server import running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,8 @@ from emails.providers.contract import PermanentError, TemporaryError, UnknownRes
 from emails.providers.ses import ANSWERS, SesProvider, SesSettings
 from settings import Settings
 from settings.aws import client
-from tests.support.ses_server import SesServer, running
+from tests.support.api_server import running
+from tests.support.ses_server import SesServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
