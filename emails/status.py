@@ -30,35 +30,31 @@ NEEDS_PERSON = frozenset({EmailStatus.FAILED, EmailStatus.UNKNOWN})
 
 @dataclass(frozen=True)
 class Transition:
-    """One transition between statuses, which the store makes with one conditional write.
-
-    If `by_holder` is set, only the holder of the claim may make it. If `after_lease` is set, the lease must have ended.
-    """
+    """One transition between statuses, which the store makes with one conditional write."""
 
     sources: frozenset[EmailStatus | None]  # None: the attribute is missing, NULL or empty
     target: EmailStatus
-    by_holder: bool = False
-    after_lease: bool = False
+    after_lease: bool = False  # the lease must have ended
 
 
-def _arrow(
-    *sources: EmailStatus | None, to: EmailStatus, by_holder: bool = False, after_lease: bool = False
-) -> Transition:
-    return Transition(frozenset(sources), to, by_holder, after_lease)
+def _arrow(*sources: EmailStatus | None, to: EmailStatus, after_lease: bool = False) -> Transition:
+    return Transition(frozenset(sources), to, after_lease)
 
 
 CLAIM = _arrow(EmailStatus.PENDING, to=EmailStatus.SENDING)
+DISCARD = _arrow(EmailStatus.PENDING, None, to=EmailStatus.FAILED)
+ABANDON = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, after_lease=True)
+
+# The transitions of a claim's holder, which also need its claim.
 # If a claim got no answer, its worker knows that it has sent nothing under it. That is true even if somebody else has
 # marked the email Unknown after the lease ended.
-TAKE_OVER = _arrow(EmailStatus.SENDING, EmailStatus.UNKNOWN, to=EmailStatus.SENDING, by_holder=True)
-DISCARD = _arrow(EmailStatus.PENDING, None, to=EmailStatus.FAILED)
+TAKE_OVER = _arrow(EmailStatus.SENDING, EmailStatus.UNKNOWN, to=EmailStatus.SENDING)
 # If the lease ended while the provider answered, the holder is late but not wrong, so Unknown becomes Sent. If an
 # operator has already marked the email Sent, the holder adds its receipt.
-RECORD = _arrow(EmailStatus.SENDING, EmailStatus.UNKNOWN, EmailStatus.SENT, to=EmailStatus.SENT, by_holder=True)
-GIVE_BACK = _arrow(EmailStatus.SENDING, to=EmailStatus.PENDING, by_holder=True)
-FAIL = _arrow(EmailStatus.SENDING, to=EmailStatus.FAILED, by_holder=True)
-MARK_UNKNOWN = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, by_holder=True)
-ABANDON = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN, after_lease=True)
+RECORD = _arrow(EmailStatus.SENDING, EmailStatus.UNKNOWN, EmailStatus.SENT, to=EmailStatus.SENT)
+GIVE_BACK = _arrow(EmailStatus.SENDING, to=EmailStatus.PENDING)
+FAIL = _arrow(EmailStatus.SENDING, to=EmailStatus.FAILED)
+MARK_UNKNOWN = _arrow(EmailStatus.SENDING, to=EmailStatus.UNKNOWN)
 
 # The transitions of an operator who has found out what happened.
 RESOLVE_SENT = _arrow(EmailStatus.UNKNOWN, EmailStatus.FAILED, to=EmailStatus.SENT)
@@ -70,7 +66,7 @@ RANKED = (EmailStatus.SENT, EmailStatus.DELIVERED, EmailStatus.BOUNCED, EmailSta
 _BEFORE = (EmailStatus.PENDING, EmailStatus.SENDING, EmailStatus.FAILED, EmailStatus.UNKNOWN)
 TRACK = {status: _arrow(*_BEFORE, *RANKED[:rank], to=status) for rank, status in enumerate(RANKED)}
 # If a callback came before the holder's record, the holder adds its receipt and leaves the status alone.
-ADD_RECEIPT = {status: _arrow(status, to=status, by_holder=True) for status in RANKED[1:]}
+ADD_RECEIPT = {status: _arrow(status, to=status) for status in RANKED[1:]}
 
 TRANSITIONS = (
     *(CLAIM, TAKE_OVER, DISCARD, RECORD, GIVE_BACK, FAIL, MARK_UNKNOWN, ABANDON, RESOLVE_SENT, RESEND),
