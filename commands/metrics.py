@@ -26,7 +26,10 @@ from settings.telemetry import is_exported, resource
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from opentelemetry.metrics import Observation
+    from opentelemetry.metrics import Meter, Observation
+
+    from celery_sqs.sqs.queue import Queue
+    from settings import Settings
 
 MOST_COUNTED = 1000  # a person sees that there are many, and counting all would cost more and more
 
@@ -43,10 +46,42 @@ def metrics() -> None:
     observation = _observation()
     settings = get_settings()
     check_resources(settings)
-    sqs, cloudwatch = client("sqs", settings), client("cloudwatch", settings)
-    names = [name for queue in settings.queues for name in (queue, dead_letter_queue(queue))]
-    queues = [find_queue(sqs, name) for name in names]
+    sqs = client("sqs", settings)
+    queues = [find_queue(sqs, name) for queue in settings.queues for name in (queue, dead_letter_queue(queue))]
+    if not _count_emails(Attention.from_settings(settings)):
+        say(
+            f"There is no email.attention: {settings.table} has no index yet ({hint('provision')}), or this program's"
+            " policy does not allow dynamodb:Query on it (docs/iam/operator.json).",
+            err=True,
+        )
+    # sigwait needs the signals to be blocked in all threads. Threads inherit that if it is set before they start.
+    stop = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    provider = _meter_provider()
+    _create_gauges(provider.get_meter("email-service"), observation, settings, queues)
+    say(f"exporting the metrics of {', '.join(queue.name for queue in queues)}")
+    signal.sigwait(stop)
+    provider.shutdown()
+
+
+def _observation() -> type[Observation]:
+    """Return the class of a figure, or say what is missing for metrics."""
+    if not is_exported("METRICS"):
+        raise click.ClickException(
+            "OTEL_EXPORTER_OTLP_ENDPOINT does not name a collector (such as http://localhost:4318), or another OTEL_* "
+            "variable turns metrics off."
+        )
+    try:
+        from opentelemetry.metrics import Observation  # noqa: PLC0415 (an extra)
+    except ModuleNotFoundError:
+        raise click.ClickException("The extra `telemetry` is not installed: uv sync --extra telemetry") from None
+    return Observation
+
+
+def _create_gauges(meter: Meter, observation: type[Observation], settings: Settings, queues: list[Queue]) -> None:
+    cloudwatch, attention = client("cloudwatch", settings), Attention.from_settings(settings)
     stage = StagePause.from_settings(settings)
+    names = [queue.name for queue in queues]
 
     def observe(_options: object) -> Iterator[Observation]:
         for queue in queues:
@@ -58,26 +93,13 @@ def metrics() -> None:
         for name, seconds in ages_of_oldest_messages(cloudwatch, names).items():
             yield observation(seconds, {"email.queue": name})
 
-    def observe_pause(_options: object) -> Iterator[Observation]:
-        yield observation(int(stage.read() is not None), {"email.stage": settings.stage})
-
-    attention = Attention.from_settings(settings)
-
     def observe_emails(_options: object) -> Iterator[Observation]:
         for status, count in _count_emails(attention).items():
             yield observation(count, {"email.status": status})
 
-    if not _count_emails(attention):
-        say(
-            f"There is no email.attention: {settings.table} has no index yet ({hint('provision')}), or this program's"
-            " policy does not allow dynamodb:Query on it (docs/iam/operator.json).",
-            err=True,
-        )
-    # sigwait needs the signals to be blocked in all threads. Threads inherit that if it is set before they start.
-    stop = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
-    provider = _meter_provider()
-    meter = provider.get_meter("email-service")
+    def observe_pause(_options: object) -> Iterator[Observation]:
+        yield observation(int(stage.read() is not None), {"email.stage": settings.stage})
+
     meter.create_observable_gauge(
         "email.queue.messages", [observe], description="The approximate number of messages in a queue"
     )
@@ -95,23 +117,6 @@ def metrics() -> None:
     meter.create_observable_gauge(
         "email.stage.paused", [observe_pause], description="1 if the stage is paused, and 0 if not"
     )
-    say(f"exporting the metrics of {', '.join(names)}")
-    signal.sigwait(stop)
-    provider.shutdown()
-
-
-def _observation() -> type[Observation]:
-    """Return the class of a figure, or say what is missing for metrics."""
-    if not is_exported("METRICS"):
-        raise click.ClickException(
-            "OTEL_EXPORTER_OTLP_ENDPOINT does not name a collector (such as http://localhost:4318), or another OTEL_* "
-            "variable turns metrics off."
-        )
-    try:
-        from opentelemetry.metrics import Observation  # noqa: PLC0415 (an extra)
-    except ModuleNotFoundError:
-        raise click.ClickException("The extra `telemetry` is not installed: uv sync --extra telemetry") from None
-    return Observation
 
 
 def _count_emails(attention: Attention) -> dict[str, int]:
