@@ -246,26 +246,26 @@ def test_where_the_row_cannot_be_read_nothing_moves(
     assert (visible(settings.queue), visible(dead_letter_queue(settings.queue))) == (0, 2)
 
 
-def test_an_interrupted_redrive_says_how_far_it_came_and_nothing_is_lost(
-    run: Run,
-    settings: Settings,
-    put_dead_letter: PutDeadLetter,
-    visible: Callable[[str], int],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for number in range(15):
-        put_dead_letter(settings.queue, f"body {number}")
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupt the program when it deletes its second batch of dead letters."""
     delete_batch, batches = Queue.delete_batch, []
 
-    def interrupted(queue: Queue, batch: list[dict[str, Any]]) -> list[str]:
+    def interrupt(queue: Queue, batch: list[dict[str, Any]]) -> list[str]:
         batches.append(batch)
         if len(batches) == 2:
             raise KeyboardInterrupt
         return delete_batch(queue, batch)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Queue, "delete_batch", interrupted)
-        result = run("dead-letters", "redrive")
+    monkeypatch.setattr(Queue, "delete_batch", interrupt)
+
+
+def test_an_interrupted_redrive_says_how_far_it_came_and_nothing_is_lost(
+    run: Run, settings: Settings, put_dead_letter: PutDeadLetter, visible: Callable[[str], int], interrupted: None
+) -> None:
+    for number in range(15):
+        put_dead_letter(settings.queue, f"body {number}")
+    result = run("dead-letters", "redrive")
     assert result.exit_code == 130
     assert f"{settings.queue}_dlq: 10 moved back to {settings.queue}" in result.stdout
     assert "Interrupted" in result.stderr
@@ -273,21 +273,11 @@ def test_an_interrupted_redrive_says_how_far_it_came_and_nothing_is_lost(
 
 
 def test_an_interrupted_discard_says_how_many_it_deleted(
-    run: Run, settings: Settings, put_dead_letter: PutDeadLetter, monkeypatch: pytest.MonkeyPatch
+    run: Run, settings: Settings, put_dead_letter: PutDeadLetter, interrupted: None
 ) -> None:
     for number in range(15):
         put_dead_letter(settings.queue, f"body {number}")
-    delete_batch, batches = Queue.delete_batch, []
-
-    def interrupted(queue: Queue, batch: list[dict[str, Any]]) -> list[str]:
-        batches.append(batch)
-        if len(batches) == 2:
-            raise KeyboardInterrupt
-        return delete_batch(queue, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Queue, "delete_batch", interrupted)
-        result = run("dead-letters", "discard", "--yes")
+    result = run("dead-letters", "discard", "--yes")
     assert result.exit_code == 130
     assert result.stdout.endswith("10 deleted.\n")
 
