@@ -78,13 +78,10 @@ class AnymailProvider:
     def __init__(self, service: Service, settings: Settings, own: EnvironmentSettings) -> None:
         self.name = service.name
         self.longest_send = settings.provider_timeout
+        self.max_message_bytes = service.max_message_bytes
         self._service = service
         self._backend = _backend(service, own)
         self._client = ApiClient(self._backend.api_url, service.title)
-
-    @property
-    def max_message_bytes(self) -> int | None:
-        return self._service.max_message_bytes
 
     def max_send_rate(self) -> float | None:
         return None  # no service says it
@@ -116,7 +113,7 @@ class AnymailProvider:
             raise PermanentError(f"{attribute}: {title} {lack}")
         try:
             payload = self._backend.build_message_payload(_message(self._service, email), {})
-            request = Request(**_parameters(payload, self._backend.api_url)).prepare()
+            request = Request(**payload.get_request_params(self._backend.api_url)).prepare()
         except AnymailUnsupportedFeature as error:
             attribute, lack = _unsupported(error)
             raise PermanentError(f"{attribute}: {title} {lack}") from None
@@ -195,11 +192,6 @@ def _backend(service: Service, own: EnvironmentSettings) -> Any:
         return import_module(f"anymail.backends.{service.name}").EmailBackend(
             ignore_unsupported_features=False, **options
         )
-
-
-def _parameters(payload: Any, api_url: str) -> dict[str, Any]:
-    parameters: dict[str, Any] = payload.get_request_params(api_url)
-    return parameters
 
 
 def _dropped(service: Service, email: Email) -> Iterator[tuple[str, str]]:
