@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from requests import Response
 from urllib3.util.wait import wait_for_read
 
-from emails.providers.connection import connect, loss, time_left, tls_context
+from emails.providers.connection import Incoming, connect, loss, time_left, tls_context
 from emails.providers.contract import TemporaryError, UnknownResultError
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class _TimedSocket:
         return self._socket.recv_into(buffer)
 
     def makefile(self, mode: Literal["rb"]) -> io.BufferedReader:
-        return io.BufferedReader(_Incoming(self))
+        return io.BufferedReader(Incoming(self.recv_into))
 
     def is_readable(self) -> bool:
         return bool(wait_for_read(self._socket, timeout=0))
@@ -178,16 +178,3 @@ class _TimedSocket:
 
     def end(self) -> None:
         self._socket.close()
-
-
-class _Incoming(io.RawIOBase):
-    """The bytes that a socket receives, as a file."""
-
-    def __init__(self, timed: _TimedSocket) -> None:
-        self._timed = timed
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io passes a memoryview
-        return self._timed.recv_into(buffer)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import ssl
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def connect(host: str, port: int, deadline: float) -> socket.socket:
@@ -41,6 +46,19 @@ def time_left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
+
+
+class Incoming(io.RawIOBase):
+    """The bytes that a connection receives, as a file. `receive` puts some into a buffer, and returns how many."""
+
+    def __init__(self, receive: Callable[[memoryview], int]) -> None:
+        self._receive = receive
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io passes a memoryview
+        return self._receive(buffer)
 
 
 def tls_context() -> ssl.SSLContext:

@@ -12,7 +12,7 @@ from base64 import b64encode
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from emails.providers.connection import connect, time_left, tls_context
+from emails.providers.connection import Incoming, connect, time_left, tls_context
 from emails.providers.contract import SendError, TemporaryError
 from emails.providers.smtp_replies import CLOSING, Reply
 
@@ -85,7 +85,7 @@ class Session(smtplib.SMTP):
 
     def getreply(self) -> tuple[int, bytes]:
         # With smtplib's own file, the time-out would start again with each byte that the server sends.
-        self.file = self.file or io.BufferedReader(_Incoming(self))
+        self.file = self.file or io.BufferedReader(Incoming(self.receive))
         return super().getreply()
 
     def receive(self, buffer: memoryview) -> int:
@@ -96,19 +96,6 @@ class Session(smtplib.SMTP):
             raise ConnectionError("the connection is closed")
         self.sock.settimeout(time_left(self.deadline))
         return self.sock
-
-
-class _Incoming(io.RawIOBase):
-    """The bytes that a session receives, as a file."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io passes a memoryview
-        return self._session.receive(buffer)
 
 
 class Sessions:
