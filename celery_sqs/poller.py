@@ -65,9 +65,11 @@ class PausedQueues:
 paused_queues = PausedQueues()
 PAUSED_TICK_SECONDS = 1.0  # how often a paused poller looks whether it may go on
 
-# Half a second is enough: a long poll that receives a message returns at once, and an idle one has nothing to give
-# back.
-JOIN_SECONDS = 0.5
+# SQS does not notice that a client is gone: it gives messages to an open long poll even after the client has closed the
+# connection, and they stay in flight until their visibility time-out (aws-sdk-js issue 2350, aws-sdk-java-v2 issue
+# 1395). Therefore a process should not exit before its long polls end. It waits no longer than this, so that a stop
+# remains fast: `docker stop` kills after 10 seconds.
+JOIN_SECONDS = 5.0
 
 
 class Pollers:
@@ -86,11 +88,11 @@ class Pollers:
     def let_stopped_give_back(self, seconds: float = JOIN_SECONDS) -> None:
         """Wait up to `seconds` for the long polls that are still open after their pollers have stopped.
 
-        Such a poll may receive a message that this process has just released or sent. The poller then gives it back.
+        What such a poll receives meanwhile, its poller gives back.
         """
         deadline = time.monotonic() + seconds
         for poller in list(self._started):
-            if poller.is_stopped:
+            if poller.is_stopped and poller.is_shared:
                 poller.join(deadline)
 
 
@@ -102,7 +104,8 @@ class Poller:
     """Calls `receive(count, wait)` while `prefetch` allows it, and passes the messages to `accept`.
 
     Messages that are received after `stop` go to `give_back`. They may be ones that this process has just released. The
-    same happens to messages from a long poll that was open when the queue was paused (`paused_queues`).
+    same happens to messages from a long poll that was open when the queue was paused (`paused_queues`). `is_shared` is
+    whether other processes receive from the queue, too.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 (these arguments are all that it knows of a channel)
@@ -113,6 +116,8 @@ class Poller:
         accept: Callable[[list[dict[str, Any]]], None],
         give_back: Callable[[list[dict[str, Any]]], None],
         priority: int = 0,
+        *,
+        is_shared: bool = True,
     ) -> None:
         self.last_receive_at = time.time()
         self.parked = False
@@ -122,6 +127,7 @@ class Poller:
         self._accept = accept
         self._give_back = give_back
         self.priority = priority
+        self.is_shared = is_shared
         self._stopped = threading.Event()
         self._more = threading.Event()
         self._threads = [

@@ -69,6 +69,7 @@ class Receiver:
             accept=partial(self._accept, queue, source),
             give_back=lambda messages: make_visible(source, [message["ReceiptHandle"] for message in messages]),
             priority=priority,
+            is_shared=not isinstance(source, ControlQueue),
         )
         self.prefetch.sharers = len(self._pollers)
         # Control queues are not watched: `celery status` in a worker's container has the worker's options, and must not

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from celery_sqs import poller as poller_module
-from celery_sqs.poller import Pause, PausedQueues, Poller
+from celery_sqs.poller import Pause, PausedQueues, Poller, Pollers
 from celery_sqs.prefetch import Prefetch
 
 if TYPE_CHECKING:
@@ -157,6 +157,39 @@ def test_what_comes_after_the_stop_is_released(
     wait_until(lambda: len(queue.released) == 10)
     assert queue.delivered == []
     assert len(queue.asked) == 1
+
+
+def test_an_exit_waits_for_an_open_poll_but_not_for_long(start: Start, wait_until: Callable[..., None]) -> None:
+    queue = Queue(messages=10)
+    queue.gate.clear()
+    poller = start(queue)
+    wait_until(lambda: queue.asked)
+    poller.stop()
+    pollers = Pollers()
+    pollers.add(poller)
+    pollers.let_stopped_give_back(0.1)
+    assert queue.released == []
+    threading.Timer(0.1, queue.gate.set).start()
+    pollers.let_stopped_give_back(60)
+    assert len(queue.released) == 10
+
+
+def test_an_exit_does_not_wait_for_a_poll_of_a_queue_that_only_this_process_receives_from(
+    prefetch: Prefetch, wait_until: Callable[..., None]
+) -> None:
+    queue = Queue()
+    queue.gate.clear()
+    accept, give_back = queue.delivered.extend, queue.released.extend
+    poller = Poller("own", prefetch, queue.receive, accept, give_back, is_shared=False)
+    poller.start()
+    wait_until(lambda: queue.asked)
+    poller.stop()
+    pollers = Pollers()
+    pollers.add(poller)
+    began = time.monotonic()
+    pollers.let_stopped_give_back(30)
+    assert time.monotonic() - began < 20
+    queue.gate.set()
 
 
 def test_an_error_is_waited_out_and_polling_goes_on(

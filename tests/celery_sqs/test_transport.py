@@ -421,6 +421,36 @@ def test_a_second_sigterm_during_the_exit_loses_nothing(queues: Queues, wait_unt
 
 @pytest.mark.slow
 @each_pool
+def test_a_stopped_worker_gives_back_what_its_open_long_poll_receives(
+    queues: Queues, pool: tuple[str, ...], wait_until: Callable[..., None]
+) -> None:
+    opened, release = threading.Event(), threading.Event()
+
+    def hold_polls(service: str, action: str, body: bytes) -> str:
+        if action == "ReceiveMessage" and json.loads(body)["QueueUrl"] == queues.url("tasks"):
+            opened.set()
+            release.wait(60)
+        return ""
+
+    with running(Proxy(queues.endpoint, hold_polls)) as proxy:
+        worker = queues.start(*pool, BROKER_URL=queues.broker_url(proxy.url), WAIT_TIME_SECONDS="1")
+        assert opened.wait(60)
+        wait_until(lambda: "ready." in queues.log())
+        worker.send_signal(signal.SIGTERM)
+        wait_until(lambda: "everything has stopped" in queues.log())
+        with pytest.raises(subprocess.TimeoutExpired):
+            worker.wait(2)
+        queues.send("note", "sent while the long poll is open")
+        release.set()
+        assert worker.wait(60) == 0
+    (message,) = queues.sqs.receive_message(
+        QueueUrl=queues.url("tasks"), MessageSystemAttributeNames=["ApproximateReceiveCount"]
+    )["Messages"]
+    assert message["Attributes"] == {"ApproximateReceiveCount": "2"}, "the worker received it, and gave it back"
+
+
+@pytest.mark.slow
+@each_pool
 def test_a_naive_eta_is_waited_for_and_the_task_is_told_its_eta(
     queues: Queues, pool: tuple[str, ...], wait_until: Callable[..., None]
 ) -> None:
