@@ -134,7 +134,7 @@ def test_a_stalled_worker_says_so_gives_its_unbegun_messages_back_and_never_star
 def test_a_signal_ends_a_stalled_worker_which_gives_back_what_it_holds(
     queues: Queues, pool: tuple[str, ...], number: signal.Signals, wait_until: Callable[..., None]
 ) -> None:
-    # Like SQS, and unlike the emulator, a proxy does not notice that the client of an open long poll has exited.
+    # The proxy keeps a long poll open after its client has exited, as SQS does.
     with running(Proxy(queues.endpoint, lambda *_: "")) as proxy:
         worker = start_worker(queues, pool, VISIBILITY_TIMEOUT="600", BROKER_URL=queues.broker_url(proxy.url))
         wait_until(lambda: "ready." in queues.log())
