@@ -87,7 +87,8 @@ class Answer(NamedTuple):
 class Provider(Protocol):
     """A provider makes exactly one attempt per call. Neither it nor the client library below it retries.
 
-    `send` is called from several threads at once. tests/emails/providers/test_contract.py tests every provider.
+    `send` is called from several threads at once, and in the processes that a prefork worker forks.
+    tests/emails/providers/test_contract.py tests every provider.
     """
 
     name: str
@@ -104,8 +105,10 @@ class Provider(Protocol):
     def send(self, email: Email) -> Receipt:
         """Send the email to its `recipients`, which are the envelope and have each address once.
 
+        `to` and `cc` are for the headers.
+
         Raises:
-            TemporaryError, PermanentError: the email was not accepted.
-            UnknownResultError: it is unknown whether the email was accepted.
+            TemporaryError, PermanentError: the email was certainly not accepted, so it may be sent again.
+            UnknownResultError: it is unknown whether the email was accepted. Any other exception means the same.
         """
         ...

@@ -22,7 +22,7 @@ DOCUMENTS = [
     *ROOT.glob("docs/*.md"),
 ]
 VARIABLES = {variable(field) for model in SETTINGS_MODELS for field in model.model_fields}
-# The first is a variable of make, and the second is the setting of the provider that docs/providers.md adds.
+# The first is a variable of make, and the second is the setting of the provider in examples/sendmail.
 OTHERS = {"EMAIL_ID", "EMAIL_SENDMAIL_PROGRAM"}
 
 
@@ -106,19 +106,3 @@ def test_a_value_that_is_changed_there_is_loaded(
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_variable_that_a_document_names_is_a_setting(document: Path) -> None:
     assert set(re.findall(r"\bEMAIL_[A-Z_]*[A-Z]\b", document.read_text(encoding="utf-8"))) <= VARIABLES | OTHERS
-
-
-@pytest.mark.parametrize(
-    ("heading", "name"),
-    [("## SMTP", "SmtpSettings"), ("## Amazon SES", "SesSettings"), ("## The stub", "StubSettings")],
-)
-def test_every_setting_of_a_provider_stands_in_its_table(heading: str, name: str) -> None:
-    section = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8").partition(f"\n{heading}\n")[2]
-    section = section.partition("\n## ")[0]
-    (model,) = (model for model in SETTINGS_MODELS if model.__name__ == name)
-    in_the_table = {
-        found
-        for line in re.findall(r"^\| (`EMAIL_.*?) \|", section, re.MULTILINE)
-        for found in re.findall(r"`(\w+)`", line)
-    }
-    assert {variable(field) for field in model.model_fields} <= in_the_table

@@ -1,9 +1,9 @@
-"""A provider from a deployment's own package, as in docs/providers.md. A worker finds it and uses it."""
+"""A worker finds and uses a provider from a package of its own, such as examples/sendmail."""
 
 from __future__ import annotations
 
 import os
-import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 ROOT = Path(__file__).parents[3]
-EXAMPLE = (ROOT / "docs" / "providers.md").read_text().partition("## Add a provider")[2]
+EXAMPLE = ROOT / "examples" / "sendmail"
 
 # The number before the @ of the last recipient says how the email ends.
 SENDMAIL = """#!/bin/sh
@@ -33,12 +33,10 @@ kill -9 $$
 
 def install(folder: Path) -> None:
     """Install the package as pip would, but without building it."""
-    (module,) = re.findall(r"```python\n(.*?)```", EXAMPLE, re.DOTALL)
-    (project,) = re.findall(r"```toml\n(.*?)```", EXAMPLE, re.DOTALL)
-    metadata = tomllib.loads(project)["project"]
+    metadata = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
     ((group, points),) = metadata["entry-points"].items()
     ((name, target),) = points.items()
-    (folder / f"{target.partition(':')[0]}.py").write_text(module)
+    shutil.copy(EXAMPLE / f"{target.partition(':')[0]}.py", folder)
     dist_info = folder / f"{metadata['name'].replace('-', '_')}-{metadata['version']}.dist-info"
     dist_info.mkdir()
     dist_info.joinpath("METADATA").write_text(f"Name: {metadata['name']}\nVersion: {metadata['version']}\n")

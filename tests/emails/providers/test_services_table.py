@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from anymail.webhooks.base import AnymailBaseWebhookView
 from boto3.dynamodb.types import Binary
 
 from emails.email import Email
@@ -24,10 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = Path(__file__).parents[3] / "docs" / "providers.md"
-HEADING = (
-    "|service|tested|headers|attachments|inline images|tags|metadata|callbacks|signature|\n"
-    "|---|---|---|---|---|---|---|---|---|\n"
-)
+HEADING = "|service|tested|headers|attachments|inline images|tags|metadata|\n|---|---|---|---|---|---|---|\n"
 FILE = {"name": "a.unheard-of", "content_type": "application/x-odd", "body": Binary(b"a")}
 MISNAMED_FILE = FILE | {"name": "a.pdf"}
 FILE_WITH_A_PARAMETER = FILE | {"content_type": "application/x-odd; method=a"}
@@ -60,7 +53,6 @@ class Probe:
             "yes" if self.takes(BodyHtml="<p>", Attachments=[IMAGE]) else "no",
             "no" if has_metadata else "id",
             "`Tags`, id" if has_metadata else "no",
-            *_callbacks(self.name),
         ]
         return f"|{'|'.join(cells)}|\n"
 
@@ -75,20 +67,6 @@ class Probe:
         if not self.takes(Attachments=[MISNAMED_FILE]):
             return "typed by name"
         return "yes" if self.takes(Attachments=[FILE_WITH_A_PARAMETER]) else "no parameters"
-
-
-def _callbacks(name: str) -> tuple[str, str]:
-    """Say whether anymail can read the service's callbacks, and whether it can verify their signature."""
-    if not find_spec(f"anymail.webhooks.{name}"):
-        return "no", "no"
-    module = import_module(f"anymail.webhooks.{name}")
-    views = [
-        view
-        for view in vars(module).values()
-        if inspect.isclass(view) and issubclass(view, AnymailBaseWebhookView) and view.__module__ == module.__name__
-    ]
-    classes = {base for view in views for base in view.__mro__ if base.__module__ == module.__name__}
-    return "yes", "yes" if any("validate_request" in vars(base) for base in classes) else "no"
 
 
 @pytest.fixture(scope="module")
