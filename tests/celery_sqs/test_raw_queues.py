@@ -116,7 +116,7 @@ def test_nothing_else_that_a_producer_sends_is_in_the_headers() -> None:
 def test_stock_kombu_deletes_a_rejected_raw_body_unless_the_queue_has_a_redrive_policy(
     queues: Queues, body: str, dead_letters: bool, left: tuple[int, int, int]
 ) -> None:
-    """This is why raw queues exist. docs/celery_sqs.md says what other versions of kombu do."""
+    """This is why raw queues exist."""
     url = queues.create_queue("stock", dead_letters=dead_letters)
     queues.sqs.send_message(QueueUrl=url, MessageBody=body)
     options = {"region": "us-east-1", "is_secure": False, "queue_name_prefix": queues.prefix, "visibility_timeout": 60}

@@ -39,7 +39,8 @@ app.conf.update(
     task_default_queue="tasks",
     task_acks_late=True,
     task_reject_on_worker_lost=True,
-    task_acks_on_failure_or_timeout=False,
+    task_acks_on_failure=False,
+    task_acks_on_timeout=False,
 )
 app.conf.worker_send_task_events = "SEND_EVENTS" in os.environ
 app.conf.task_compression = os.environ.get("TASK_COMPRESSION")
