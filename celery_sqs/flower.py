@@ -118,7 +118,7 @@ class Broker:
         except ClientError as error:
             return {}, f"CloudWatch answered with {code_of(error)}"
         except BotoCoreError as error:
-            return {}, f"CloudWatch cannot be asked: {type(error).__name__}"
+            return {}, f"CloudWatch cannot be reached: {type(error).__name__}"
         return {queues[queue]: age for queue, age in ages.items()}, "CloudWatch has no figure yet"
 
 

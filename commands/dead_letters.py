@@ -94,7 +94,7 @@ def redrive(message_id: str, reason: str) -> None:
 
     MESSAGE_ID may also be the id of its task. Fix what caused them first. A dead letter is deleted after SQS has
     confirmed that it was sent back. If the command is interrupted in between, the message exists twice, but its email
-    is still sent only once. If an email is not to be sent any more, its dead letter stays and the command names it.
+    is still sent only once. If an email is no longer to be sent, its dead letter stays and the command names it.
 
     \b
     Example:

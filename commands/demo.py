@@ -102,7 +102,7 @@ DEAD_LETTERS = sorted(["EmailNotFound", "NotJson"])
 @click.option(
     "--provider",
     type=click.Choice(["postmark"]),
-    help="Send to a double of this service on this machine, which then reports the deliveries by webhooks.",
+    help="Send to a stand-in for this service on this machine, which then reports the deliveries by webhooks.",
 )
 def demo(smtp: str, provider: str | None) -> None:
     """Start an emulator and a worker, send a few good and bad emails, and show what became of each.
@@ -112,7 +112,7 @@ def demo(smtp: str, provider: str | None) -> None:
     if every email ended as it should.
     """
     if smtp and provider:
-        raise click.UsageError("--smtp and --provider exclude each other.")
+        raise click.UsageError("Give --smtp or --provider, not both.")
     catcher = _mail_catcher(smtp) if smtp else None
     console = Console()
     outbox = Path(mkdtemp(prefix="email-service-demo-"))

@@ -41,7 +41,7 @@ def metrics() -> None:
     There is also the age of the oldest message of each queue. The emails are the Failed and the Unknown ones, counted
     up to 1,000 each. Run one process per stage. It runs until it is stopped. OTEL_EXPORTER_OTLP_ENDPOINT names the
     collector. An export is made every minute, or every OTEL_METRIC_EXPORT_INTERVAL milliseconds. It takes one request
-    to SQS for each queue, one to CloudWatch, which alone knows the ages, and 33 small ones to DynamoDB.
+    to SQS for each queue, one to CloudWatch for the ages, and 33 small ones to DynamoDB.
     """
     observation = _observation()
     settings = get_settings()

@@ -49,13 +49,13 @@ BODY_SECONDS, IDLE_SECONDS, STOP_SECONDS = 20, 75, 20
 
 @click.command()
 @click.option("--host", default=HOST, show_default=True, help="The address on which to listen.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 takes a free port.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 picks a free port.")
 def webhooks(host: str, port: int) -> None:
     """Receive what services report by HTTP, and put it on the callbacks queue.
 
     A service whose webhook secret is set (see .env.example) posts to /webhooks/NAME, for example /webhooks/postmark. It
     gets the answer 200 after SQS has confirmed the message. /health answers 200 until the program is told to stop. It
-    speaks HTTP, so put it behind something that speaks TLS (docs/deploy.md).
+    speaks plain HTTP, so put a reverse proxy with TLS in front of it (docs/deploy.md).
     """
     settings = get_settings()
     door = Door(WebhookSettings.read())

@@ -73,9 +73,11 @@ class Webhooks:
         try:
             self._door = Door(_settings_in(self._read_secrets()))
         except (BotoCoreError, ClientError) as error:
-            logger.error("keeps the secrets, because they cannot be read: %s", code_of(error) or type(error).__name__)
+            logger.error(
+                "cannot read the secrets again; keeping the old ones: %s", code_of(error) or type(error).__name__
+            )
         except SettingsError as error:
-            logger.error("keeps the secrets, because the new ones are wrong: %s", error)
+            logger.error("the new secrets are wrong; keeping the old ones: %s", error)
 
 
 def _settings_in(text: str) -> WebhookSettings:

@@ -285,7 +285,7 @@ class Sender:
         try:
             self._tracking.keep([event])
         except (StoreRefused, StoreUnavailable) as error:
-            logger.warning("the history lacks that %s did not accept the email: %s", event.provider, error)
+            logger.warning("the history does not show that %s did not accept the email: %s", event.provider, error)
 
     def _give_back(self, claim: Claim, seconds: float, reason: str) -> RetryLater | Done:
         """Give back a claim under which nothing was sent. It does not count as an attempt."""

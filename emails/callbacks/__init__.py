@@ -50,7 +50,8 @@ def parse_callback(body: str) -> list[DeliveryEvent]:
     if all(key in callback for key in WEBHOOK_KEYS):
         return _of_webhook(callback)
     raise InvalidMessage(
-        "UnknownCallback", f"it is not a callback that we know: it has neither {' nor '.join(ses.KEYS)}"
+        "UnknownCallback",
+        f"it is not a callback that we know: it has neither {' nor '.join(ses.KEYS)}, and is not from a webhook",
     )
 
 

@@ -30,7 +30,7 @@ REASONS = {reason.value: reason for reason in RejectReason}
 
 @dataclass(frozen=True)
 class Format:
-    """What anymail does not tell of a service's reports, and where they say it."""
+    """What anymail leaves out of a service's reports, and where it is found in them."""
 
     view: str
     word_at: tuple[str, ...] = ()  # the service's own classification of the event
@@ -106,7 +106,7 @@ def envelope_of(callback: Mapping[str, Any]) -> Envelope:
     """Return the envelope.
 
     Raises:
-        InvalidMessage: it is not a valid envelope, or nobody here reads the service's format.
+        InvalidMessage: it is not a valid envelope, or the service is unknown here.
     """
     try:
         found = _Envelope.model_validate_json(json.dumps(callback))
@@ -154,7 +154,7 @@ def _anymail_events(envelope: Envelope) -> list[Any]:
         return list(view.__new__(view).parse_events(_Request(envelope)))
     except Exception as error:  # noqa: BLE001 (the body may have any form)
         name = type(error).__name__
-        detail = f"it is not a report as {envelope.provider} documents it ({name})"
+        detail = f"it is not a callback as {envelope.provider} documents it ({name})"
         raise InvalidMessage("InvalidCallback", detail) from None
 
 

@@ -96,7 +96,7 @@ class Tally:
 
 
 def marks(status: EmailStatus, email_id: str, since: float | None = None) -> Row:
-    """Return the two attributes of a row that has had this status since then, or {} if it needs nobody."""
+    """Return the two attributes of a row that has had this status since then, or {} if it needs no person."""
     if status not in NEEDS_PERSON:
         return {}
     return {KEY: _key(status, email_id), SINCE: int(time.time() if since is None else since)}

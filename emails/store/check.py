@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from settings import Settings
 
 ADVICE = (
-    "Workers notice this, log a warning and send each request alone. EMAIL_GROUPED_REQUESTS=off spares them the try."
+    "Workers notice this, log a warning and send each request alone. With EMAIL_GROUPED_REQUESTS=off, they do not try."
 )
 
 
@@ -109,7 +109,7 @@ class _Check:
         item = response.get("Item", {})
         _expect(
             all(item.get(name) == value for name, value in wanted.items()),
-            f"the answer to {what} lacks the row as the statement left it",
+            f"the answer to {what} does not contain the updated row",
         )
 
 

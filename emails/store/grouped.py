@@ -118,7 +118,7 @@ class GroupedRequests:
         if "AccessDenied" in codes or (not changed and len(codes) > 1 and set(codes) == {"ValidationError"}):
             self._turn_off(self._writes, action, f"DynamoDB answered with {min(codes)}")
         elif any("ClaimedBy" not in item for item in changed):
-            self._turn_off(self._writes, action, "an answer lacks the row that was changed")
+            self._turn_off(self._writes, action, "an answer does not contain the row that was changed")
         self._note_size(answer, len(changed))
         # Who a row belongs to is read from the row itself, so that the answers' order does not matter.
         by_claim = {item["ClaimedBy"]["S"]: item for item in changed if "ClaimedBy" in item}
@@ -127,7 +127,7 @@ class GroupedRequests:
     def _turn_off(self, kind: Kind[Any], action: str, why: str) -> None:
         if not kind.is_off:
             kind.is_off = True
-            logger.warning("%s is not used any more, so each row has requests of its own: %s", action, why)
+            logger.warning("%s is no longer used, so each row has requests of its own: %s", action, why)
 
     def _most(self, limit: int) -> int:
         """Return how many rows may be asked for at once. It is never one, which would leave no answer to learn from."""

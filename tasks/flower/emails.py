@@ -134,7 +134,7 @@ class EmailPage(Page):
                 refused = refused or f"{email_id} has no row in {get_settings().table}."
         except InvalidMessage as error:
             self.set_status(HTTPStatus.NOT_FOUND)
-            refused = f"This is not an id of an email: {error.detail}."
+            refused = f"This is not the id of an email: {error.detail}."
         except Unavailable as error:
             self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
             refused = refused or str(error)
@@ -206,7 +206,7 @@ def badge(status: object) -> str:
 
 
 def moment(seconds: float) -> str:
-    """Return a time in UTC, or "" if it is none."""
+    """Return a time in UTC, or "" if there is none."""
     try:
         return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}" if seconds else ""
     except (ValueError, OverflowError, OSError):

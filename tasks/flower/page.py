@@ -60,7 +60,7 @@ def services() -> Services:
 
 
 class Unavailable(Exception):
-    """AWS did not answer, or not as it should. The text tells a person."""
+    """AWS did not answer, or answered with an error. The text is for a person."""
 
 
 class Page(BaseHandler):

@@ -54,4 +54,4 @@ def test_the_deliveries_that_a_service_reports_are_shown(tmp_path: Path, monkeyp
 def test_an_inbox_and_a_service_exclude_each_other(run: Callable[..., Result]) -> None:
     result = run("demo", "--smtp", "localhost:1025", "--provider", "postmark")
     assert result.exit_code == 2
-    assert "exclude each other" in result.output
+    assert "Give --smtp or --provider, not both." in result.output

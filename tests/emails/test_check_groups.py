@@ -36,7 +36,7 @@ def without_items(answer: Answer) -> None:
 # (the action, the number of its request that is answered wrongly, how, what is said)
 WRONG: list[tuple[str, int, Callable[[Answer], Any], str]] = [
     ("BatchGetItem", 1, lambda answer: answer["Responses"].clear(), "did not return the row that exists"),
-    ("BatchExecuteStatement", 1, without_items, "the answer to a claim lacks the row"),
+    ("BatchExecuteStatement", 1, without_items, "the answer to a claim does not contain the updated row"),
     (
         "BatchExecuteStatement",
         1,
@@ -52,7 +52,7 @@ WRONG: list[tuple[str, int, Callable[[Answer], Any], str]] = [
     ),
     ("BatchExecuteStatement", 2, answer_every_statement({}), "a claim of a claimed row ended with success"),
     ("BatchExecuteStatement", 3, answer_every_statement({}), "a record under another claim ended with success"),
-    ("BatchExecuteStatement", 4, without_items, "the answer to a record lacks the row"),
+    ("BatchExecuteStatement", 4, without_items, "the answer to a record does not contain the updated row"),
 ]
 
 

@@ -270,7 +270,7 @@ def test_a_history_that_cannot_be_written_holds_nothing_up(
     monkeypatch.setattr(Tracking, "keep", fail)
     assert one.send().seconds == 0
     assert (one.row["EmailStatus"], one.row["ProvidersTried"]) == ("Pending", {"smtp": 1})
-    assert "the history lacks that smtp did not accept the email: away" in caplog.text
+    assert "the history does not show that smtp did not accept the email: away" in caplog.text
 
 
 def test_a_provider_is_counted_by_the_name_in_the_settings(pair: Callable[..., Pair]) -> None:

@@ -350,14 +350,14 @@ def test_a_denial_of_grouped_requests_is_remembered_and_logged(
     assert [store.get(email_id) for email_id in ids]
     assert_sent_once(store, claims)
     assert not requests.counts["BatchGetItem"] + requests.counts["BatchExecuteStatement"]
-    said = [line for line in caplog.messages if "is not used any more" in line]
+    said = [line for line in caplog.messages if "is no longer used" in line]
     assert [line.split()[0] for line in said] == ["BatchGetItem", "BatchExecuteStatement"]
     assert all(code in line for line in said)
 
 
 # What DynamoDB could answer if it did not support a statement, by what is logged then.
 UNSUPPORTED: dict[str, Callable[[Answer], Any]] = {
-    "lacks the row": lambda answer: [response.pop("Item") for response in answer["Responses"]],
+    "does not contain the row": lambda answer: [response.pop("Item") for response in answer["Responses"]],
     "AccessDenied": lambda answer: answer["Responses"].append({"Error": {"Code": "AccessDenied"}}),
     "ValidationError": lambda answer: answer.update(Responses=[{"Error": {"Code": "ValidationError"}}] * 3),
 }
@@ -376,7 +376,7 @@ def test_statements_that_dynamodb_does_not_support_are_not_used_again(
     assert_claimed_once(store, claims)
     assert record_together(store, claims) == [None] * 3
     assert requests.counts["BatchExecuteStatement"] == 1
-    (said,) = [line for line in caplog.messages if "is not used any more" in line]
+    (said,) = [line for line in caplog.messages if "is no longer used" in line]
     assert why in said
 
 

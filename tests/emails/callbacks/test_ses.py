@@ -366,7 +366,11 @@ def without(notification: Json, *path: str) -> Json:
             "wrong or missing: bounce.bouncedRecipients.0.emailAddress",
         ),
         (event("Send", ID, *["ada@example.com"] * 101), "InvalidCallback", "more than 100 recipients"),
-        ({"hello": "world"}, "UnknownCallback", "it has neither eventType nor notificationType"),
+        (
+            {"hello": "world"},
+            "UnknownCallback",
+            "it has neither eventType nor notificationType, and is not from a webhook",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_its_reason(callback: Json, reason: str, detail: str) -> None:
