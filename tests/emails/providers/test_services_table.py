@@ -12,6 +12,7 @@ from emails.email import Email
 from emails.encoded_id import ID_HEADER
 from emails.providers.anymail_services import SERVICES
 from emails.providers.contract import PermanentError
+from emails.webhooks.signatures import SCHEMES, basic
 from tests.emails.providers.backends import FAILURES, anymail_provider
 from tests.support.anymail_server import AnymailServer, headers
 from tests.support.api_server import running
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = Path(__file__).parents[3] / "docs" / "providers.md"
-HEADING = "|service|tested|headers|attachments|inline images|tags|metadata|\n|---|---|---|---|---|---|---|\n"
+HEADING = (
+    "|service|tested|headers|attachments|inline images|tags|metadata|callbacks|signature|\n"
+    "|---|---|---|---|---|---|---|---|---|\n"
+)
 FILE = {"name": "a.unheard-of", "content_type": "application/x-odd", "body": Binary(b"a")}
 MISNAMED_FILE = FILE | {"name": "a.pdf"}
 FILE_WITH_A_PARAMETER = FILE | {"content_type": "application/x-odd; method=a"}
@@ -53,6 +57,7 @@ class Probe:
             "yes" if self.takes(BodyHtml="<p>", Attachments=[IMAGE]) else "no",
             "no" if has_metadata else "id",
             "`Tags`, id" if has_metadata else "no",
+            *_webhooks(self.name),
         ]
         return f"|{'|'.join(cells)}|\n"
 
@@ -67,6 +72,13 @@ class Probe:
         if not self.takes(Attachments=[MISNAMED_FILE]):
             return "typed by name"
         return "yes" if self.takes(Attachments=[FILE_WITH_A_PARAMETER]) else "no parameters"
+
+
+def _webhooks(name: str) -> tuple[str, str]:
+    """Say whether the service's webhooks are read, and whether they are signed."""
+    if name not in SCHEMES:
+        return "no", "no"
+    return "yes", "password" if SCHEMES[name].verify is basic else "yes"
 
 
 @pytest.fixture(scope="module")
