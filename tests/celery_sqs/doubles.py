@@ -1,11 +1,22 @@
-"""A queue that gives scripted answers, including those that the emulator never gives."""
+"""A queue that gives scripted answers, including those that the emulator never gives, and a worker without a pool."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+from celery_sqs import admission, receiving
+from celery_sqs.admission import Admission
+from celery_sqs.consumer_loop import ConsumerLoop
+from celery_sqs.prefetch import Prefetch
+from celery_sqs.receiving import Receiver
 from celery_sqs.sqs.queue import Queue
+
+if TYPE_CHECKING:
+    import pytest
+
+    from celery_sqs.held_messages import HeldMessages
 
 
 class ScriptedQueue(Queue):
@@ -41,3 +52,57 @@ class ScriptedQueue(Queue):
             raise answer
         assert isinstance(answer, list)
         return answer
+
+
+class Worker:
+    """The parts of a worker that the receiver of its channel needs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, messages: HeldMessages, *queues: ScriptedQueue) -> None:
+        for module in (admission, receiving):
+            monkeypatch.setattr(module, "held_messages", lambda: messages)
+        self.prefetch = Prefetch()
+        self.prefetch.limit = 2
+        self.delivered: list[dict[str, Any]] = []
+        self._unacked: set[str] = set()
+        self.messages = messages
+        self.queues = queues
+        connection = SimpleNamespace(_deliver=self._make_request, connection_errors=())
+        channel: Any = SimpleNamespace(
+            qos=SimpleNamespace(prefetch=self.prefetch, ack=self._ack),
+            connection=connection,
+            wait_time_seconds=0,
+            visibility_timeout=60,
+            predefined_queues={"backoff": {"backoff_policy": {}}},
+            transport_options={"raw_queues": {"raw": "note"}},
+            _noack_queues=(),
+            _decode_python_message_body=lambda body: body,
+            _prepare_json_payload=lambda body: {"body": None, "headers": {"body": body}, "properties": {}},
+            _envelope_payload=self._envelope,
+        )
+        self.loop = ConsumerLoop(None)
+        self.loop.serves_worker = True
+        self.receiver = Receiver(channel, self.loop, Admission(channel, None))
+        for queue in queues:
+            self.receiver.consume(queue.name, queue, -1 if queue.name == "low" else 0)
+
+    def deliver(self) -> None:
+        self.loop.inbox.get(timeout=0)()
+
+    def _make_request(self, payload: dict[str, Any], _: str) -> None:
+        tag = payload["properties"]["delivery_tag"]
+        held = self.messages.get(tag)
+        assert held is not None
+        self._unacked.add(tag)
+        held.wait_for_start()
+        self.delivered.append(payload)
+
+    def _ack(self, tag: str) -> None:
+        """Free the message's place, if the consumer has the message (see `QoS.ack`)."""
+        if tag in self._unacked:
+            self._unacked.remove(tag)
+            self.prefetch.free(1)
+
+    @staticmethod
+    def _envelope(payload: dict[str, Any], _: str, message: dict[str, Any], __: str) -> dict[str, Any]:
+        payload["properties"] |= {"delivery_info": {"sqs_message": message}, "delivery_tag": message["ReceiptHandle"]}
+        return payload

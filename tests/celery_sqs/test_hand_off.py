@@ -8,20 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from celery_sqs import receiving
-from celery_sqs.admission import Admission
-from celery_sqs.consumer_loop import ConsumerLoop
 from celery_sqs.hand_off import MAX_BYTES, MAX_HOPS, ConsumedQueue, HandedOffMessage, why_not
 from celery_sqs.held_message import HeldMessage
 from celery_sqs.held_messages import HeldMessages
-from celery_sqs.prefetch import Prefetch
-from celery_sqs.receiving import Receiver
 from celery_sqs.sqs.dead_letters import Reason
-from tests.celery_sqs.doubles import ScriptedQueue
+from tests.celery_sqs.doubles import ScriptedQueue, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from celery_sqs.sqs.queue import Queue
 
 REASON = Reason("NotWanted", "nobody wants it")
 QUEUE, FIFO = ScriptedQueue(), ScriptedQueue("q.fifo")
@@ -261,49 +256,6 @@ def test_only_children_that_have_not_begun_are_counted_as_waiting(messages: Held
 def test_hops_are_counted_from_the_root(messages: HeldMessages, root: HeldMessage) -> None:
     child = hand_off(messages, root)
     assert (root.hops, child.hops, hand_off(messages, child).hops, hand_off(messages, root).hops) == (0, 1, 2, 1)
-
-
-class Worker:
-    """The parts of a worker that the receiver of its channel needs."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, messages: HeldMessages, *queues: Queue) -> None:
-        monkeypatch.setattr(receiving, "held_messages", lambda: messages)
-        self.prefetch = Prefetch()
-        self.prefetch.limit = 2
-        self.delivered: list[dict[str, Any]] = []
-        self._messages = messages
-        connection = SimpleNamespace(_deliver=self._make_request, connection_errors=())
-        channel: Any = SimpleNamespace(
-            qos=SimpleNamespace(prefetch=self.prefetch, ack=lambda _: self.prefetch.free(1)),
-            connection=connection,
-            wait_time_seconds=0,
-            visibility_timeout=60,
-            predefined_queues={"backoff": {"backoff_policy": {}}},
-            transport_options={"raw_queues": {"raw": "note"}},
-            _noack_queues=(),
-            _decode_python_message_body=lambda body: body,
-            _prepare_json_payload=lambda body: {"body": None, "headers": {"body": body}, "properties": {}},
-            _envelope_payload=self._envelope,
-        )
-        self.loop = ConsumerLoop(None)
-        self.loop.serves_worker = True
-        self.receiver = Receiver(channel, self.loop, Admission(channel, None))
-        for queue in queues:
-            self.receiver.consume(queue.name, queue, -1 if queue.name == "low" else 0)
-
-    def deliver(self) -> None:
-        self.loop.inbox.get(timeout=0)()
-
-    def _make_request(self, payload: dict[str, Any], _: str) -> None:
-        held = self._messages.get(payload["properties"]["delivery_tag"])
-        assert held is not None
-        held.wait_for_start()
-        self.delivered.append(payload)
-
-    @staticmethod
-    def _envelope(payload: dict[str, Any], _: str, message: dict[str, Any], __: str) -> dict[str, Any]:
-        payload["properties"] |= {"delivery_info": {"sqs_message": message}, "delivery_tag": message["ReceiptHandle"]}
-        return payload
 
 
 def test_a_queue_is_known_by_its_url_because_each_channel_has_an_object_of_its_own_for_it(
