@@ -30,13 +30,13 @@ def pause(reason: str) -> None:
     try:
         for mapping in pause_lambda.enabled_mappings(settings):
             # It is noted first, so that `resume` enables it again even if this command is interrupted.
-            begun = stage.begin(begun.by, reason, (*begun.mappings, mapping.uuid))
+            # An earlier pause that was cut short may have noted it already.
+            begun = stage.begin(begun.by, reason, tuple(dict.fromkeys((*begun.mappings, mapping.uuid))))
             pause_lambda.switch(settings, mapping.uuid, enabled=False)
             say(f"disabled the event source mapping of {mapping.queue} to the function {mapping.function}")
     except (BotoCoreError, ClientError) as error:
         raise click.ClickException(
-            f"Workers are paused, but AWS Lambda functions are not, if the stage has any: {error}. Disable their event "
-            "source mappings, or allow yourself lambda:ListEventSourceMappings and lambda:UpdateEventSourceMapping and "
-            "pause again."
+            f"Workers are paused, but AWS Lambda functions are not, if the stage has any: {error}. Pause again in a "
+            "minute. It needs lambda:ListEventSourceMappings and lambda:UpdateEventSourceMapping."
         ) from None
     say(f"To go on: {hint('resume')}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from botocore.exceptions import BotoCoreError, ClientError
 
 from commands import say
 from emails import pause_lambda
@@ -24,7 +25,13 @@ def resume() -> None:
         return
     # The pause is deleted last, because nothing else says what was disabled.
     for uuid in pause.mappings:
-        found = pause_lambda.switch(settings, uuid, enabled=True)
+        try:
+            found = pause_lambda.switch(settings, uuid, enabled=True)
+        except (BotoCoreError, ClientError) as error:  # AWS may still be disabling it
+            raise click.ClickException(
+                f"The stage is still paused, because the event source mapping {uuid} could not be enabled: {error}. "
+                "Resume again in a minute. It needs lambda:UpdateEventSourceMapping."
+            ) from None
         say(f"enabled the event source mapping {uuid}" if found else f"the event source mapping {uuid} is gone")
     stage.end()
     say(f"The stage {settings.stage} was {pause}")

@@ -58,6 +58,15 @@ def pause(monkeypatch: pytest.MonkeyPatch) -> Pause:
 
 
 @pytest.fixture
+def paused(monkeypatch: pytest.MonkeyPatch) -> PausedQueues:
+    """The queues that this test pauses. Their pollers look often whether they may go on."""
+    paused = PausedQueues()
+    monkeypatch.setattr(poller_module, "paused_queues", paused)
+    monkeypatch.setattr(poller_module, "PAUSED_TICK_SECONDS", 0.01)
+    return paused
+
+
+@pytest.fixture
 def start(prefetch: Prefetch) -> Iterator[Callable[[Queue], Poller]]:
     pollers = []
 
@@ -291,21 +300,26 @@ def test_room_goes_to_the_highest_priority_first_and_within_one_to_who_waited_lo
 
 
 def test_a_paused_queue_is_not_received_from_while_others_are(
-    prefetch: Prefetch, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+    prefetch: Prefetch, paused: PausedQueues, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(poller_module, "PAUSED_TICK_SECONDS", 0.01)
-    paused = PausedQueues()
-    monkeypatch.setattr(poller_module, "paused_queues", paused)
     paused.set(["raw"])
     raw, callbacks = Queue(messages=10), Queue(messages=10)
     pollers = [
-        Poller(name, prefetch, queue.receive, queue.delivered.extend, queue.released.extend)
-        for name, queue in (("raw", raw), ("callbacks", callbacks))
+        Poller(name, prefetch, queue.receive, queue.delivered.extend, queue.released.extend, priority)
+        for priority, (name, queue) in enumerate((("raw", raw), ("callbacks", callbacks)))
     ]
+    take, took_room = prefetch.take, set[int]()
+
+    def note(stopped: threading.Event, priority: int) -> int:
+        took_room.add(priority)
+        return take(stopped, priority)
+
+    monkeypatch.setattr(prefetch, "take", note)
     for poller in pollers:
         poller.start()
     wait_until(lambda: len(callbacks.delivered) == 10)
     assert (raw.asked, pollers[0].parked) == ([], True)
+    assert took_room == {1}, "a paused poller takes no room that another one needs"
     paused.set([])
     wait_until(lambda: len(raw.delivered) == 10)
     for poller in pollers:
@@ -313,10 +327,9 @@ def test_a_paused_queue_is_not_received_from_while_others_are(
 
 
 def test_what_a_long_poll_brings_after_the_pause_began_is_given_back(
-    start: Start, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+    prefetch: Prefetch, start: Start, paused: PausedQueues, wait_until: Callable[..., None]
 ) -> None:
-    paused = PausedQueues()
-    monkeypatch.setattr(poller_module, "paused_queues", paused)
+    prefetch.limit = 10
     queue = Queue(messages=10)
     queue.gate.clear()
     start(queue)
@@ -325,3 +338,41 @@ def test_what_a_long_poll_brings_after_the_pause_began_is_given_back(
     queue.gate.set()
     wait_until(lambda: len(queue.released) == 10)
     assert queue.delivered == []
+    queue.left = 10
+    paused.set([])
+    wait_until(lambda: len(queue.delivered) == 10, what="what was given back leaves room")
+
+
+def test_a_poll_that_waited_for_room_when_its_queue_was_paused_receives_nothing_and_keeps_no_room(
+    prefetch: Prefetch, start: Start, paused: PausedQueues, wait_until: Callable[..., None]
+) -> None:
+    prefetch.limit = 10
+    queue = Queue(messages=20)
+    poller = start(queue)
+    wait_until(lambda: len(queue.delivered) == 10 and len(prefetch._waiting) == 2)
+    paused.set(["q"])
+    prefetch.free(10)
+    wait_until(lambda: not prefetch._waiting and not prefetch._held)
+    assert (queue.asked, poller.parked) == ([10], True)
+    paused.set([])
+    wait_until(lambda: len(queue.delivered) == 20)
+
+
+def test_a_poller_of_a_paused_queue_stops_at_once(
+    start: Start, paused: PausedQueues, wait_until: Callable[..., None]
+) -> None:
+    paused.set(["q"])
+    queue = Queue(messages=10)
+    poller = start(queue)
+    wait_until(lambda: poller.parked)
+    poller.stop()
+    poller.join(time.monotonic() + 20)
+    assert not any(thread.is_alive() for thread in poller._threads)
+    assert queue.asked == []
+
+
+def test_what_is_paused_replaces_what_was_paused_before() -> None:
+    paused = PausedQueues()
+    paused.set(["a", "b"])
+    paused.set(["b", "c"])
+    assert [name in paused for name in "abc"] == [False, True, True]
