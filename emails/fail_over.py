@@ -35,14 +35,16 @@ class Failures:
 
     def __init__(self) -> None:
         self._in_a_row: Counter[str] = Counter()
-        self._tried_last_until: dict[str, float] = {}
+        self._rests_until: dict[str, float] = {}
+        self._asked_to_wait_until: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def failing(self) -> frozenset[str]:
         """Return the providers to try last now."""
         now = time.monotonic()
         with self._lock:
-            return frozenset(name for name, until in self._tried_last_until.items() if now < until)
+            untils = *self._rests_until.items(), *self._asked_to_wait_until.items()
+            return frozenset(name for name, until in untils if now < until)
 
     def failed(self, name: str, retry_after: float = 0.0) -> None:
         """Count a failure. A provider that asked for `retry_after` seconds is tried last for that time.
@@ -52,15 +54,17 @@ class Failures:
         now = time.monotonic()
         with self._lock:
             self._in_a_row[name] += 1
-            in_a_row, until = self._in_a_row[name], self._tried_last_until.get(name, 0)
-            self._tried_last_until[name] = until = max(until, now + retry_after if retry_after else 0)
-            if in_a_row < FAILURES or now < until:
+            in_a_row, waits_until = self._in_a_row[name], self._asked_to_wait_until.get(name, 0)
+            self._asked_to_wait_until[name] = waits_until = max(waits_until, now + retry_after)
+            rests_until = now + REST_SECONDS
+            if in_a_row < FAILURES or now < self._rests_until.get(name, 0) or rests_until <= waits_until:
                 return
-            self._tried_last_until[name] = now + REST_SECONDS
+            self._rests_until[name] = rests_until
         logger.warning("%s failed %d times in a row; it is tried last for %g s", name, in_a_row, REST_SECONDS)
 
     def answered(self, name: str) -> None:
         """Forget the provider's failures, because it accepted an email or refused one permanently."""
         with self._lock:
             self._in_a_row.pop(name, None)
-            self._tried_last_until.pop(name, None)
+            self._rests_until.pop(name, None)
+            self._asked_to_wait_until.pop(name, None)

@@ -63,6 +63,12 @@ class Pair:
     def send(self) -> Any:
         return self.sender.send(self.id)
 
+    def send_another(self, name: str) -> None:
+        """Send another email once, by the same sender."""
+        email_id = f"{self.id}: {name}"
+        self.store.put(pending_row(email_id))
+        self.sender.send(email_id)
+
 
 @pytest.fixture(scope="module")
 def settings(emulator: str) -> Settings:
@@ -126,6 +132,14 @@ def test_an_email_with_send_via_never_fails_over(pair: Callable[..., Pair]) -> N
     assert one.send().seconds == 900
     assert one.asked == ["stub"]
     assert "ProvidersTried" not in one.row
+    assert EventStore.from_settings(one.settings).of(one.id) == []
+
+
+def test_send_via_may_name_a_provider_of_the_list_which_alone_is_tried(pair: Callable[..., Pair]) -> None:
+    one = pair(SendVia="ses")
+    one.providers["ses"].errors = [TemporaryError("busy", 900)]
+    assert one.send() == RetryLater(900, "busy (attempt 1)")
+    assert (one.asked, "ProvidersTried" in one.row) == (["ses"], False)
 
 
 def test_every_provider_gets_a_turn_until_the_last_attempt(settings: Settings) -> None:
@@ -160,15 +174,123 @@ def test_a_provider_that_keeps_failing_is_tried_last_for_a_while(
         failures.failed("smtp")
     assert not failures.failing()
     failures.failed("smtp")
-    failures.failed("smtp")
     assert failures.failing() == {"smtp"}
-    assert caplog.text.count("tried last") == 1
+    failures.failed("smtp")
+    assert caplog.messages == ["smtp failed 5 times in a row; it is tried last for 60 s"]
     now[0] += REST_SECONDS
     assert not failures.failing()
     failures.failed("smtp")
     assert failures.failing() == {"smtp"}, "one more failure is enough"
     failures.answered("smtp")
     assert not failures.failing()
+    for _ in range(FAILURES - 1):
+        failures.failed("smtp")
+    assert not failures.failing(), "an answer ends the row"
+
+
+def test_a_provider_that_asks_for_short_waits_rests_after_as_many_failures_as_any_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(fail_over.time, "monotonic", lambda: now[0])
+    failures = Failures()
+    for _ in range(FAILURES):
+        failures.failed("ses", retry_after=1)
+    now[0] += 2
+    assert failures.failing() == {"ses"}
+    assert caplog.messages == ["ses failed 5 times in a row; it is tried last for 60 s"]
+
+
+def test_a_provider_is_tried_last_for_the_longest_time_that_it_asked_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(fail_over.time, "monotonic", lambda: now[0])
+    failures = Failures()
+    failures.failed("ses", retry_after=3600)
+    for _ in range(FAILURES):
+        failures.failed("ses", retry_after=1)
+    now[0] += 3599
+    assert failures.failing() == {"ses"}
+    assert caplog.messages == [], "a rest of 60 s would be no news"
+    now[0] += 1
+    assert not failures.failing()
+    failures.failed("ses", retry_after=3600)
+    failures.answered("ses")
+    assert not failures.failing()
+
+
+@pytest.mark.parametrize("error", [TemporaryError("busy"), UnknownResultError("?")])
+def test_an_email_goes_to_the_next_provider_first_after_several_failures_in_a_row(
+    pair: Callable[..., Pair], error: Exception
+) -> None:
+    one = pair()
+    one.providers["smtp"].errors = [error] * FAILURES
+    for number in range(FAILURES):
+        one.send_another(f"failure {number}")
+    one.asked.clear()
+    one.send()
+    assert one.asked == ["ses"]
+
+
+@pytest.mark.parametrize("answer", [None, PermanentError("no")], ids=["accepts", "refuses"])
+def test_an_answer_between_failures_ends_the_row(pair: Callable[..., Pair], answer: Exception | None) -> None:
+    one = pair()
+    one.providers["smtp"].errors = busy(FAILURES - 1) + ([answer] if answer else [])
+    for number in range(FAILURES):
+        one.send_another(f"before {number}")
+    one.providers["smtp"].errors = busy()
+    one.send_another("after")
+    one.asked.clear()
+    one.send()
+    assert one.asked == ["smtp"]
+
+
+def test_a_file_that_cannot_be_fetched_is_no_failure_of_a_provider(
+    pair: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = pair()
+    one.sender._s3 = object()  # type: ignore[assignment]  # the fetch is replaced
+
+    def fail(*_: object) -> Email:
+        raise TemporaryError("S3 is slow", 900)
+
+    monkeypatch.setattr("emails.sender.attachments.fetch", fail)
+    for number in range(FAILURES):
+        one.send_another(f"without its file {number}")
+    assert one.send() == RetryLater(900, "S3 is slow (attempt 1)")
+    assert "ProvidersTried" not in one.row
+    assert EventStore.from_settings(one.settings).of(one.id) == []
+    assert not one.sender._failures.failing()
+
+
+def test_only_a_provider_that_has_enough_of_the_lease_left_is_asked(pair: Callable[..., Pair]) -> None:
+    one = pair()
+    one.providers["smtp"].errors = busy()
+    one.providers["ses"].longest_send = 1000
+    one.send()
+    assert one.send().reason == "there was too little time left to send it"
+    assert one.asked == ["smtp"]
+    assert (one.row["ProvidersTried"], one.row["Attempts"]) == ({"smtp": 1}, 1), "nobody was asked"
+
+
+def test_the_slowest_provider_says_how_long_a_send_may_take(pair: Callable[..., Pair]) -> None:
+    one = pair()
+    assert one.sender.longest == 5
+    one.providers["ses"].longest_send = 1000
+    assert one.sender.longest == 1000
+
+
+def test_each_provider_is_watched(pair: Callable[..., Pair]) -> None:
+    one = pair()
+    watched: list[str] = []
+
+    def watch(provider: Any) -> Any:
+        watched.append(provider.name)
+        return provider
+
+    one.sender.watch(watch)
+    assert watched == ["smtp", "ses", "stub"]
 
 
 @pytest.mark.parametrize(
@@ -195,6 +317,10 @@ class Turns:
 
     def __init__(self, name: str, waited: list[str], meanwhile: Callable[[], object]) -> None:
         self._name, self._waited, self._meanwhile = name, waited, meanwhile
+        self.is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
 
     def wait(self) -> bool:
         self._waited.append(self._name)
@@ -222,6 +348,31 @@ def test_an_email_with_send_via_waits_for_that_provider_s_turn(pair: Callable[..
     waited = with_turns(one)
     one.send()
     assert waited == one.asked == ["stub"]
+
+
+def test_an_email_waits_for_the_turn_of_the_next_provider_while_the_first_one_keeps_failing(
+    pair: Callable[..., Pair],
+) -> None:
+    one = pair()
+    waited = with_turns(one)
+    one.sender._failures.failed("smtp", retry_after=900)
+    assert one.send().status == "Sent"
+    assert waited == one.asked == ["ses"]
+
+
+def test_an_invalid_row_waits_for_a_turn_and_fails_with_the_reason(pair: Callable[..., Pair]) -> None:
+    one = pair(Subject=None)
+    with_turns(one)
+    assert one.send().status == "Failed"
+    assert one.row["FailureReason"].startswith("Subject: ")
+
+
+def test_a_stop_ends_the_wait_for_each_provider_s_turn(pair: Callable[..., Pair]) -> None:
+    one = pair()
+    with_turns(one)
+    one.sender.close()
+    rates: Any = one.sender._rates
+    assert [rate.is_closed for rate in rates.values()] == [True, True, True]
 
 
 def test_no_provider_sends_on_another_s_turn_if_the_row_changes_while_it_waits(pair: Callable[..., Pair]) -> None:
@@ -254,6 +405,7 @@ def test_every_provider_has_a_rate_of_its_own(settings: Settings) -> None:
         "ses": 3,
         "stub": 3,
     }
+    assert {rate._per_second for rate in Sender(store, {}, slow, {"ses": 14})._rates.values()} == {3}
     own = Sender(store, {}, settings, {"ses": 14})._rates
     assert {name: rate._per_second for name, rate in own.items()} == {"ses": 14}
 
