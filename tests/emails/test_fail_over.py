@@ -410,6 +410,13 @@ def test_every_provider_has_a_rate_of_its_own(settings: Settings) -> None:
     assert {name: rate._per_second for name, rate in own.items()} == {"ses": 14}
 
 
+def test_a_preview_names_the_provider_of_the_next_attempt(pair: Callable[..., Pair]) -> None:
+    one = pair()
+    one.providers["smtp"].errors = busy()
+    one.send()
+    assert one.sender.provider(Email.from_row(one.row)) is one.providers["ses"]
+
+
 def test_a_history_that_cannot_be_written_holds_nothing_up(
     pair: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emails.report import masked
+from emails.report import masked, report
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,8 @@ def test_ids_and_values_that_are_no_text_are_left() -> None:
 @given(st.text(), st.from_regex(r"[a-z][a-z0-9.=+'-]{3,20}", fullmatch=True), st.text())
 def test_no_text_around_an_address_reveals_it(before: str, local: str, after: str) -> None:
     assert f"{local}@example.com" not in str(masked({"Diagnostic": f"{before} {local}@example.com {after}"}))
+
+
+def test_it_says_how_often_each_provider_was_tried() -> None:
+    tried = {"smtp": Decimal(2), "ses": Decimal(1)}
+    assert report("order-1", {"ProvidersTried": tried})["ProvidersTried"] == "ses 1, smtp 2"

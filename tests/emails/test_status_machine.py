@@ -1,14 +1,15 @@
-"""The statuses of an email, whatever workers, the provider, operators and time do to it, in any order.
+"""The statuses of an email, whatever workers, providers, operators and time do to it, in any order.
 
 Each worker is a greenlet. It stops after its claim, at the provider and before each of its writes, and others act in
 the meantime. A claim may get no answer, and its write may arrive at any later time. Nothing sleeps, because the test
-has its own clock.
+has its own clock. Half of the runs have a second provider, to which emails fail over.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -46,7 +47,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # hypothesis takes up to 300 s to shrink a failure
 
-PROVIDER_TIMEOUT, LEASE, MAX_ATTEMPTS, SWEEP_AFTER = 10, 20, 2, 60
+PROVIDER_TIMEOUT, LEASE, SWEEP_AFTER, RETRY_AFTER = 10, 20, 60, 5
+PROVIDERS_AND_ATTEMPTS = [(("stub",), 2), (("stub", "ses"), 3)]  # the third attempt waits for the backoff
 LONG = 10**6
 
 
@@ -94,7 +96,7 @@ FATES: dict[str, list[Any]] = {
         Answer(accepts=True, error=UnknownResultError("the answer was lost")),
         Answer(accepts=True, error=RuntimeError("unforeseen")),
         Answer(accepts=False, error=UnknownResultError("the request was lost")),
-        *[Answer(accepts=False, error=TemporaryError("busy", retry_after=5))] * 6,
+        *[Answer(accepts=False, error=TemporaryError("busy", retry_after=RETRY_AFTER))] * 6,
         Answer(accepts=False, error=PermanentError("no")),
         CRASHES,
     ],
@@ -187,51 +189,88 @@ class Clock:
         return self.now
 
 
+class Ask(NamedTuple):
+    """An attempt that a worker makes. It has no answer yet, or will never have one, if `answer` is None."""
+
+    provider: str
+    answer: Answer | None = None
+
+
+class AskedProvider:
+    """A provider that tells the test when it is asked."""
+
+    longest_send = PROVIDER_TIMEOUT
+    max_message_bytes = None
+
+    def __init__(self, name: str, send: Callable[[str, Email], Receipt]) -> None:
+        self.name = name
+        self._send = send
+
+    def max_send_rate(self) -> float | None:
+        return None
+
+    def send(self, email: Email) -> Receipt:
+        return self._send(self.name, email)
+
+
 class Statuses(RuleBasedStateMachine):
     """One email after another. Each event sets the transitions that it may cause."""
 
     store: EmailStore
-    settings: Settings
+    settings_of_stage: Settings
     grouped: bool
-    name = "stub"
-    longest_send = PROVIDER_TIMEOUT
-    max_message_bytes = None
     tracking: Tracking
 
     def __init__(self) -> None:
         super().__init__()
         self._patch = pytest.MonkeyPatch()
         self._clock = Clock()
-        for module in ("sender", "store.rows", "sweep"):
+        for module in ("fail_over", "sender", "store.rows", "sweep"):
             self._patch.setattr(f"emails.{module}.time", self._clock)
-        stopping = StoppingStore(self.store._client, self.store.table, grouped=self.grouped)
-        if self.grouped:
-            always_grouped(stopping)
-        self._sender = Sender(stopping, {"stub": self}, self.settings)
         self._workers: list[Worker] = []
         self._allowed: set[tuple[str, str]] = set()
         self._holder: Worker | None = None
         self._may_take_over: set[str] = set()
         self._enqueued: list[str] = []
         self._called_without_claim: list[str] = []
+        self._called_out_of_turn: list[str] = []
         self._id = ""
 
-    # The provider
+    # The providers
 
-    def send(self, email: Email) -> Receipt:
-        self._calls += 1
+    def send(self, name: str, email: Email) -> Receipt:
         row = self._row()
+        if not self._resent:
+            self._check_turn(name, row)
         left = email.claim_expires_at - self._clock.now
         if left < PROVIDER_TIMEOUT or (row["EmailStatus"], row["ClaimExpiresAt"]) != (
             "Sending",
             email.claim_expires_at,
         ):
             self._called_without_claim.append(f"{row['EmailStatus']}, {left} s left")
+        number, asks = len(self._asks), self._asks
+        asks.append(Ask(name))
         answer: Answer = stop(AT_PROVIDER)
+        asks[number] = Ask(name, answer)
         self._accepted += answer.accepts
+        self._answered_at = self._clock.now
         if answer.error:
             raise answer.error.with_traceback(None)
-        return Receipt("stub", f"id-{self._accepted}")
+        return Receipt(name, f"id-{self._accepted}")
+
+    def _check_turn(self, name: str, row: Row) -> None:
+        """Note it if this provider must not be asked now."""
+        if not all(ask.answer and isinstance(ask.answer.error, TemporaryError) for ask in self._asks):
+            self._called_out_of_turn.append(f"{name} after {self._asks}")
+        if via := row.get("SendVia"):
+            if name != via:
+                self._called_out_of_turn.append(f"{name} instead of {via}")
+        elif len(self.settings.provider) > 1:
+            asked = Counter(ask.provider for ask in self._asks)
+            if row.get("ProvidersTried", {}) != asked:
+                self._called_out_of_turn.append(f"{row.get('ProvidersTried')} were tried and not {asked}")
+            if any(asked[other] < asked[name] for other in self.settings.provider):
+                self._called_out_of_turn.append(f"{name} twice in a round after {asked}")
 
     # The raw queue
 
@@ -243,6 +282,12 @@ class Statuses(RuleBasedStateMachine):
 
     @initialize(data=st.data())
     def begins(self, data: st.DataObject) -> None:
+        names, max_attempts = data.draw(st.sampled_from(PROVIDERS_AND_ATTEMPTS), label="providers, attempts")
+        self.settings = self.settings_of_stage.model_copy(update={"provider": names, "max_attempts": max_attempts})
+        stopping = StoppingStore(self.store._client, self.store.table, grouped=self.grouped)
+        if self.grouped:
+            always_grouped(stopping)
+        self._sender = Sender(stopping, {name: AskedProvider(name, self.send) for name in names}, self.settings)
         self.it_is_written(data)
 
     @rule(data=st.data())
@@ -277,9 +322,12 @@ class Statuses(RuleBasedStateMachine):
         self._copies: list[Tokens] = []  # each may be delivered any number of times
         self._late: list[tuple[Callable[[], object], Tokens]] = []
         self._held: set[str] = set()  # the claims that a worker got an answer for
-        self._calls = self._accepted = self._resent = self._resolved = self._called_back = 0
+        self._asks: list[Ask] = []
+        self._answered_at = 0.0
+        self._accepted = self._resent = self._resolved = self._called_back = 0
         row = pending_row(self._id)
-        odd = [{}, {}, {}, {"Sender": "nobody"}, {"UpdatedAt": None}, {"SendAfter": 15}, {"ExpiresAt": 30}]
+        odd: list[dict[str, Any]] = [{}, {}, {}, {"Sender": "nobody"}, {"UpdatedAt": None}]
+        odd += [{"SendAfter": 15}, {"ExpiresAt": 30}, {"SendVia": self.settings.provider[-1]}]
         for name, value in data.draw(st.sampled_from(odd), label="attributes").items():
             row[name] = self._iso(value) if isinstance(value, int) else value
         self.store.put(row)
@@ -360,7 +408,8 @@ class Statuses(RuleBasedStateMachine):
         if arrow == CLAIM:
             assert before.get("NextAttemptAt", 0) <= self._clock.now, "it was claimed before its time"
         if arrow == GIVE_BACK:
-            assert self._stands["Attempts"] < MAX_ATTEMPTS, "it was given back after its last attempt"
+            assert self._stands["Attempts"] < self.settings.max_attempts, "it was given back after its last attempt"
+            self._check_delay(before)
         if arrow == ABANDON and self._holder is None:
             assert before["ClaimExpiresAt"] < self._clock.now, "a lease that is alive was abandoned"
         if before.get("ClaimedBy") != self._stands.get("ClaimedBy") and arrow in TAKE_OVER:
@@ -370,6 +419,27 @@ class Statuses(RuleBasedStateMachine):
         if arrow[0] != arrow[1] and self._holder is not None:
             assert before["ClaimedBy"] == self._holder.claim_id, "another's claim was settled"
 
+    def _check_delay(self, before: Row) -> None:
+        """Check that the next provider tries at once, and that there is a backoff after each has tried."""
+        tried = self._stands.get("ProvidersTried", {})
+        if tried == before.get("ProvidersTried", {}) or self._resent:
+            return
+        if len(tried) < len(self.settings.provider):
+            assert self._stands["NextAttemptAt"] <= self._clock.now, "the next provider waits"
+        else:
+            assert self._stands["NextAttemptAt"] >= self._answered_at + RETRY_AFTER, "there is no backoff"
+
+    @invariant()
+    def a_provider_is_asked_only_after_temporary_answers_and_once_in_a_round(self) -> None:
+        assert self._called_out_of_turn == []
+
+    @invariant()
+    def the_row_names_the_provider_that_accepted_it(self) -> None:
+        if "Provider" in self._stands and not self._resent:
+            assert [self._stands["Provider"]] == [
+                ask.provider for ask in self._asks if ask.answer and ask.answer.accepts
+            ]
+
     @invariant()
     def the_provider_accepts_it_once_but_for_resends(self) -> None:
         assert self._accepted <= 1 + self._resent
@@ -377,7 +447,7 @@ class Statuses(RuleBasedStateMachine):
     @invariant()
     def the_provider_is_asked_under_a_claim_and_no_more_often_than_allowed(self) -> None:
         assert self._called_without_claim == []
-        assert self._calls <= MAX_ATTEMPTS * (1 + self._resent)
+        assert len(self._asks) <= self.settings.max_attempts * (1 + self._resent)
 
     @invariant()
     def it_is_sent_only_where_the_provider_or_an_operator_says_so(self) -> None:
@@ -482,11 +552,10 @@ def test_no_order_of_events_loses_an_email_or_sends_it_twice(emulator: str, grou
         emulator,
         provider_timeout=PROVIDER_TIMEOUT,
         claim_lease=LEASE,
-        max_attempts=MAX_ATTEMPTS,
         retry_delay=1,
         retry_delay_max=10,
     )
-    Statuses.settings = settings
+    Statuses.settings_of_stage = settings
     Statuses.store = EmailStore.from_settings(settings)
     Statuses.tracking = Tracking.from_settings(settings)
     run_state_machine_as_test(
