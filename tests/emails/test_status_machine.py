@@ -96,7 +96,8 @@ FATES: dict[str, list[Any]] = {
         Answer(accepts=True, error=UnknownResultError("the answer was lost")),
         Answer(accepts=True, error=RuntimeError("unforeseen")),
         Answer(accepts=False, error=UnknownResultError("the request was lost")),
-        *[Answer(accepts=False, error=TemporaryError("busy", retry_after=RETRY_AFTER))] * 6,
+        *[Answer(accepts=False, error=TemporaryError("busy", retry_after=RETRY_AFTER))] * 3,
+        *[Answer(accepts=False, error=TemporaryError("busy"))] * 3,
         Answer(accepts=False, error=PermanentError("no")),
         CRASHES,
     ],
@@ -253,7 +254,7 @@ class Statuses(RuleBasedStateMachine):
         answer: Answer = stop(AT_PROVIDER)
         asks[number] = Ask(name, answer)
         self._accepted += answer.accepts
-        self._answered_at = self._clock.now
+        self._may_be_tried_at = self._clock.now + getattr(answer.error, "retry_after", 0)
         if answer.error:
             raise answer.error.with_traceback(None)
         return Receipt(name, f"id-{self._accepted}")
@@ -323,7 +324,7 @@ class Statuses(RuleBasedStateMachine):
         self._late: list[tuple[Callable[[], object], Tokens]] = []
         self._held: set[str] = set()  # the claims that a worker got an answer for
         self._asks: list[Ask] = []
-        self._answered_at = 0.0
+        self._may_be_tried_at = 0.0
         self._accepted = self._resent = self._resolved = self._called_back = 0
         row = pending_row(self._id)
         odd: list[dict[str, Any]] = [{}, {}, {}, {"Sender": "nobody"}, {"UpdatedAt": None}]
@@ -427,7 +428,7 @@ class Statuses(RuleBasedStateMachine):
         if len(tried) < len(self.settings.provider):
             assert self._stands["NextAttemptAt"] <= self._clock.now, "the next provider waits"
         else:
-            assert self._stands["NextAttemptAt"] >= self._answered_at + RETRY_AFTER, "there is no backoff"
+            assert self._stands["NextAttemptAt"] >= int(self._may_be_tried_at), "the provider asked to wait longer"
 
     @invariant()
     def a_provider_is_asked_only_after_temporary_answers_and_once_in_a_round(self) -> None:
