@@ -14,6 +14,7 @@ from settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from click.testing import Result
 
@@ -39,6 +40,18 @@ def test_the_figures_for_programs_stay_json_while_the_stage_is_paused(run: Calla
     result = run("queues", "--json")
     assert json.loads(result.stdout)
     assert "provider down" in result.stderr
+
+
+def test_no_other_command_takes_the_pause_for_an_email(
+    run: Callable[..., Result], settings: Settings, tmp_path: Path
+) -> None:
+    run("pause", "--reason", "provider down")
+    pause = StagePause.from_settings(settings).read()
+    assert run("sweep", "--position", str(tmp_path / "position")).exit_code == 0
+    assert run("provision", "--backfill").exit_code == 0
+    for options in (["--status", "Pending"], ["--recipient", "ada@example.com"], []):
+        assert "pause" not in run("list", *options).stdout
+    assert StagePause.from_settings(settings).read() == pause
 
 
 def test_a_pause_needs_a_reason(run: Callable[..., Result], settings: Settings) -> None:

@@ -54,6 +54,21 @@ def test_it_writes_the_message_of_a_row_and_changes_nothing(
     assert raw_queue.receive(10, 0, 30) == []
 
 
+@pytest.mark.parametrize(
+    ("attributes", "provider"), [({}, "smtp"), ({"ProvidersTried": {"smtp": 1}}, "ses"), ({"SendVia": "stub"}, "stub")]
+)
+def test_it_names_the_provider_of_the_next_attempt(
+    run: Callable[..., Result],
+    row: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    attributes: dict[str, Any],
+    provider: str,
+) -> None:
+    monkeypatch.setenv("EMAIL_PROVIDER", "smtp,ses")
+    monkeypatch.setenv("EMAIL_SEND_VIA", "stub")
+    assert f" by {provider} to " in run("preview", "-", input=json.dumps(row | attributes)).stderr
+
+
 def test_it_fetches_attachments_from_s3(
     run: Callable[..., Result],
     row: dict[str, Any],
