@@ -88,6 +88,7 @@ CLAIMING, CLAIMED, AT_PROVIDER = "about to claim", "has claimed", "at the provid
 RECORDING, SETTLING = "about to record", "about to settle"
 GOES_ON, CRASHES, WRITE_LOST, ANSWER_LOST = "goes on", "crashes", "the write is lost", "the answer is lost"
 WRITE_LATE = "the write arrives later"
+TEMPORARY = [Answer(accepts=False, error=TemporaryError("busy", seconds)) for seconds in (RETRY_AFTER, 0)]
 FATES: dict[str, list[Any]] = {
     CLAIMING: [*[GOES_ON] * 4, WRITE_LOST, ANSWER_LOST, WRITE_LATE],
     CLAIMED: [*[GOES_ON] * 5, CRASHES],
@@ -96,8 +97,7 @@ FATES: dict[str, list[Any]] = {
         Answer(accepts=True, error=UnknownResultError("the answer was lost")),
         Answer(accepts=True, error=RuntimeError("unforeseen")),
         Answer(accepts=False, error=UnknownResultError("the request was lost")),
-        *[Answer(accepts=False, error=TemporaryError("busy", retry_after=RETRY_AFTER))] * 3,
-        *[Answer(accepts=False, error=TemporaryError("busy"))] * 3,
+        *TEMPORARY * 3,
         Answer(accepts=False, error=PermanentError("no")),
         CRASHES,
     ],
@@ -305,6 +305,8 @@ class Statuses(RuleBasedStateMachine):
                 events += ["its_time_comes"] * 8
             elif 0 < len(self._workers) < 4:  # the other workers' messages may come too late
                 events += ["a_worker_sends"] * 8
+            else:
+                events += ["an_attempt_gets_a_temporary_answer"] * 8
         elif status == "Sending":
             events += ["its_lease_ends"] * 2
         elif not self._workers:
@@ -336,6 +338,11 @@ class Statuses(RuleBasedStateMachine):
 
     def a_worker_sends(self, _: st.DataObject) -> None:
         self._start(lambda: self._sender.send(self._id))
+
+    def an_attempt_gets_a_temporary_answer(self, data: st.DataObject) -> None:
+        self._allowed = {("Pending", "Failed")}
+        answer = data.draw(st.sampled_from(TEMPORARY), label="answer")
+        self._work_in_peace(Worker(lambda: self._sender.send(self._id)), answer)
 
     def a_copy_comes(self, data: st.DataObject) -> None:
         tokens = data.draw(st.sampled_from(self._copies), label="tokens")
@@ -410,6 +417,7 @@ class Statuses(RuleBasedStateMachine):
             assert before.get("NextAttemptAt", 0) <= self._clock.now, "it was claimed before its time"
         if arrow == GIVE_BACK:
             assert self._stands["Attempts"] < self.settings.max_attempts, "it was given back after its last attempt"
+        if arrow[1] == "Pending":
             self._check_delay(before)
         if arrow == ABANDON and self._holder is None:
             assert before["ClaimExpiresAt"] < self._clock.now, "a lease that is alive was abandoned"
@@ -501,10 +509,10 @@ class Statuses(RuleBasedStateMachine):
         if row["EmailStatus"] == "Unknown":
             assert row["ClaimedBy"] in self._held, "nothing was sent, and its worker knew that"
 
-    def _work_in_peace(self, worker: Worker) -> None:
+    def _work_in_peace(self, worker: Worker, answer: Answer = FATES[AT_PROVIDER][0]) -> None:
         self._go_on(worker)
         while not worker.dead:
-            self._go_on(worker, FATES[worker.where][0])
+            self._go_on(worker, answer if worker.where == AT_PROVIDER else FATES[worker.where][0])
 
     def _arrive(self, number: int) -> None:
         claim, tokens = self._late.pop(number)
