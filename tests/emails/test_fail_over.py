@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.client import BaseClient
 
 from emails import fail_over
 from emails.email import Email
@@ -358,6 +359,28 @@ def test_an_email_waits_for_the_turn_of_the_next_provider_while_the_first_one_ke
     one.sender._failures.failed("smtp", retry_after=900)
     assert one.send().status == "Sent"
     assert waited == one.asked == ["ses"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "takes_turns", "reads"),
+    [({}, False, 0), ({}, True, 1), ({"provider": ("smtp",), "send_via": ()}, True, 0)],
+    ids=["two providers", "two providers with turns", "one provider with turns"],
+)
+def test_a_send_makes_two_requests_and_reads_the_row_first_only_to_know_whose_turn_to_take(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], takes_turns: bool, reads: int
+) -> None:
+    one = Pair(settings.model_copy(update=changes), f"requests {takes_turns} {reads}")
+    if takes_turns:
+        with_turns(one)
+    made, call = list[str](), BaseClient._make_api_call
+
+    def note(client: BaseClient, operation: str, parameters: Any) -> Any:
+        made.append(operation)
+        return call(client, operation, parameters)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", note)
+    assert one.send().status == "Sent"
+    assert len(made) == 2 + reads, made
 
 
 def test_an_invalid_row_waits_for_a_turn_and_fails_with_the_reason(pair: Callable[..., Pair]) -> None:
