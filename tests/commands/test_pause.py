@@ -9,6 +9,8 @@ import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from emails import pause as pause_of_stage
+from emails import send_rate
+from emails.message import InvalidMessage, parse_message
 from emails.pause import StagePause, who
 from settings import Settings
 
@@ -40,6 +42,12 @@ def test_the_figures_for_programs_stay_json_while_the_stage_is_paused(run: Calla
     result = run("queues", "--json")
     assert json.loads(result.stdout)
     assert "provider down" in result.stderr
+
+
+@pytest.mark.parametrize("row", [pause_of_stage.ROW, send_rate.ROW], ids=["pause", "send rate"])
+def test_no_email_can_have_the_id_of_a_row_of_our_own(row: str) -> None:
+    with pytest.raises(InvalidMessage):
+        parse_message(json.dumps({"email_id": row}))
 
 
 def test_no_other_command_takes_the_pause_for_an_email(
