@@ -196,7 +196,7 @@ def test_the_words_in_the_row_have_no_room_for_an_address() -> None:
     ("report", "reason", "detail"),
     [
         (report_of("sendgrid", email_id=None), "NoEmailId", "so it is not our email"),
-        ([7], "InvalidCallback", r"^it is not a report as sendgrid documents it \(\w+Error\)$"),
+        ([7], "InvalidCallback", r"^it is not a callback as sendgrid documents it \(\w+Error\)$"),
     ],
 )
 def test_a_report_that_cannot_be_read_says_why(report: Any, reason: str, detail: str) -> None:
