@@ -64,12 +64,12 @@ class Queues:
         return self.app.send_task(task, args, **options).id
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a worker. Its log is `<folder>/worker.log`."""
+        """Start a worker. Its log is `<folder>/worker.log`. Its long polls are short, so that it stops soon."""
         worker = start_celery(
             *("worker", "-l", "INFO", "-Q", "tasks,raw", *arguments),
             app="testapp",
             log_file=self.folder / "worker.log",
-            environment=self.environment() | environment,
+            environment=self.environment() | {"WAIT_TIME_SECONDS": "1"} | environment,
             cwd=self.folder,
         )
         self.workers.append(worker)

@@ -92,7 +92,7 @@ def test_only_the_destination_answers(three: Cluster) -> None:
 def test_a_question_to_nobody_ends_with_its_time_out_and_not_with_a_long_poll(three: Cluster) -> None:
     began = time.monotonic()
     assert three.ask("ping", destination=["nobody@test"], timeout=0.5) == {}
-    assert time.monotonic() - began < 15, "the tests' workers and clients poll for 15 s"
+    assert time.monotonic() - began < 15, "the test's client polls for 15 s"
 
 
 def test_a_thread_has_one_reply_queue_for_all_its_calls(three: Cluster) -> None:
