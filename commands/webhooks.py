@@ -22,8 +22,8 @@ from celery_sqs.sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES
 from commands import say
 from emails.logs import formatter, write_by
 from emails.resources import find_queue
-from emails.webhooks.door import Answer, Door, send
 from emails.webhooks.envelope import LARGEST_BODY
+from emails.webhooks.receiver import Answer, WebhookReceiver, send
 from emails.webhooks.request import WebhookRequest
 from emails.webhooks.settings import WebhookSettings
 from settings import get_settings
@@ -58,7 +58,7 @@ def webhooks(host: str, port: int) -> None:
     speaks plain HTTP, so put a reverse proxy with TLS in front of it (docs/deploy.md).
     """
     settings = get_settings()
-    door = Door(WebhookSettings.read())
+    receiver = WebhookReceiver(WebhookSettings.read())
     sqs = client("sqs", settings, read_timeout=READ_TIMEOUT, attempts=ATTEMPTS)
     queue = find_queue(sqs, settings.callbacks_queue)
     write_by(logging.StreamHandler(sys.stderr), logging.INFO, formatter(settings.log_format))
@@ -66,17 +66,17 @@ def webhooks(host: str, port: int) -> None:
         sockets = bind_sockets(port, host)
     except OSError as error:
         raise click.ClickException(f"Cannot listen on {host}:{port}: {error.strerror or error}") from None
-    asyncio.run(serve(door, queue, sockets))
+    asyncio.run(serve(receiver, queue, sockets))
 
 
-async def serve(door: Door, queue: Queue, sockets: list[socket]) -> None:
+async def serve(receiver: WebhookReceiver, queue: Queue, sockets: list[socket]) -> None:
     """Answer requests until SIGTERM or SIGINT, and then those that have begun."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     with ThreadPoolExecutor(SENDERS) as pool:
-        shared = {"door": door, "senders": Senders(queue, pool), "in_progress": (in_progress := InProgress())}
+        shared = {"receiver": receiver, "senders": Senders(queue, pool), "in_progress": (in_progress := InProgress())}
         application = Application(
             [("/health", _Health, {"stop": stop}), ("/.*", _Webhook, shared)],
             log_function=lambda _: None,  # the access log would have addresses in URLs
@@ -89,7 +89,7 @@ async def serve(door: Door, queue: Queue, sockets: list[socket]) -> None:
         )
         server.add_sockets(sockets)
         host, port, *_ = sockets[0].getsockname()
-        say(f"listening on http://{host}:{port} for webhooks of {', '.join(door.providers)}")
+        say(f"listening on http://{host}:{port} for webhooks of {', '.join(receiver.providers)}")
         await stop.wait()
         server.stop()
         await in_progress.wait(STOP_SECONDS)
@@ -196,8 +196,8 @@ class _Webhook(RequestHandler):
 
     SUPPORTED_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
-    def initialize(self, door: Door, senders: Senders, in_progress: InProgress) -> None:
-        self._door = door
+    def initialize(self, receiver: WebhookReceiver, senders: Senders, in_progress: InProgress) -> None:
+        self._receiver = receiver
         self._senders = senders
         self._in_progress = in_progress
         self._body = bytearray()
@@ -237,7 +237,7 @@ class _Webhook(RequestHandler):
     async def _answer_after_sqs(self) -> Answer:
         headers = {name.lower(): value for name, value in self.request.headers.get_all()}
         request = WebhookRequest(headers, bytes(self._body))
-        answer = self._door.answer(self.request.method or "", self.request.path, request, time.time())
+        answer = self._receiver.answer(self.request.method or "", self.request.path, request, time.time())
         return answer if not answer.messages or await self._senders.send(answer.messages) else UNAVAILABLE
 
-    get = head = post = put = patch = delete = options = _answer  # the door decides which methods there are
+    get = head = post = put = patch = delete = options = _answer  # the receiver decides which methods there are

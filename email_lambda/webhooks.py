@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from celery_sqs.sqs.errors import code_of
 from emails.logs import formatter, write_by
 from emails.resources import find_queue
-from emails.webhooks.door import Answer, Door, batches, send
+from emails.webhooks.receiver import Answer, WebhookReceiver, batches, send
 from emails.webhooks.request import WebhookRequest
 from emails.webhooks.settings import WebhookSettings
 from settings import SettingsError, get_settings
@@ -52,7 +52,7 @@ class Webhooks:
         """
         self._read_secrets = read_secrets
         self._queue = queue
-        self._door = Door(_settings_in(read_secrets()))
+        self._receiver = WebhookReceiver(_settings_in(read_secrets()))
         self._read_at = time.monotonic()
 
     def __call__(self, event: dict[str, Any], _: LambdaContext | None = None) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Webhooks:
         content = base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
         headers = {name.lower(): value for name, value in event["headers"].items()}
         method = event["requestContext"]["http"]["method"]
-        answer = self._door.answer(method, event["rawPath"], WebhookRequest(headers, content), time.time())
+        answer = self._receiver.answer(method, event["rawPath"], WebhookRequest(headers, content), time.time())
         if any(any(send(self._queue, batch)) for batch in batches(answer.messages)):
             answer = Answer(HTTPStatus.SERVICE_UNAVAILABLE)
         return {"statusCode": int(answer.status), "headers": dict(answer.headers)}
@@ -71,7 +71,7 @@ class Webhooks:
             return
         self._read_at = time.monotonic()
         try:
-            self._door = Door(_settings_in(self._read_secrets()))
+            self._receiver = WebhookReceiver(_settings_in(self._read_secrets()))
         except (BotoCoreError, ClientError) as error:
             logger.error(
                 "cannot read the secrets again; keeping the old ones: %s", code_of(error) or type(error).__name__

@@ -150,7 +150,7 @@ def _found(envelope: Envelope) -> list[Any]:
 def _anymail_events(envelope: Envelope) -> list[Any]:
     view = getattr(import_module(f"anymail.webhooks.{envelope.provider}"), FORMATS[envelope.provider].view)
     try:
-        # Its constructor would ask for the secrets, which only the door has. parse_events does not use them.
+        # Its constructor would ask for the secrets, which only the receiver has. parse_events does not use them.
         return list(view.__new__(view).parse_events(_Request(envelope)))
     except Exception as error:  # noqa: BLE001 (the body may have any form)
         name = type(error).__name__

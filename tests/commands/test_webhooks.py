@@ -22,8 +22,8 @@ from tornado.netutil import bind_sockets
 
 from commands.webhooks import READING_BYTES, InProgress, Senders, serve
 from emails.resources import find_queue
-from emails.webhooks.door import Door
 from emails.webhooks.envelope import LARGEST_BODY
+from emails.webhooks.receiver import WebhookReceiver
 from emails.webhooks.request import WebhookRequest
 from emails.webhooks.settings import WebhookSettings
 from settings import SettingsError
@@ -64,24 +64,24 @@ def test_each_request_gets_the_answer_that_the_docs_promise(
 ) -> None:
     given = {name: value for name, value in secrets().items() if not name.startswith("brevo")}
     request = signed("postmark", POSTMARK.report)
-    with running(settings, **given) as door:
-        assert {example.provider: door.post(example.provider, _sign(example)) for example in ONE_EACH} == {
+    with running(settings, **given) as program:
+        assert {example.provider: program.post(example.provider, _sign(example)) for example in ONE_EACH} == {
             example.provider: 404 if example.provider == "brevo" else 200 for example in ONE_EACH
         }
         assert sorted(json.loads(body)["provider"] for body in bodies()) == sorted(
             example.provider for example in ONE_EACH if example.provider != "brevo"
         )
-        refused = door.request("POST", "/webhooks/postmark", signed("postmark", POSTMARK.report, login="a:b"))
+        refused = program.request("POST", "/webhooks/postmark", signed("postmark", POSTMARK.report, login="a:b"))
         assert (refused.status, refused.getheader("WWW-Authenticate", "")[:5]) == (401, "Basic")
-        assert door.post("resend", replace(request, headers={})) == 401
-        assert door.post("postmark", replace(request, body=b"x" * (LARGEST_BODY + 1))) == 413
-        assert door.post("postmark", replace(request, body=b"x" * (4 * LARGEST_BODY))) == 413
-        assert door.post("nobody", request) == 404
-        assert door.request("POST", "/", request).status == 404
-        assert door.request("PUT", "/webhooks/postmark", request).status == 405
-        assert door.request("HEAD", "/webhooks/mandrill", WebhookRequest({}, b"")).status == 200
-        assert door.request("GET", "/webhooks/unisender_go", WebhookRequest({}, b"")).status == 200
-        assert door.request("GET", "/health", WebhookRequest({}, b"")).status == 200
+        assert program.post("resend", replace(request, headers={})) == 401
+        assert program.post("postmark", replace(request, body=b"x" * (LARGEST_BODY + 1))) == 413
+        assert program.post("postmark", replace(request, body=b"x" * (4 * LARGEST_BODY))) == 413
+        assert program.post("nobody", request) == 404
+        assert program.request("POST", "/", request).status == 404
+        assert program.request("PUT", "/webhooks/postmark", request).status == 405
+        assert program.request("HEAD", "/webhooks/mandrill", WebhookRequest({}, b"")).status == 200
+        assert program.request("GET", "/webhooks/unisender_go", WebhookRequest({}, b"")).status == 200
+        assert program.request("GET", "/health", WebhookRequest({}, b"")).status == 200
         assert bodies() == []
 
 
@@ -99,31 +99,31 @@ def test_without_sqs_the_service_is_asked_to_try_again(settings: Settings) -> No
 
     proxy = Proxy(settings.endpoint or "", meddle)
     ours = settings.model_copy(update={"endpoint_url": HttpUrl(proxy.url)})
-    with running_proxy(proxy), running(ours) as door:
-        assert door.post("postmark", _sign(POSTMARK)) == 200
+    with running_proxy(proxy), running(ours) as program:
+        assert program.post("postmark", _sign(POSTMARK)) == 200
         gone = True
-        assert door.post("postmark", _sign(POSTMARK)) == 503
-        assert door.request("GET", "/health", WebhookRequest({}, b"")).status == 200
+        assert program.post("postmark", _sign(POSTMARK)) == 503
+        assert program.request("GET", "/health", WebhookRequest({}, b"")).status == 200
 
 
 def test_a_request_that_began_before_the_stop_gets_its_answer(
     settings: Settings, bodies: Callable[[], list[str]]
 ) -> None:
     request = _sign(POSTMARK)
-    with running(settings) as door, socket.create_connection(("127.0.0.1", door.port)) as connection:
+    with running(settings) as program, socket.create_connection(("127.0.0.1", program.port)) as connection:
         head = f"POST /webhooks/postmark HTTP/1.1\r\nHost: x\r\nContent-Length: {len(request.body)}\r\n"
         head += f"Authorization: {request.headers['authorization']}\r\nExpect: 100-continue\r\n\r\n"
         connection.sendall(head.encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 100")
-        door.process.send_signal(signal.SIGTERM)
+        program.process.send_signal(signal.SIGTERM)
         connection.sendall(request.body)
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
-        assert door.process.wait(20) == 0
+        assert program.process.wait(20) == 0
     assert len(bodies()) == 1
 
 
 def test_a_huge_body_is_refused_before_it_is_read(settings: Settings) -> None:
-    with running(settings) as door, socket.create_connection(("127.0.0.1", door.port), timeout=20) as connection:
+    with running(settings) as program, socket.create_connection(("127.0.0.1", program.port), timeout=20) as connection:
         connection.sendall(b"POST /webhooks/postmark HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
@@ -149,7 +149,7 @@ def test_a_request_for_which_there_is_no_memory_is_to_be_sent_again(monkeypatch:
     monkeypatch.setattr("commands.webhooks.READING_BYTES", len(request.body) - 1)
 
     async def post() -> bytes:
-        serving = asyncio.create_task(serve(Door(webhook_settings()), None, sockets))  # type: ignore[arg-type]  # no SQS
+        serving = asyncio.create_task(serve(WebhookReceiver(webhook_settings()), None, sockets))  # type: ignore[arg-type]  # no SQS
         reader, writer = await asyncio.open_connection("127.0.0.1", sockets[0].getsockname()[1])
         head = f"POST /webhooks/postmark HTTP/1.1\r\nHost: x\r\nContent-Length: {len(request.body)}\r\n\r\n"
         writer.write(head.encode() + request.body)
@@ -201,12 +201,12 @@ def test_no_message_waits_for_ever_if_it_comes_just_when_the_last_sender_ends(mo
 )
 def test_a_start_without_a_usable_secret_says_what_is_missing(given: dict[str, str], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
-        Door(WebhookSettings.read(**given))
+        WebhookReceiver(WebhookSettings.read(**given))
 
 
 def test_the_services_with_a_secret_are_named() -> None:
-    assert Door(WebhookSettings.read(postmark_webhook_secret=LOGIN)).providers == ["postmark"]
-    assert len(Door(webhook_settings()).providers) == len(ONE_EACH)
+    assert WebhookReceiver(WebhookSettings.read(postmark_webhook_secret=LOGIN)).providers == ["postmark"]
+    assert len(WebhookReceiver(webhook_settings()).providers) == len(ONE_EACH)
 
 
 LOAD_SECONDS = 10
@@ -215,10 +215,10 @@ LOAD_RATE = int(os.environ.get("WEBHOOK_LOAD_RATE", "200"))  # 1000 on a machine
 
 @pytest.mark.slow
 def test_no_webhook_is_lost_under_load(settings: Settings) -> None:
-    with running(settings) as door:
-        arguments = [sys.executable, "-m", "tests.support.webhook_load", str(door.port), str(LOAD_RATE)]
+    with running(settings) as program:
+        arguments = [sys.executable, "-m", "tests.support.webhook_load", str(program.port), str(LOAD_RATE)]
         printed = subprocess.check_output([*arguments, str(LOAD_SECONDS)], text=True, timeout=120)
-        status = Path(f"/proc/{door.process.pid}/status").read_text()
+        status = Path(f"/proc/{program.process.pid}/status").read_text()
     figures = json.loads(printed)
     sys.stdout.write(f"{figures} {re.findall(r'VmHWM:.*', status)}\n")
     assert figures["statuses"] == {"200": LOAD_RATE * LOAD_SECONDS}

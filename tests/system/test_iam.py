@@ -330,8 +330,8 @@ def is_open(url: str) -> bool:
 
 
 def test_the_program_for_webhooks(stage: Settings, recorder: Recorder) -> None:
-    with webhook_program.running(stage) as door:
-        assert door.post("postmark", signed("postmark", POSTMARK[0].report)) == 200
+    with webhook_program.running(stage) as program:
+        assert program.post("postmark", signed("postmark", POSTMARK[0].report)) == 200
     assert held_against("webhooks", recorder.seen) == NOTHING
 
 

@@ -317,7 +317,7 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from(sorted(SCHEMES)), st.binary(max_size=60), st.dictionaries(st.text(max_size=9), st.text()))
-def test_no_request_of_a_stranger_is_accepted_or_breaks_the_door(
+def test_no_request_of_a_stranger_is_accepted_or_breaks_the_receiver(
     provider: str, body: bytes, headers: dict[str, str]
 ) -> None:
     names = ("authorization", "signature", "mailtrap-signature", "x-mandrill-signature", "x-postal-signature")

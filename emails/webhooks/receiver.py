@@ -36,7 +36,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Door:
+class WebhookReceiver:
     """Answers the requests of the services whose secrets are set."""
 
     def __init__(self, settings: WebhookSettings) -> None:
