@@ -220,10 +220,11 @@ class HeldMessage:
         self.child_done(Reason("ChildRefused", detail) if code else None)
 
     def _settle_now(self) -> None:
+        settle, self._settle = self._settle, None  # it refers to this message, so to keep it would be a cycle
         if self._must_stay:
             self._stay()
-        elif self._settle:
-            self._settle()
+        elif settle:
+            settle()
 
     def _after_children(self) -> None:
         if self._child_error:

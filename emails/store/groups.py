@@ -80,13 +80,14 @@ class Groups:
         except BaseException:  # a pool may end a task at any time, for example gevent's at its time limit
             self._give_up(call)
             raise
-        if call.group:
-            if len(call.group) < kind.least:
+        if group := call.group:
+            call.group = []  # it contains this call, and a cycle would keep all rows until a garbage collection
+            if len(group) < kind.least:
                 try:
                     return alone()
                 finally:
                     self._go_on()
-            self._send_group(call.group)
+            self._send_group(group)
         elif not is_answered:
             return alone()
         if call.failure:

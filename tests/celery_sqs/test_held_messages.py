@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -288,3 +290,17 @@ def test_an_exit_that_cannot_flush_says_what_is_left(
     messages.exit(flush_seconds=0.05)
     assert "SQS has not confirmed 1 sends and 0 deletions" in caplog.text
     children.gate.set()
+
+
+def test_a_message_is_freed_as_soon_as_it_is_settled(
+    messages: HeldMessages, queue: ScriptedQueue, message: HeldMessage
+) -> None:
+    gc.disable()  # a reference cycle would keep it, with its body, until a collection
+    try:
+        child = messages.hand_off(queue, message, CHILD, "child")
+        freed = weakref.ref(child)
+        child.ack()
+        del child
+        assert freed() is None
+    finally:
+        gc.enable()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -232,3 +234,28 @@ assert kill(2, 2) == [["a"], ["b", "c", "d"]], "it was in the group"
 def test_with_gevent_a_task_that_is_killed_holds_up_no_other() -> None:
     """Greenlets need a process of their own, in which gevent has patched the locks."""
     subprocess.run([sys.executable, "-c", GREENLETS], check=True, timeout=60)
+
+
+def test_the_rows_of_a_group_are_freed_as_soon_as_nobody_uses_them(
+    requests: Requests, held: Held, wait_until: Callable[..., None]
+) -> None:
+    class Row(dict[str, Any]):
+        """An Item that can be referenced weakly."""
+
+    rows: list[weakref.ref[Row]] = []
+
+    def answer(keys: list[str]) -> dict[str, Item]:
+        answers = {key: Row(of=key) for key in keys}
+        rows.extend(map(weakref.ref, answers.values()))
+        return dict(answers)
+
+    requests.answer = answer
+    gc.disable()  # a reference cycle would keep them, with the emails' bodies, until a collection
+    try:
+        started = held.start("a", "b", "c")
+        held.release()
+        assert [call.result(10) for call in started] == [{"of": "a"}, {"of": "b"}, {"of": "c"}]
+        started.clear()
+        wait_until(lambda: [row() for row in rows] == [None] * 3)
+    finally:
+        gc.enable()
