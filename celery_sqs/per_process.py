@@ -12,10 +12,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_made: dict[tuple[int, Hashable], Any] = {}
+_made: dict[Hashable, Any] = {}
+_inherited: list[dict[Hashable, Any]] = []
 _making = threading.RLock()
-# If a process forks while another thread holds this lock, the child would wait for that thread forever.
-os.register_at_fork(after_in_child=lambda: globals().update(_making=threading.RLock()))
+
+
+def _start_anew() -> None:
+    """Forget in a forked child what its parent made, without ending that.
+
+    The lock is made again because another thread of the parent may hold it, and the child would wait forever.
+    """
+    _inherited.append(_made.copy())
+    _made.clear()
+    globals().update(_making=threading.RLock())
+
+
+os.register_at_fork(after_in_child=_start_anew)
 
 _exit_functions: list[Callable[[], Any]] = []
 
@@ -25,12 +37,11 @@ def one_per_process(key: Hashable, make: Callable[[], T]) -> T:
 
     A forked child does not use its parent's objects, because locks, connections and held messages cannot be shared.
     """
-    mine = (os.getpid(), key)
-    if mine not in _made:
+    if key not in _made:
         with _making:
-            if mine not in _made:
-                _made[mine] = make()
-    made: T = _made[mine]
+            if key not in _made:
+                _made[key] = make()
+    made: T = _made[key]
     return made
 
 
