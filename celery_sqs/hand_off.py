@@ -6,9 +6,8 @@ that was handed off from it is settled. If the worker is killed, SQS delivers th
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from kombu.utils.uuid import uuid
 
 from celery_sqs.held_message import HeldMessage
 from celery_sqs.sqs.dead_letters import message_bytes
@@ -22,6 +21,8 @@ MAX_HOPS = 10
 
 # A worker keeps the bodies of handed-off messages in memory. SQS keeps larger ones.
 MAX_BYTES = 64 * 1024
+
+_numbers = count()  # they tell the messages apart within this process, and nobody else sees them
 
 
 class ConsumedQueue(NamedTuple):
@@ -85,7 +86,7 @@ class HandedOffMessage(HeldMessage):
         received = {
             "Body": parameters["MessageBody"],
             "MessageId": task_id,
-            "ReceiptHandle": uuid(),
+            "ReceiptHandle": f"handed off {next(_numbers)}",
             "Attributes": attributes,
             "MessageAttributes": parameters.get("MessageAttributes", {}),
         }
