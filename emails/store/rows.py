@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import UpdateItemInputTypeDef
 
     from emails.providers.contract import Receipt
     from emails.store.grouped import Statement
@@ -286,23 +285,37 @@ class EmailStore:
             if not _is_own_success(conflict.row, transition, claim.id):
                 raise
 
-    def _move(  # noqa: PLR0913 (the parts of one expression)
+    def _move(
         self,
         email_id: str,
         transition: Transition,
         assign: Row,
         *,
-        condition: str = "",
-        values: Row | None = None,
         remove: tuple[str, ...] = (),
-        attempts: int = 0,
         usual: Callable[[str, str, Row], Statement] | None = None,
+        **options: Any,
     ) -> Row:
         """Make the transition. `usual` returns a statement that does the same to most rows and nothing to others."""
         attention = marks(transition.target, email_id)
         if not attention:  # even if it cannot come from Failed or Unknown: see `record`
             remove = (*remove, *ATTENTION)
         assign = {"EmailStatus": transition.target.value, "UpdatedAt": _iso(time.time()), **assign, **attention}
+        alone = partial(self._update, email_id, transition, assign, remove, **options)
+        if usual and self._grouped:
+            return to_row(self._grouped.update(email_id, usual(self.table, email_id, assign), alone)) or {}
+        return to_row(alone()) or {}
+
+    def _update(  # noqa: PLR0913 (the parts of one expression)
+        self,
+        email_id: str,
+        transition: Transition,
+        assign: Row,
+        remove: tuple[str, ...],
+        *,
+        condition: str = "",
+        values: Row | None = None,
+        attempts: int = 0,
+    ) -> Item | None:
         values = {**(values or {}), **{f":new_{name}": value for name, value in assign.items()}}
         changes = [f"{name} = :new_{name}" for name in assign]
         if attempts:
@@ -312,24 +325,17 @@ class EmailStore:
         if transition.after_lease:
             condition = "(NOT attribute_type(ClaimExpiresAt, :number) OR ClaimExpiresAt < :now)"
             values |= {":number": "N", ":now": int(time.time())}
-        request: UpdateItemInputTypeDef = {
-            "TableName": self.table,
-            "Key": {"EmailId": {"S": email_id}},
-            "UpdateExpression": f"SET {', '.join(changes)}" + (f" REMOVE {', '.join(remove)}" if remove else ""),
-            "ConditionExpression": f"attribute_exists(EmailId) AND {source}" + (condition and f" AND {condition}"),
-            "ExpressionAttributeValues": {name: serialize(value) for name, value in values.items()},
-            # Only claims use the row afterwards. For the others, up to 400 KB would be transferred for nothing.
-            "ReturnValues": "ALL_NEW" if transition in (CLAIM, TAKE_OVER) else "NONE",
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-        }
-
-        def alone() -> Item | None:
-            with errors():
-                return self._client.update_item(**request).get("Attributes")
-
-        if usual and self._grouped:
-            return to_row(self._grouped.update(email_id, usual(self.table, email_id, assign), alone)) or {}
-        return to_row(alone()) or {}
+        with errors():
+            return self._client.update_item(
+                TableName=self.table,
+                Key={"EmailId": {"S": email_id}},
+                UpdateExpression=f"SET {', '.join(changes)}" + (f" REMOVE {', '.join(remove)}" if remove else ""),
+                ConditionExpression=f"attribute_exists(EmailId) AND {source}" + (condition and f" AND {condition}"),
+                ExpressionAttributeValues={name: serialize(value) for name, value in values.items()},
+                # Only claims use the row afterwards. For the others, up to 400 KB would be transferred for nothing.
+                ReturnValues="ALL_NEW" if transition in (CLAIM, TAKE_OVER) else "NONE",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            ).get("Attributes")
 
 
 def _source_condition(transition: Transition, values: Row) -> str:
