@@ -183,6 +183,10 @@ def test_a_container_s_log_is_for_who_gathers_it() -> None:
     assert environment_of("production")["EMAIL_LOG_FORMAT"] == "json"
 
 
+def test_a_container_s_threads_share_heaps() -> None:
+    assert environment_of("production")["MALLOC_ARENA_MAX"] == "2"
+
+
 def test_whatever_is_copied_is_there(context: Path) -> None:
     copies = [shlex.split(copy) for stage in STAGES for copy in arguments_of(stage, "COPY")]
     assert copies
