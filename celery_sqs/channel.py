@@ -26,7 +26,7 @@ from celery_sqs.monitoring import monitoring_of
 from celery_sqs.per_process import one_per_process
 from celery_sqs.poller import pollers_of_process
 from celery_sqs.prefetch import QoS
-from celery_sqs.publishing import publish, publish_error, to_parameters
+from celery_sqs.publishing import DeliveryTags, publish, publish_error, to_parameters
 from celery_sqs.receiving import Receiver
 from celery_sqs.signals import uninterrupted
 from celery_sqs.sqs.errors import ACCESS_DENIED, NO_SUCH_QUEUE, code_of
@@ -305,6 +305,9 @@ class Channel(SQS.Channel):
         delay = self._resolve_delay_seconds(message["properties"])
         parameters = to_parameters(target, message, delay, self._encode)
         publish(target, parameters, message["headers"], may_hand_off=self._may_hand_off)
+
+    def _next_delivery_tag(self) -> str:
+        return one_per_process(DeliveryTags, DeliveryTags).new()
 
     def _encode(self, message: dict[str, Any]) -> str:
         body = dumps(message)

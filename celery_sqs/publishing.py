@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 from celery._state import get_current_worker_task
+from kombu.utils.uuid import uuid
 
 from celery_sqs import delays
 from celery_sqs.exceptions import MessageTooLarge, PublishDenied, PublishRefused
@@ -21,6 +23,20 @@ if TYPE_CHECKING:
 
     from celery_sqs.held_message import HeldMessage
     from celery_sqs.sqs.queue import Queue
+
+
+class DeliveryTags:
+    """Makes tags that no other message has.
+
+    kombu draws a UUID for each, which releases the GIL.
+    """
+
+    def __init__(self) -> None:
+        self._process = uuid()
+        self._numbers = count()
+
+    def new(self) -> str:
+        return f"{self._process}-{next(self._numbers)}"
 
 
 def publish(target: Queue, parameters: dict[str, Any], headers: dict[str, Any], *, may_hand_off: bool) -> None:

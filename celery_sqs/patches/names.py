@@ -136,8 +136,8 @@ NAMES = (
     ),
     Names(
         "kombu.transport.virtual.base:Channel",
-        "*Message *after_reply_message_received *basic_get *basic_publish *basic_recover *queue_bind *queue_declare "
-        "*queue_delete *queue_purge *supports_fanout",
+        "*Message *_next_delivery_tag *after_reply_message_received *basic_get *basic_publish *basic_recover "
+        "*queue_bind *queue_declare *queue_delete *queue_purge *supports_fanout",
         "Messages keep the reason of a rejection; events, commands and replies have their own queues and threads.",
     ),
     Names(

@@ -58,3 +58,24 @@ def test_at_exit_messages_are_settled_first_and_open_long_polls_are_waited_for_l
     run = subprocess.run([sys.executable, "-c", EXIT], capture_output=True, text=True, timeout=60, check=False)
     ended = ["HeldMessages", "ReplySender", "EventPublisher", "ControlQueues", "Pollers"]
     assert run.stdout.splitlines() == ended, run.stderr
+
+
+TAGS = """
+import os
+from kombu import Connection
+
+transport = Connection("sqs://key:secret@", transport="celery_sqs.transport:Transport").transport
+channels = [transport.create_channel(transport) for _ in range(2)]
+for channel in channels * 2:
+    print(channel._next_delivery_tag(), flush=True)
+if not (child := os.fork()):
+    print(channels[0]._next_delivery_tag(), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+def test_no_channel_and_no_fork_gives_a_delivery_tag_that_was_given_before() -> None:
+    run = subprocess.run([sys.executable, "-c", TAGS], capture_output=True, text=True, timeout=60, check=False)
+    tags = run.stdout.split()
+    assert len(set(tags)) == len(tags) == 5, run.stderr
