@@ -52,7 +52,9 @@ def endpoint(queues: Queues, policy: Policy) -> Iterator[str]:
         yield queues.broker_url(proxy.url)
 
 
-@pytest.fixture(params=["SendMessage: AccessDenied", "GetQueueUrl: KMS.AccessDeniedException"])
+@pytest.fixture(
+    params=["SendMessage: AccessDenied", pytest.param("GetQueueUrl: KMS.AccessDeniedException", marks=pytest.mark.slow)]
+)
 def denied(request: pytest.FixtureRequest, queues: Queues, policy: Policy) -> str:
     """Return SQS's answer when access to another app's queue is denied."""
     queues.create_queue("others")

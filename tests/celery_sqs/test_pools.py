@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 POOLS = ("threads", "solo", "gevent", "prefork", "custom")
 each_pool = pytest.mark.parametrize(
-    "pool", [*POOLS[:2], *(pytest.param(pool, marks=pytest.mark.slow) for pool in POOLS[2:])]
+    "pool", [POOLS[0], *(pytest.param(pool, marks=pytest.mark.slow) for pool in POOLS[1:])]
 )
 each_ack = pytest.mark.parametrize("task", ["early", "nap"], ids=["early ack", "late ack"])
 

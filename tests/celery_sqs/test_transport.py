@@ -464,6 +464,7 @@ def test_a_naive_eta_is_waited_for_and_the_task_is_told_its_eta(
         assert line.split()[1] == "None" or -1 <= int(line.split()[1]) < 60
 
 
+@pytest.mark.slow
 def test_a_redelivered_message_says_so_and_the_first_requeue_is_at_once(
     queues: Queues, wait_until: Callable[..., None]
 ) -> None:

@@ -130,7 +130,10 @@ def test_ctrl_c_during_the_imports_is_no_traceback(program: str, module: str, tm
 
 
 @pytest.mark.usefixtures("environment")
-@pytest.mark.parametrize("arguments", [["--help"], ["provision"], ["queues"], ["dead-letters", "list"], ["sweep"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["provision"], ["queues"], ["sweep"], pytest.param(["dead-letters", "list"], marks=pytest.mark.slow)],
+)
 def test_a_closed_output_pipe_shows_no_traceback(arguments: list[str], tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
