@@ -8,6 +8,7 @@ interrupted.
 from __future__ import annotations
 
 import _thread
+import atexit
 import os
 import signal
 import sys
@@ -52,6 +53,8 @@ class ForcedExit:
             self._watching = True
             signal.signal(signal.SIGALRM, lambda *_: self._check())
             signal.setitimer(signal.ITIMER_REAL, CHECK_EVERY_SECONDS, CHECK_EVERY_SECONDS)
+            # Python removes its signal handlers when it ends, and the timer's signal would then kill the process.
+            atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
         self._seen.add(number)
 
     @contextmanager

@@ -7,7 +7,9 @@ while that held one of our locks, all of these threads would wait forever.
 
 from __future__ import annotations
 
+import _thread
 import signal
+import sys
 import threading
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -97,12 +99,28 @@ class StopSignals:
 
         deferred_run = deferred(run)
 
-        def handle(number: int, frame: Any) -> None:
-            self._forced_exit.signalled(number)
-            deferred_run(number, frame)
+        def run_and_install(*args: Any) -> None:
+            deferred_run(*args)
             self.install()
 
+        def handle(*args: Any) -> None:
+            self._forced_exit.signalled(args[0])
+            if _is_in_hub():
+                _thread.start_new_thread(run_and_install, args)
+            else:
+                run_and_install(*args)
+
         return handle
+
+
+def _is_in_hub() -> bool:
+    """Return whether gevent runs this signal handler in its hub.
+
+    Celery's handler for SIGQUIT waits for the pool. In the hub that raises BlockingSwitchOutError, which ends whatever
+    the main greenlet does. gevent's threads are greenlets, and may wait.
+    """
+    gevent = sys.modules.get("gevent.hub")  # imported only if gevent is used
+    return gevent is not None and isinstance(gevent.getcurrent(), gevent.Hub)
 
 
 def defer_stop_signals(consumer: Any) -> None:
