@@ -166,9 +166,8 @@ def peak_kilobytes(pid: int) -> int:
     return int(status.partition("VmHWM:")[2].split()[0])
 
 
-@pytest.mark.parametrize(
-    "pool", ["threads", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gevent", "prefork"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", ["threads", "gevent", "prefork"])
 def test_what_cannot_be_read_is_a_dead_letter_and_the_next_task_runs(
     queues: Queues, pool: str, wait_until: Callable[..., None]
 ) -> None:

@@ -109,6 +109,7 @@ def test_what_a_child_raises_is_a_dead_letter_and_the_root_is_deleted(
     assert "private content" not in "".join(letter["Detail"] for letter in letters)
 
 
+@pytest.mark.slow
 def test_a_child_that_asks_to_be_requeued_comes_back_through_sqs(
     queues: Queues, wait_until: Callable[..., None]
 ) -> None:

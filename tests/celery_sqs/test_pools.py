@@ -22,7 +22,9 @@ POOLS = ("threads", "solo", "gevent", "prefork", "custom")
 each_pool = pytest.mark.parametrize(
     "pool", [POOLS[0], *(pytest.param(pool, marks=pytest.mark.slow) for pool in POOLS[1:])]
 )
-each_ack = pytest.mark.parametrize("task", ["early", "nap"], ids=["early ack", "late ack"])
+each_ack = pytest.mark.parametrize(
+    "task", [pytest.param("early", marks=pytest.mark.slow), "nap"], ids=["early ack", "late ack"]
+)
 
 
 def options(pool: str) -> tuple[tuple[str, ...], dict[str, str]]:

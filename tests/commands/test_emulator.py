@@ -12,7 +12,11 @@ from settings import Settings
 from tests.conftest import free_port
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGHUP))],
+    ids=lambda number: number.name,
+)
 def test_it_provisions_says_how_to_use_it_and_stops_cleanly(number: signal.Signals) -> None:
     port = free_port()
     program = Path(sys.executable).with_name("email-service")

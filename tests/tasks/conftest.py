@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.celery_programs import kill
 from tests.support.pipeline import Pipeline, Worker, running_worker
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 def worker(emulator: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     with running_worker(emulator, tmp_path_factory.mktemp("worker"), {}) as worker:
         yield worker
+        kill(worker.process)  # idle long polls would hold up its stop, which other tests watch
 
 
 @pytest.fixture

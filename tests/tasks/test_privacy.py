@@ -246,8 +246,8 @@ CELERY = ["-m", "celery", "-A", "tasks"]
     "arguments",
     [
         [*CELERY, "worker", "--loglevel", "DEBUG"],
-        [*CELERY, "inspect", "stats"],
-        [*CELERY, "flower"],
+        pytest.param([*CELERY, "inspect", "stats"], marks=pytest.mark.slow),
+        pytest.param([*CELERY, "flower"], marks=pytest.mark.slow),
         ["-c", "from commands import main; main()", "status", "email-1"],
     ],
     ids=lambda arguments: arguments[4] if arguments[0] == "-m" else arguments[2],
