@@ -134,7 +134,11 @@ class Reader:
             yield
         finally:
             os.killpg(process.pid, signal.SIGTERM)  # make waits for what it runs
-            process.wait(60)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                pytest.fail(f"{command} did not stop within 60 seconds:\n{log.read_text()}")
 
     def here(self, text: str) -> str:
         """The text, with the reader's port."""
