@@ -21,13 +21,11 @@ from tornado.web import Application, RequestHandler, stream_request_body
 from celery_sqs.sqs.batches import MAX_ENTRIES, MAX_MESSAGE_BYTES
 from commands import say
 from emails.logs import formatter, write_by
-from emails.resources import find_queue
 from emails.webhooks.envelope import LARGEST_BODY
-from emails.webhooks.receiver import Answer, WebhookReceiver, send
+from emails.webhooks.receiver import Answer, WebhookReceiver, callbacks_queue, send
 from emails.webhooks.request import WebhookRequest
 from emails.webhooks.settings import WebhookSettings
 from settings import get_settings
-from settings.aws import client
 
 if TYPE_CHECKING:
     from socket import socket
@@ -40,8 +38,6 @@ HOST = "127.0.0.1"
 SENDERS = 8  # threads, each of which waits for one request to SQS
 READING_BYTES = 64 * 2**20  # of the bodies of requests that have no answer yet, in all
 WAITING_BYTES = 64 * 2**20  # of the messages that SQS has not confirmed yet, in all
-# Services wait for at least about 10 seconds. Within this time, SQS is asked twice.
-READ_TIMEOUT, ATTEMPTS = 3.0, 2
 LONGEST_DISCARDED = 16 * 2**20  # bytes of a request's body that are read before the connection is closed
 UNAVAILABLE = Answer(HTTPStatus.SERVICE_UNAVAILABLE)  # services send the report again
 BODY_SECONDS, IDLE_SECONDS, STOP_SECONDS = 20, 75, 20
@@ -59,8 +55,7 @@ def webhooks(host: str, port: int) -> None:
     """
     settings = get_settings()
     receiver = WebhookReceiver(WebhookSettings.read())
-    sqs = client("sqs", settings, read_timeout=READ_TIMEOUT, attempts=ATTEMPTS)
-    queue = find_queue(sqs, settings.callbacks_queue)
+    queue = callbacks_queue(settings)
     write_by(logging.StreamHandler(sys.stderr), logging.INFO, formatter(settings.log_format))
     try:
         sockets = bind_sockets(port, host)

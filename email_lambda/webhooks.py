@@ -17,8 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from celery_sqs.sqs.errors import code_of
 from emails.logs import formatter, write_by
-from emails.resources import find_queue
-from emails.webhooks.receiver import Answer, WebhookReceiver, batches, send
+from emails.webhooks.receiver import Answer, WebhookReceiver, batches, callbacks_queue, send
 from emails.webhooks.request import WebhookRequest
 from emails.webhooks.settings import WebhookSettings
 from settings import SettingsError, get_settings
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KEPT_SECONDS = 300  # how long a replaced secret may still be used
-READ_TIMEOUT, ATTEMPTS = 3.0, 2
 
 
 class Webhooks:
@@ -96,10 +94,9 @@ def _from_settings() -> Webhooks:
     settings = get_settings()
     write_by(logging.StreamHandler(sys.stdout), logging.INFO, formatter(settings.log_format))
     secrets = client("secretsmanager", settings)
-    sqs = client("sqs", settings, read_timeout=READ_TIMEOUT, attempts=ATTEMPTS)
     return Webhooks(
         lambda: str(secrets.get_secret_value(SecretId=settings.webhook_secret)["SecretString"]),
-        find_queue(sqs, settings.callbacks_queue),
+        callbacks_queue(settings),
     )
 
 

@@ -9,10 +9,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from celery_sqs.sqs.batches import pack, try_batch
+from emails.resources import find_queue
 from emails.webhooks.envelope import TooLarge, accept
 from emails.webhooks.request import NotVerified
 from emails.webhooks.signatures import SCHEMES, basic
 from settings import SettingsError
+from settings.aws import client
 from settings.environment import variable
 
 if TYPE_CHECKING:
@@ -21,9 +23,12 @@ if TYPE_CHECKING:
     from celery_sqs.sqs.queue import Queue
     from emails.webhooks.request import WebhookRequest
     from emails.webhooks.settings import WebhookSettings
+    from settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# Services wait for at least about 10 seconds. Within this time, SQS is asked twice.
+READ_TIMEOUT, ATTEMPTS = 3.0, 2
 PATH = re.compile(r"/webhooks/([a-z_]{1,40})/?")
 
 
@@ -77,6 +82,12 @@ class WebhookReceiver:
         except TooLarge:
             logger.warning("a webhook of %s is too large", provider)
             return Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+
+def callbacks_queue(settings: Settings) -> Queue:
+    """Return the callbacks queue, whose client gives up before a service does."""
+    sqs = client("sqs", settings, read_timeout=READ_TIMEOUT, attempts=ATTEMPTS)
+    return find_queue(sqs, settings.callbacks_queue)
 
 
 def batches(messages: tuple[str, ...]) -> Iterator[list[dict[str, Any]]]:
