@@ -119,3 +119,16 @@ def test_the_function_reads_its_secret_from_secrets_manager(
     client("secretsmanager", settings).create_secret(Name=settings.webhook_secret, SecretString=json.dumps(SECRETS))
     function = webhooks._from_settings()
     assert function(event("/webhooks/postmark", signed("postmark", POSTMARK.report)))["statusCode"] == 200
+
+
+def test_the_function_that_lambda_loads_reads_its_secret_from_secrets_manager(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "get_settings", lambda: settings)
+    monkeypatch.setattr(webhooks, "write_by", lambda *_: None)  # the log of the other tests stays as it is
+    client("secretsmanager", settings).create_secret(Name=settings.webhook_secret, SecretString=json.dumps(SECRETS))
+    request = signed("postmark", POSTMARK.report)
+    try:
+        assert webhooks.receive_webhooks(event("/webhooks/postmark", request))["statusCode"] == 200
+    finally:
+        vars(webhooks).pop("receive_webhooks", None)
